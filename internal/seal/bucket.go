@@ -1,0 +1,26 @@
+package seal
+
+import "time"
+
+// Bucket is a month (YYYYMM) or a day (YYYYMMDD) of arrival in UTC: the unit in
+// which keys die. Bucket 0 is list 0, which has no time.
+type Bucket uint32
+
+// BucketOf returns the bucket of an arrival in nanoseconds since 1970: a day's
+// where retention is short enough that months would keep data too long.
+func BucketOf(arrival int64, daily bool) Bucket {
+	y, m, d := time.Unix(0, arrival).UTC().Date()
+	b := Bucket(y)*100 + Bucket(m)
+	if daily {
+		return b*100 + Bucket(d)
+	}
+	return b
+}
+
+// Ends returns the first nanosecond after the bucket.
+func (b Bucket) Ends() int64 {
+	if b >= 1_000_000 {
+		return time.Date(int(b/10000), time.Month(b/100%100), int(b%100)+1, 0, 0, 0, 0, time.UTC).UnixNano()
+	}
+	return time.Date(int(b/100), time.Month(b%100)+1, 1, 0, 0, 0, 0, time.UTC).UnixNano()
+}

@@ -1,0 +1,157 @@
+// Package catalog opens the database that holds everything but readings:
+// parties, devices, streams, grants, key lists, the index of chunks, the ledger.
+//
+// It opens, migrates and gives transactions; each keeper owns its tables and
+// their SQL, and no table is named in two packages. The same hand-written SQL
+// with $1 runs on every engine; only the migrations differ. It promises that a
+// Write which returned nil is durable, and that a Read sees one snapshot.
+//
+// It is never on the path of a reading, and what it holds about an owner is
+// sealed before it comes here: secure_delete is on, but a deleted row is never
+// claimed to be destroyed.
+package catalog
+
+import (
+	"context"
+	"database/sql"
+	"embed"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net/url"
+	"path/filepath"
+
+	"github.com/pressly/goose/v3"
+	"github.com/pressly/goose/v3/database"
+	"modernc.org/sqlite"
+	sqlite3 "modernc.org/sqlite/lib"
+
+	"github.com/holdfast-iot/holdfast"
+)
+
+//go:embed migrations/sqlite/*.sql
+var migrations embed.FS
+
+// File is the name of the database within the data folder's catalog directory.
+const File = "catalog.db"
+
+// Options tunes a DB; the zero value works.
+type Options struct {
+	Readers int // concurrent snapshots, default 8
+}
+
+// DB is the catalog.
+type DB struct {
+	writer *sql.DB // one connection: writes are serial
+	reader *sql.DB
+}
+
+// Open opens the database in dir, creating and migrating it as needed. A
+// database of a newer version is refused untouched.
+func Open(ctx context.Context, dir string, o Options) (*DB, error) {
+	if o.Readers <= 0 {
+		o.Readers = 8
+	}
+	path := filepath.Join(dir, File)
+	writer, err := sql.Open("sqlite", dsn(path, "_txlock=immediate"))
+	if err != nil {
+		return nil, fmt.Errorf("open catalog: %w", err)
+	}
+	writer.SetMaxOpenConns(1)
+	if err := migrate(ctx, writer); err != nil {
+		writer.Close()
+		return nil, fmt.Errorf("open catalog %s: %w", path, classify(err))
+	}
+	reader, err := sql.Open("sqlite", dsn(path, "_pragma=query_only(1)"))
+	if err != nil {
+		writer.Close()
+		return nil, fmt.Errorf("open catalog: %w", err)
+	}
+	reader.SetMaxOpenConns(o.Readers)
+	reader.SetMaxIdleConns(o.Readers)
+	return &DB{writer: writer, reader: reader}, nil
+}
+
+func dsn(path, more string) string {
+	return "file:" + (&url.URL{Path: path}).EscapedPath() + "?" +
+		"_pragma=journal_mode(WAL)&_pragma=synchronous(FULL)&_pragma=secure_delete(1)" +
+		"&_pragma=foreign_keys(1)&_pragma=busy_timeout(10000)&_pragma=cache_size(-16000)&" + more
+}
+
+func migrate(ctx context.Context, db *sql.DB) error {
+	dir, err := fs.Sub(migrations, "migrations/sqlite")
+	if err != nil {
+		return err
+	}
+	p, err := goose.NewProvider(database.DialectSQLite3, db, dir)
+	if err != nil {
+		return fmt.Errorf("read migrations: %w", err)
+	}
+	sources := p.ListSources()
+	known := sources[len(sources)-1].Version
+	have, err := p.GetDBVersion(ctx)
+	if err != nil {
+		return err
+	}
+	if have > known {
+		return holdfast.Errorf(holdfast.Conflict,
+			"the catalog is of version %d, this program knows up to %d: start the newer holdfast that wrote it", have, known)
+	}
+	_, err = p.Up(ctx)
+	return err
+}
+
+// Write runs f in a transaction. When it returns nil, all that f did is durable;
+// otherwise nothing of it happened. Writes are serial: f must not call Write.
+func (db *DB) Write(ctx context.Context, f func(*sql.Tx) error) error {
+	return transact(ctx, db.writer, f)
+}
+
+// Read runs f on one snapshot.
+func (db *DB) Read(ctx context.Context, f func(*sql.Tx) error) error {
+	return transact(ctx, db.reader, f)
+}
+
+func transact(ctx context.Context, db *sql.DB, f func(*sql.Tx) error) error {
+	tx, err := db.BeginTx(ctx, nil)
+	if err != nil {
+		return classify(err)
+	}
+	defer tx.Rollback() // no-op after Commit
+	if err := f(tx); err != nil {
+		return classify(err)
+	}
+	return classify(tx.Commit())
+}
+
+// Purge moves the write-ahead log into the database and empties it, so that
+// deleted rows leave both files. It is hygiene, not destruction: keys are
+// destroyed elsewhere.
+func (db *DB) Purge(ctx context.Context) error {
+	_, err := db.writer.ExecContext(ctx, "PRAGMA wal_checkpoint(TRUNCATE)")
+	return classify(err)
+}
+
+// Close closes the database; transactions under way end first.
+func (db *DB) Close() error { return errors.Join(db.reader.Close(), db.writer.Close()) }
+
+// classify gives the engine's errors a kind: what can heal is Unavailable.
+func classify(err error) error {
+	e, ok := errors.AsType[*sqlite.Error](err)
+	if !ok {
+		return err
+	}
+	switch e.Code() & 0xff {
+	case sqlite3.SQLITE_FULL:
+		return holdfast.Errorf(holdfast.Unavailable, "the disk of the catalog is full: free space and try again: %w", err)
+	case sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED:
+		return holdfast.Errorf(holdfast.Unavailable, "the catalog is busy: %w", err)
+	case sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN:
+		return holdfast.Errorf(holdfast.Unavailable, "the catalog can't be written: check the rights of the data folder: %w", err)
+	case sqlite3.SQLITE_IOERR:
+		return holdfast.Errorf(holdfast.Unavailable, "the disk of the catalog reports an error: %w", err)
+	case sqlite3.SQLITE_CONSTRAINT:
+		return holdfast.Errorf(holdfast.Conflict, "this exists already or refers to what does not: %w", err)
+	}
+	return err
+}

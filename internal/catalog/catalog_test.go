@@ -1,0 +1,68 @@
+package catalog
+
+import (
+	"database/sql"
+	"errors"
+	"strings"
+	"testing"
+
+	"github.com/holdfast-iot/holdfast"
+)
+
+func TestWriteIsAllOrNothing(t *testing.T) {
+	db, err := Open(t.Context(), t.TempDir(), Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer db.Close()
+	insert := func(tx *sql.Tx, owner string) error {
+		_, err := tx.Exec(`INSERT INTO key_list (owner, bucket, owner_key, box_sealed) VALUES ($1, 0, $2, $2)`, []byte(owner), []byte{1})
+		return err
+	}
+	boom := errors.New("boom")
+	err = db.Write(t.Context(), func(tx *sql.Tx) error {
+		if err := insert(tx, "a"); err != nil {
+			return err
+		}
+		return boom
+	})
+	if !errors.Is(err, boom) {
+		t.Fatalf("write: %v", err)
+	}
+	if err := db.Write(t.Context(), func(tx *sql.Tx) error { return insert(tx, "b") }); err != nil {
+		t.Fatal(err)
+	}
+	if err := db.Write(t.Context(), func(tx *sql.Tx) error { return insert(tx, "b") }); holdfast.KindOf(err) != holdfast.Conflict {
+		t.Errorf("a second row of the same key: %v", err)
+	}
+	var n int
+	err = db.Read(t.Context(), func(tx *sql.Tx) error {
+		return tx.QueryRow(`SELECT count(*) FROM key_list`).Scan(&n)
+	})
+	if err != nil || n != 1 {
+		t.Errorf("%d rows, %v", n, err)
+	}
+	err = db.Read(t.Context(), func(tx *sql.Tx) error { return insert(tx, "c") })
+	if err == nil {
+		t.Error("a read wrote")
+	}
+}
+
+func TestNewerCatalogIsRefusedUntouched(t *testing.T) {
+	dir := t.TempDir()
+	db, err := Open(t.Context(), dir, Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := db.Write(t.Context(), func(tx *sql.Tx) error {
+		_, err := tx.Exec(`INSERT INTO goose_db_version (version_id, is_applied) VALUES (99999, true)`)
+		return err
+	}); err != nil {
+		t.Fatal(err)
+	}
+	db.Close()
+	_, err = Open(t.Context(), dir, Options{})
+	if err == nil || !strings.Contains(err.Error(), "newer holdfast") {
+		t.Errorf("opened a catalog from the future: %v", err)
+	}
+}

@@ -1,0 +1,18 @@
+-- +goose Up
+CREATE TABLE key_list (
+	owner      BLOB    NOT NULL, -- party, assignment or hub
+	bucket     INTEGER NOT NULL, -- seal.Bucket; 0 is the list without time
+	owner_key  BLOB    NOT NULL, -- id of the owner key that seals it
+	box_sealed BLOB    NOT NULL,
+	PRIMARY KEY (owner, bucket, owner_key)
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE retired_key (
+	key_id  BLOB    NOT NULL PRIMARY KEY,
+	at      INTEGER NOT NULL, -- ns since 1970
+	rotation INTEGER NOT NULL -- the rotation that destroyed it, 0 while still due
+) STRICT, WITHOUT ROWID;
+
+-- +goose Down
+DROP TABLE retired_key;
+DROP TABLE key_list;

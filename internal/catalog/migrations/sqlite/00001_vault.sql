@@ -7,10 +7,9 @@ CREATE TABLE key_list (
 	PRIMARY KEY (owner, bucket, owner_key)
 ) STRICT, WITHOUT ROWID;
 
-CREATE TABLE retired_key (
-	key_id  BLOB    NOT NULL PRIMARY KEY,
-	at      INTEGER NOT NULL, -- ns since 1970
-	rotation INTEGER NOT NULL -- the rotation that destroyed it, 0 while still due
+CREATE TABLE retired_key ( -- journal keys that an erasure destroyed
+	key_id BLOB    NOT NULL PRIMARY KEY,
+	at     INTEGER NOT NULL -- ns since 1970
 ) STRICT, WITHOUT ROWID;
 
 -- +goose Down

@@ -1,0 +1,440 @@
+package vault
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"time"
+
+	"github.com/holdfast-iot/holdfast"
+	"github.com/holdfast-iot/holdfast/internal/seal"
+)
+
+// StreamBucket names one stream key. Bucket 0 means every bucket.
+type StreamBucket struct {
+	Stream holdfast.StreamID
+	Bucket seal.Bucket
+}
+
+// Reissue is an erasure in part: the lists of one assignment are written anew
+// under a fresh owner key, without the dropped stream keys; a replaced one keeps
+// its place with the key that the surviving rows were sealed again under.
+// Every list that lost a key gets a fresh journal key.
+type Reissue struct {
+	Assignment holdfast.AssignmentID
+	Drop       []StreamBucket
+	Replace    map[StreamBucket]seal.Key
+}
+
+func (r Reissue) drops(k listKey, b seal.Bucket) bool {
+	return k.kind == entryStream &&
+		(slices.Contains(r.Drop, StreamBucket{k.stream, 0}) || slices.Contains(r.Drop, StreamBucket{k.stream, b}))
+}
+
+// Destruction is what one rotation of the root key destroys.
+type Destruction struct {
+	Owners  []Owner // left out of the keyring
+	Reissue []Reissue
+}
+
+// Rotation is what a destruction did, for the certificate.
+type Rotation struct {
+	From, To  uint64 // generations of the root key
+	OwnerKeys []seal.KeyID
+	// RecordKeys are the `records` keys that died with their owners: a ledger row
+	// under one of them is lawfully unreadable.
+	RecordKeys []seal.KeyID
+	Holders    []HolderEvidence
+	At         time.Time
+}
+
+// HolderEvidence is what one holder says of the destruction.
+type HolderEvidence struct {
+	Holder   string `json:"holder"`
+	Grade    Grade  `json:"grade"`
+	Evidence []byte `json:"evidence,omitempty"`
+}
+
+// Barrier takes the journal keys of the assignments out of use and waits until
+// no lease of them is out, at most the life of a lease. With fresh, each list
+// gets a new journal key for what comes next; without, the assignments are
+// expected to accept nothing more.
+func (v *Vault) Barrier(ctx context.Context, assignments []holdfast.AssignmentID, fresh bool) error {
+	in := map[holdfast.AssignmentID]bool{}
+	for _, a := range assignments {
+		in[a] = true
+	}
+	old := v.leases.remove(in)
+	if fresh {
+		v.rotating.RLock()
+		for _, a := range assignments {
+			if err := v.freshJournalKeys(ctx, a); err != nil {
+				v.rotating.RUnlock()
+				return err
+			}
+		}
+		v.rotating.RUnlock()
+		// A key that came into use before its list had the fresh one goes as well.
+		old = append(old, v.leases.remove(in)...)
+	}
+	timeout := time.After(leaseTime)
+	for _, k := range old {
+		select {
+		case <-k.idle:
+		case <-timeout:
+			k.revoked.Store(true)
+			timeout = time.After(0)
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+	return nil
+}
+
+func (v *Vault) freshJournalKeys(ctx context.Context, a holdfast.AssignmentID) error {
+	rows, err := v.listRows(ctx, OfAssignment(a))
+	if err != nil {
+		return err
+	}
+	for _, row := range rows {
+		if row.bucket == 0 {
+			continue
+		}
+		_, err := v.list(ctx, row.owner, row.bucket, func(l *keyList) bool {
+			if l.cipher(entryJournal, holdfast.StreamID{}) == nil {
+				return false
+			}
+			l.add(entryJournal, holdfast.StreamID{}, seal.NewKey())
+			return true
+		})
+		if err != nil {
+			return fmt.Errorf("renew journal key: %w", err)
+		}
+	}
+	return nil
+}
+
+// Destroy makes the named keys unrecoverable by rotating the root key. What is
+// to survive an erasure in part must have been sealed again, and the journal
+// rolled past a Barrier, before.
+//
+// The order is the argument: reissued lists and retired key ids are durable in
+// the catalog; new pages and the new head are durable in the place; then each
+// holder destroys the old root key. Up to the first of those, a crash leaves the
+// old generation in force and the next Open discards the new one; after it, the
+// next Open goes on with the new one.
+func (v *Vault) Destroy(ctx context.Context, d Destruction) (Rotation, error) {
+	v.rotating.Lock()
+	defer v.rotating.Unlock()
+
+	plan, err := v.plan(ctx, d)
+	if err != nil {
+		return Rotation{}, fmt.Errorf("plan destruction of keys: %w", err)
+	}
+	if err := v.db.Write(ctx, func(tx *sql.Tx) error { return plan.write(ctx, tx) }); err != nil {
+		return Rotation{}, fmt.Errorf("write reissued key lists: %w", err)
+	}
+	next, err := v.stage(ctx, plan)
+	if err != nil {
+		return Rotation{}, v.discard(ctx, err)
+	}
+	rot := Rotation{From: v.ring.generation, To: next.generation, OwnerKeys: plan.ownerKeys, RecordKeys: plan.recordKeys}
+	for i, h := range v.holders {
+		evidence, err := h.Destroy(ctx, v.ring.generation)
+		if err != nil && i == 0 {
+			if gens, gerr := h.Generations(ctx); gerr == nil && slices.Contains(gens, v.ring.generation) {
+				return Rotation{}, v.discard(ctx, fmt.Errorf("destroy root key %d in holder %s: %w", rot.From, h.Name(), err))
+			}
+		} else if err != nil {
+			return Rotation{}, fmt.Errorf("root key %d is destroyed in part: holder %s: %w: restart to finish", rot.From, h.Name(), err)
+		}
+		rot.Holders = append(rot.Holders, HolderEvidence{h.Name(), h.Grade(), evidence})
+	}
+	rot.At = time.Now().UTC()
+	v.enter(next, plan)
+	// What is left now is litter under keys that no longer exist.
+	return rot, errors.Join(next.sweep(v.place), v.dropDeadLists(ctx))
+}
+
+// plan is a destruction worked out: who gets which owner key, and which lists.
+type plan struct {
+	gone       map[Owner]bool
+	renewed    map[Owner]seal.Key
+	lists      []listRow
+	retired    []seal.KeyID // journal keys
+	ownerKeys  []seal.KeyID
+	recordKeys []seal.KeyID
+}
+
+func (v *Vault) plan(ctx context.Context, d Destruction) (*plan, error) {
+	p := &plan{gone: map[Owner]bool{}, renewed: map[Owner]seal.Key{}}
+	for _, o := range d.Owners {
+		if o == Hub {
+			return nil, holdfast.Errorf(holdfast.Invalid, "the hub's own key can't be destroyed")
+		}
+		if p.gone[o] {
+			continue
+		}
+		lists, id, err := v.allLists(ctx, o)
+		if holdfast.KindOf(err) == holdfast.NotFound {
+			continue // gone already: destroying twice is success
+		} else if err != nil {
+			return nil, err
+		}
+		p.gone[o] = true
+		p.ownerKeys = append(p.ownerKeys, id)
+		for _, l := range lists {
+			for _, k := range l.keys {
+				switch k.kind {
+				case entryJournal:
+					p.retired = append(p.retired, k.cipher.ID())
+				case entryRecords:
+					p.recordKeys = append(p.recordKeys, k.cipher.ID())
+				}
+			}
+			l.wipe()
+		}
+	}
+	for _, r := range d.Reissue {
+		if err := v.planReissue(ctx, p, r); err != nil {
+			return nil, err
+		}
+	}
+	return p, nil
+}
+
+func (v *Vault) planReissue(ctx context.Context, p *plan, r Reissue) error {
+	o := OfAssignment(r.Assignment)
+	if _, twice := p.renewed[o]; twice || p.gone[o] {
+		return holdfast.Errorf(holdfast.Invalid, "assignment %s is named twice in one destruction", r.Assignment)
+	}
+	lists, id, err := v.allLists(ctx, o)
+	if err != nil {
+		return err
+	}
+	fresh := seal.NewKey()
+	p.renewed[o] = fresh
+	p.ownerKeys = append(p.ownerKeys, id)
+	for _, l := range lists {
+		next := &keyList{owner: o, bucket: l.bucket}
+		lost := false
+		for _, k := range l.keys {
+			if k.kind == entryJournal {
+				continue
+			}
+			if r.drops(k, l.bucket) {
+				lost = true
+				if by, ok := r.Replace[StreamBucket{k.stream, l.bucket}]; ok {
+					next.add(entryStream, k.stream, by)
+				}
+				continue
+			}
+			next.keys = append(next.keys, k)
+		}
+		for _, k := range l.keys {
+			if k.kind == entryJournal {
+				if lost {
+					p.retired = append(p.retired, k.cipher.ID())
+				} else {
+					next.keys = append(next.keys, k)
+				}
+			}
+		}
+		if lost {
+			next.add(entryJournal, holdfast.StreamID{}, seal.NewKey())
+		}
+		p.lists = append(p.lists, wrapList(next, fresh, fresh.ID()))
+	}
+	return nil
+}
+
+// allLists opens every list of an owner.
+func (v *Vault) allLists(ctx context.Context, o Owner) ([]*keyList, seal.KeyID, error) {
+	owner, id, err := v.ownerKey(o)
+	if err != nil {
+		return nil, id, err
+	}
+	defer owner.Wipe()
+	rows, err := v.listRows(ctx, o)
+	if err != nil {
+		return nil, id, err
+	}
+	var out []*keyList
+	for _, row := range rows {
+		if row.ownerKey != id {
+			continue
+		}
+		l := &keyList{owner: o, bucket: row.bucket}
+		if err := l.open(row.box, owner); err != nil {
+			return nil, id, err
+		}
+		out = append(out, l)
+	}
+	return out, id, nil
+}
+
+func (v *Vault) listRows(ctx context.Context, o Owner) (out []listRow, err error) {
+	err = v.db.Read(ctx, func(tx *sql.Tx) error {
+		rows, err := tx.QueryContext(ctx, `SELECT bucket, owner_key, box_sealed FROM key_list WHERE owner = $1`, o[:])
+		if err != nil {
+			return err
+		}
+		defer rows.Close()
+		for rows.Next() {
+			r := listRow{owner: o}
+			var b int64
+			if err := rows.Scan(&b, &r.ownerKey, &r.box); err != nil {
+				return err
+			}
+			r.bucket = seal.Bucket(b)
+			out = append(out, r)
+		}
+		return rows.Err()
+	})
+	return out, err
+}
+
+func (p *plan) write(ctx context.Context, tx *sql.Tx) error {
+	for _, row := range p.lists {
+		if err := row.put(ctx, tx); err != nil {
+			return err
+		}
+	}
+	for _, id := range p.retired {
+		if _, err := tx.ExecContext(ctx, `INSERT INTO retired_key (key_id, at) VALUES ($1, $2) ON CONFLICT (key_id) DO NOTHING`,
+			id, time.Now().UnixNano()); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// stage writes the next generation: a fresh page for each that loses or changes
+// an entry, the others as they are, and the head that has them all.
+func (v *Vault) stage(ctx context.Context, p *plan) (*keyring, error) {
+	old := v.ring
+	next := &keyring{id: old.id, generation: old.generation + 1, owners: maps.Clone(old.owners)}
+	if err := next.seal(ctx, v.holders); err != nil {
+		return nil, err
+	}
+	for _, pg := range old.pages {
+		touched := slices.ContainsFunc(pg.owners, func(o Owner) bool {
+			_, renewed := p.renewed[o]
+			return p.gone[o] || renewed
+		})
+		if !touched {
+			next.pages = append(next.pages, pg)
+			continue
+		}
+		fresh := newPage()
+		for _, o := range pg.owners {
+			if p.gone[o] {
+				delete(next.owners, o)
+				continue
+			}
+			k, ok := p.renewed[o]
+			if !ok {
+				var err error
+				if k, _, err = old.key(o); err != nil {
+					return nil, err
+				}
+			}
+			fresh.owners = append(fresh.owners, o)
+			next.owners[o] = fresh.wrap(o, k)
+			k.Wipe()
+		}
+		if len(fresh.owners) == 0 {
+			continue
+		}
+		if err := v.place.Write(fresh.name(), next.pageFile(fresh)); err != nil {
+			return nil, err
+		}
+		next.pages = append(next.pages, fresh)
+	}
+	return next, next.writeHead(v.place)
+}
+
+// discard undoes a stage that did not reach the commit point.
+func (v *Vault) discard(ctx context.Context, cause error) error {
+	errs := []error{cause}
+	for _, h := range v.holders {
+		if _, err := h.Destroy(ctx, v.ring.generation+1); err != nil {
+			errs = append(errs, fmt.Errorf("discard root key %d in holder %s: %w", v.ring.generation+1, h.Name(), err))
+		}
+	}
+	errs = append(errs, v.ring.sweep(v.place))
+	return errors.Join(append(errs, v.dropDeadLists(ctx))...)
+}
+
+// enter puts the next generation in force in memory.
+func (v *Vault) enter(next *keyring, p *plan) {
+	v.ringMu.Lock()
+	old := v.ring
+	v.ring = next
+	v.ringMu.Unlock()
+	old.root.Wipe()
+	for _, pg := range old.pages {
+		if !slices.Contains(next.pages, pg) {
+			pg.key.Wipe()
+		}
+	}
+	touched := maps.Clone(p.gone)
+	for o, k := range p.renewed {
+		touched[o] = true
+		k.Wipe()
+	}
+	v.lists.forget(touched)
+	in := map[holdfast.AssignmentID]bool{}
+	for o := range touched {
+		in[holdfast.AssignmentID(o)] = true
+	}
+	for _, k := range v.leases.remove(in) {
+		k.revoked.Store(true)
+	}
+}
+
+// dropDeadLists deletes the lists that no owner key of the keyring opens.
+func (v *Vault) dropDeadLists(ctx context.Context) error {
+	type name struct {
+		owner  Owner
+		bucket int64
+		key    seal.KeyID
+	}
+	var dead []name
+	err := v.db.Read(ctx, func(tx *sql.Tx) error {
+		rows, err := tx.QueryContext(ctx, `SELECT owner, bucket, owner_key FROM key_list`)
+		if err != nil {
+			return err
+		}
+		defer rows.Close()
+		v.ringMu.Lock()
+		defer v.ringMu.Unlock()
+		for rows.Next() {
+			var n name
+			var o []byte
+			if err := rows.Scan(&o, &n.bucket, &n.key); err != nil {
+				return err
+			}
+			copy(n.owner[:], o)
+			if e, ok := v.ring.owners[n.owner]; !ok || e.id != n.key {
+				dead = append(dead, n)
+			}
+		}
+		return rows.Err()
+	})
+	if err != nil || len(dead) == 0 {
+		return err
+	}
+	return v.db.Write(ctx, func(tx *sql.Tx) error {
+		for _, n := range dead {
+			if _, err := tx.ExecContext(ctx, `DELETE FROM key_list WHERE owner = $1 AND bucket = $2 AND owner_key = $3`,
+				n.owner[:], n.bucket, n.key); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}

@@ -1,0 +1,239 @@
+package vault
+
+import (
+	"bytes"
+	"context"
+	"crypto/rand"
+	"encoding/base64"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+
+	"golang.org/x/crypto/scrypt"
+
+	"github.com/holdfast-iot/holdfast"
+	"github.com/holdfast-iot/holdfast/internal/seal"
+)
+
+// FileHolder holds the root key in a file of mode 0600, in clear or under a
+// passphrase (scrypt). Its grade is Clear: a copy of the file that somebody made
+// earlier, together with a copy of the keyring, is not reached.
+type FileHolder struct {
+	path string
+	pass seal.Key // derived from the passphrase; unused without one
+	doc  rootFile
+}
+
+// rootFile is the file's JSON. Each generation's key wraps the root key of that
+// generation.
+type rootFile struct {
+	Format string            `json:"holdfast-root-key"`
+	Ring   string            `json:"ring"` // random; ties keys to this file
+	Salt   string            `json:"scrypt-salt,omitempty"`
+	Keys   map[uint64]string `json:"keys"` // base64: 32 bytes, or their box
+}
+
+const (
+	rootFormat = "1"
+	scryptN    = 1 << 15 // 32 MiB, about 0.1 s
+)
+
+// CreateFileHolder makes the file, which must not exist. An empty passphrase
+// leaves the key in clear.
+func CreateFileHolder(path string, passphrase []byte) (*FileHolder, error) {
+	if _, err := os.Lstat(path); err == nil {
+		return nil, holdfast.Errorf(holdfast.Conflict, "there is a root key at %s already: name another place with --root-key", path)
+	}
+	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+		return nil, fmt.Errorf("make folder of root key: %w", err)
+	}
+	var ring, salt [16]byte
+	rand.Read(ring[:])
+	h := &FileHolder{path: path, doc: rootFile{
+		Format: rootFormat,
+		Ring:   base64.StdEncoding.EncodeToString(ring[:]),
+		Keys:   map[uint64]string{},
+	}}
+	if len(passphrase) > 0 {
+		rand.Read(salt[:])
+		h.doc.Salt = base64.StdEncoding.EncodeToString(salt[:])
+		if err := h.derive(passphrase); err != nil {
+			return nil, err
+		}
+	}
+	return h, h.save()
+}
+
+// OpenFileHolder reads the file. It refuses one that others may read, and a
+// wrong passphrase.
+func OpenFileHolder(path string, passphrase []byte) (*FileHolder, error) {
+	info, err := os.Stat(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, holdfast.Errorf(holdfast.NotFound, "there is no root key at %s: name its place with --root-key; without it the data can't be opened", path)
+	} else if err != nil {
+		return nil, fmt.Errorf("open root key: %w", err)
+	}
+	if info.Mode().Perm()&0o077 != 0 {
+		return nil, holdfast.Errorf(holdfast.Denied, "others may read the root key %s (mode %04o): chmod 600 it", path, info.Mode().Perm())
+	}
+	b, err := os.ReadFile(path)
+	if err != nil {
+		return nil, fmt.Errorf("open root key: %w", err)
+	}
+	defer clear(b)
+	h := &FileHolder{path: path}
+	if err := json.Unmarshal(b, &h.doc); err != nil || h.doc.Format == "" {
+		return nil, holdfast.Errorf(holdfast.Invalid, "%s is not a root key of Holdfast", path)
+	}
+	if h.doc.Format != rootFormat {
+		return nil, holdfast.Errorf(holdfast.Conflict, "the root key %s has format %q, this program knows %s: start the newer holdfast", path, h.doc.Format, rootFormat)
+	}
+	switch {
+	case h.doc.Salt != "" && len(passphrase) == 0:
+		return nil, holdfast.Errorf(holdfast.Denied, "the root key %s needs its passphrase: name the file that has it with --passphrase-file", path)
+	case h.doc.Salt == "" && len(passphrase) > 0:
+		return nil, holdfast.Errorf(holdfast.Invalid, "the root key %s has no passphrase", path)
+	case h.doc.Salt != "":
+		if err := h.derive(passphrase); err != nil {
+			return nil, err
+		}
+	}
+	for n := range h.doc.Keys {
+		if _, err := h.key(n); err != nil {
+			return nil, err
+		}
+	}
+	return h, nil
+}
+
+func (h *FileHolder) derive(passphrase []byte) error {
+	salt, err := base64.StdEncoding.DecodeString(h.doc.Salt)
+	if err != nil {
+		return holdfast.Errorf(holdfast.Invalid, "the root key %s is damaged", h.path)
+	}
+	k, err := scrypt.Key(passphrase, salt, scryptN, 8, 1, len(h.pass))
+	if err != nil {
+		return fmt.Errorf("derive key from passphrase: %w", err)
+	}
+	copy(h.pass[:], k)
+	clear(k)
+	return nil
+}
+
+func (h *FileHolder) ring() (id [16]byte) {
+	b, _ := base64.StdEncoding.DecodeString(h.doc.Ring)
+	copy(id[:], b)
+	return id
+}
+
+// key returns the wrapping key of generation n.
+func (h *FileHolder) key(n uint64) (seal.Key, error) {
+	text, ok := h.doc.Keys[n]
+	if !ok {
+		return seal.Key{}, holdfast.Errorf(holdfast.NotFound, "the root key file %s does not hold generation %d", h.path, n)
+	}
+	b, err := base64.StdEncoding.DecodeString(text)
+	if err != nil {
+		return seal.Key{}, holdfast.Errorf(holdfast.Invalid, "the root key %s is damaged", h.path)
+	}
+	defer clear(b)
+	if h.doc.Salt != "" {
+		plain, err := seal.NewCipher(h.pass).Open(nil, b, seal.RootPlace(h.ring(), n))
+		if err != nil {
+			return seal.Key{}, holdfast.Errorf(holdfast.Denied, "the passphrase of the root key %s is wrong", h.path)
+		}
+		defer clear(plain)
+		b = plain
+	}
+	if len(b) != len(seal.Key{}) {
+		return seal.Key{}, holdfast.Errorf(holdfast.Invalid, "the root key %s is damaged", h.path)
+	}
+	return seal.Key(b), nil
+}
+
+// Path returns where the file lies.
+func (h *FileHolder) Path() string { return h.path }
+
+func (h *FileHolder) Name() string { return "file" }
+func (h *FileHolder) Grade() Grade { return Clear }
+
+func (h *FileHolder) Generations(context.Context) ([]uint64, error) {
+	var out []uint64
+	for n := range h.doc.Keys {
+		out = append(out, n)
+	}
+	slices.Sort(out)
+	return out, nil
+}
+
+func (h *FileHolder) Prepare(_ context.Context, n uint64) error {
+	k := seal.NewKey()
+	defer k.Wipe()
+	b := k[:]
+	if h.doc.Salt != "" {
+		b = seal.NewCipher(h.pass).Seal(nil, k[:], seal.RootPlace(h.ring(), n))
+	}
+	old, had := h.doc.Keys[n]
+	h.doc.Keys[n] = base64.StdEncoding.EncodeToString(b)
+	if err := h.save(); err != nil {
+		if delete(h.doc.Keys, n); had {
+			h.doc.Keys[n] = old
+		}
+		return err
+	}
+	return nil
+}
+
+func (h *FileHolder) Seal(_ context.Context, n uint64, root seal.Key) ([]byte, error) {
+	k, err := h.key(n)
+	if err != nil {
+		return nil, err
+	}
+	defer k.Wipe()
+	return seal.NewCipher(k).Wrap(nil, root, seal.RootPlace(h.ring(), n)), nil
+}
+
+func (h *FileHolder) Open(_ context.Context, n uint64, box []byte) (seal.Key, error) {
+	k, err := h.key(n)
+	if err != nil {
+		return seal.Key{}, err
+	}
+	defer k.Wipe()
+	plain, err := seal.NewCipher(k).Open(nil, box, seal.RootPlace(h.ring(), n))
+	if err != nil || len(plain) != len(seal.Key{}) {
+		return seal.Key{}, holdfast.Errorf(holdfast.Denied, "the root key %s is not of this data folder", h.path)
+	}
+	defer clear(plain)
+	return seal.Key(plain), nil
+}
+
+func (h *FileHolder) Destroy(_ context.Context, n uint64) ([]byte, error) {
+	old, ok := h.doc.Keys[n]
+	if !ok {
+		return nil, nil
+	}
+	delete(h.doc.Keys, n)
+	if err := h.save(); err != nil {
+		// The file may or may not have been replaced: what is on disk decides.
+		h.doc.Keys[n] = old
+		if b, rerr := os.ReadFile(h.path); rerr == nil && !bytes.Contains(b, []byte(old)) {
+			delete(h.doc.Keys, n)
+		}
+		return nil, fmt.Errorf("destroy root key: %w", err)
+	}
+	return nil, nil
+}
+
+// save replaces the file and overwrites the old one's bytes.
+func (h *FileHolder) save() error {
+	b, err := json.MarshalIndent(h.doc, "", "  ")
+	if err != nil {
+		return err
+	}
+	defer clear(b)
+	return replaceFile(h.path, append(b, '\n'))
+}

@@ -1,0 +1,239 @@
+// Package vault keeps the keys: the keyring of owner keys, the key lists that
+// they seal, and the destruction of both.
+//
+// The tree, from the root down (docs/format/keyring.md has the bytes):
+//
+//	root key RK_n     in the holders, outside the data folder
+//	page key          RK_n wraps one per page, in the head
+//	owner key         a page wraps about 1,000; one per party and per assignment
+//	key list          an owner key seals one per bucket of arrival: stream keys
+//	                  and a journal key; list 0 has the `fields` and `records` keys
+//
+// It promises that an owner key is durable before AddOwner returns, that a key
+// is in its list before a cipher of it is given out, and that after Destroy has
+// returned nothing on this machine opens what the named keys sealed: the root
+// key that every older copy of the keyring hangs on is gone from every holder.
+//
+// It does not decide who may read or erase, and it does not purge ciphertext.
+package vault
+
+import (
+	"context"
+	"crypto/hmac"
+	"crypto/rand"
+	"crypto/sha256"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"sync"
+
+	"github.com/holdfast-iot/holdfast"
+	"github.com/holdfast-iot/holdfast/internal/catalog"
+	"github.com/holdfast-iot/holdfast/internal/seal"
+)
+
+// Vault gives out ciphers and destroys keys.
+type Vault struct {
+	db      *catalog.DB
+	place   Place
+	holders []Holder
+
+	// rotating is held for reading while a list or page is added to, for writing
+	// while keys are destroyed: two rotations never interleave, and nothing is
+	// added to what is being left behind.
+	rotating sync.RWMutex
+
+	ringMu sync.Mutex // guards ring and the open page's file
+	ring   *keyring
+
+	lists  *listCache
+	saves  saver
+	leases leaseTable
+}
+
+// Create makes an empty keyring in place, under a first root key in every
+// holder, with the hub as its first owner.
+func Create(ctx context.Context, db *catalog.DB, place Place, holders []Holder) (*Vault, error) {
+	if names, err := place.List(); err != nil {
+		return nil, fmt.Errorf("create keyring: %w", err)
+	} else if len(names) > 0 {
+		return nil, holdfast.Errorf(holdfast.Conflict, "there is a keyring here already")
+	}
+	if len(holders) == 0 {
+		return nil, holdfast.Errorf(holdfast.Invalid, "a keyring needs a holder of its root key")
+	}
+	ring := &keyring{generation: 1, owners: map[Owner]entry{}}
+	rand.Read(ring.id[:])
+	if err := ring.seal(ctx, holders); err != nil {
+		return nil, err
+	}
+	if err := ring.writeHead(place); err != nil {
+		return nil, err
+	}
+	v := newVault(db, place, holders, ring)
+	if err := v.AddOwner(ctx, Hub); err != nil {
+		return nil, err
+	}
+	return v, nil
+}
+
+// Open reads the keyring in place, finishing or undoing a rotation that a crash
+// cut short.
+func Open(ctx context.Context, db *catalog.DB, place Place, holders []Holder) (*Vault, error) {
+	ring, err := recoverRing(ctx, place, holders)
+	if err != nil {
+		return nil, err
+	}
+	v := newVault(db, place, holders, ring)
+	if err := v.dropDeadLists(ctx); err != nil {
+		return nil, err
+	}
+	return v, nil
+}
+
+func newVault(db *catalog.DB, place Place, holders []Holder, ring *keyring) *Vault {
+	v := &Vault{db: db, place: place, holders: holders, ring: ring, lists: newListCache(maxCachedLists)}
+	v.saves.db = db
+	v.leases.keys = map[leaseKey]*journalKey{}
+	return v
+}
+
+// Close closes the keyring's files.
+func (v *Vault) Close() error {
+	v.ringMu.Lock()
+	defer v.ringMu.Unlock()
+	return v.ring.close()
+}
+
+// Generation returns n of the root key in force.
+func (v *Vault) Generation() uint64 {
+	v.ringMu.Lock()
+	defer v.ringMu.Unlock()
+	return v.ring.generation
+}
+
+// Owners returns how many owner keys the keyring holds.
+func (v *Vault) Owners() int {
+	v.ringMu.Lock()
+	defer v.ringMu.Unlock()
+	return len(v.ring.owners)
+}
+
+// Holders returns who holds the root key, by name and grade.
+func (v *Vault) Holders() []Holder { return v.holders }
+
+// AddOwner makes an owner key for o and the list without time that it seals.
+// Both are durable when it returns; for an owner who has a key it does nothing.
+func (v *Vault) AddOwner(ctx context.Context, o Owner) error {
+	v.rotating.RLock()
+	defer v.rotating.RUnlock()
+	v.ringMu.Lock()
+	_, have := v.ring.owners[o]
+	var err error
+	if !have {
+		err = v.ring.add(v.place, o, seal.NewKey())
+	}
+	v.ringMu.Unlock()
+	if err != nil {
+		return fmt.Errorf("add owner key: %w", err)
+	}
+	_, err = v.list(ctx, o, 0, func(l *keyList) bool {
+		added := l.ensure(entryFields, holdfast.StreamID{})
+		added = l.ensure(entryRecords, holdfast.StreamID{}) || added
+		if o == Hub {
+			added = l.ensure(entryLookup, holdfast.StreamID{}) || added
+		}
+		return added
+	})
+	return err
+}
+
+// HasOwner reports whether o has a key: after its destruction it does not.
+func (v *Vault) HasOwner(o Owner) bool {
+	v.ringMu.Lock()
+	defer v.ringMu.Unlock()
+	_, ok := v.ring.owners[o]
+	return ok
+}
+
+// SealField seals a catalog column under o's fields key.
+func (v *Vault) SealField(ctx context.Context, o Owner, table string, row []byte, column string, plain []byte) ([]byte, error) {
+	return v.sealUnder(ctx, entryFields, o, table, row, column, plain)
+}
+
+// OpenField opens what SealField made. It is NotFound when the key has been
+// destroyed.
+func (v *Vault) OpenField(ctx context.Context, o Owner, table string, row []byte, column string, box []byte) ([]byte, error) {
+	return v.openUnder(ctx, entryFields, o, table, row, column, box)
+}
+
+// SealRecord seals a ledger payload or a request under o's records key.
+func (v *Vault) SealRecord(ctx context.Context, o Owner, table string, row []byte, column string, plain []byte) ([]byte, error) {
+	return v.sealUnder(ctx, entryRecords, o, table, row, column, plain)
+}
+
+// OpenRecord opens what SealRecord made.
+func (v *Vault) OpenRecord(ctx context.Context, o Owner, table string, row []byte, column string, box []byte) ([]byte, error) {
+	return v.openUnder(ctx, entryRecords, o, table, row, column, box)
+}
+
+// RecordKeyID returns the id of o's records key, which stands beside what it
+// sealed so that an erasure can be shown to cover it.
+func (v *Vault) RecordKeyID(ctx context.Context, o Owner) (seal.KeyID, error) {
+	c, err := v.zeroCipher(ctx, entryRecords, o)
+	if err != nil {
+		return seal.KeyID{}, err
+	}
+	return c.ID(), nil
+}
+
+func (v *Vault) sealUnder(ctx context.Context, k entryKind, o Owner, table string, row []byte, column string, plain []byte) ([]byte, error) {
+	c, err := v.zeroCipher(ctx, k, o)
+	if err != nil {
+		return nil, fmt.Errorf("seal %s.%s: %w", table, column, err)
+	}
+	return c.Seal(make([]byte, 0, len(plain)+seal.Overhead), plain, seal.FieldPlace(o, table, row, column)), nil
+}
+
+func (v *Vault) openUnder(ctx context.Context, k entryKind, o Owner, table string, row []byte, column string, box []byte) ([]byte, error) {
+	c, err := v.zeroCipher(ctx, k, o)
+	if err != nil {
+		return nil, fmt.Errorf("open %s.%s: %w", table, column, err)
+	}
+	plain, err := c.Open(nil, box, seal.FieldPlace(o, table, row, column))
+	if err != nil {
+		return nil, fmt.Errorf("open %s.%s: %w", table, column, err)
+	}
+	return plain, nil
+}
+
+func (v *Vault) zeroCipher(ctx context.Context, k entryKind, o Owner) (*seal.Cipher, error) {
+	l, err := v.list(ctx, o, 0, nil)
+	if err != nil {
+		return nil, err
+	}
+	if c := l.cipher(k, holdfast.StreamID{}); c != nil {
+		return c, nil
+	}
+	return nil, holdfast.Errorf(holdfast.NotFound, "owner %s has no such key", o)
+}
+
+// Hash returns the keyed hash of text by which a sealed name is looked up. The
+// domain keeps the hashes of two kinds of name apart.
+func (v *Vault) Hash(ctx context.Context, domain, text string) ([]byte, error) {
+	l, err := v.list(ctx, Hub, 0, nil)
+	if err != nil {
+		return nil, fmt.Errorf("hash name: %w", err)
+	}
+	k, ok := l.key(entryLookup, holdfast.StreamID{})
+	if !ok {
+		return nil, errors.New("hash name: the hub has no look-up key")
+	}
+	m := hmac.New(sha256.New, k[:])
+	var n [4]byte
+	binary.BigEndian.PutUint32(n[:], uint32(len(domain)))
+	m.Write(n[:])
+	m.Write([]byte(domain))
+	m.Write([]byte(text))
+	return m.Sum(nil), nil
+}

@@ -20,8 +20,12 @@ const (
 // Four interleaved streams decode three times faster and cost six bytes.
 const fourStreams = 512
 
-// Below this many bytes a Huffman table is larger than what it saves.
-const minHuff = 32
+// Below this many bytes a Huffman table rarely saves more than it takes, and takes
+// long to make.
+const minHuff = 64
+
+// Below this many bytes a zstd frame is larger than what it saves.
+const minZstd = 16
 
 const zstdMagic = "\x28\xb5\x2f\xfd"
 
@@ -38,7 +42,7 @@ func (e *Encoder) block(dst, src []byte, content bool) []byte {
 			best, mode = out, modeHuff
 		}
 	}
-	if content && len(src) >= minHuff/2 || len(best) < len(src)/4 || repeats(src) {
+	if content && len(src) >= minZstd || len(best) < len(src)/4 || repeats(src) {
 		if out := e.zstandard(src); len(out) < len(best) {
 			best, mode = out, modeZstd
 		}

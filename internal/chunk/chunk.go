@@ -85,10 +85,13 @@ type Encoder struct {
 	at, odd    []int64 // rows and bits of exceptions
 	quotients  []int64
 	diffs      []int64
+	runs       []int64
+	lengths    []int64
 	bytes      []byte
 	best       []byte // the better byte packing, and
 	rival      []byte // the other
 	content    []byte
+	asTexts    []string
 	entries    []string
 	index      map[string]int64
 	huff       huff0.Scratch
@@ -140,11 +143,7 @@ func (e *Encoder) values(dst []byte, c *Columns) []byte {
 	case holdfast.Text:
 		return e.texts(dst, c.Texts)
 	case holdfast.Bytes:
-		texts := make([]string, len(c.Blobs))
-		for i, b := range c.Blobs {
-			texts[i] = string(b)
-		}
-		return e.texts(dst, texts)
+		return e.blobs(dst, c.Blobs)
 	default:
 		return e.positions(dst, c.Positions)
 	}
@@ -155,6 +154,8 @@ func (e *Encoder) values(dst []byte, c *Columns) []byte {
 type Decoder struct {
 	ints        []int64
 	at, odd     []int64
+	runs        []int64
+	lengths     []int64
 	coordinate  []float64
 	bytes       []byte
 	spans, rows []span

@@ -45,10 +45,7 @@ func (e *Encoder) booleans(dst []byte, v []bool) []byte {
 	}
 	dst = binary.AppendUvarint(append(dst, head), uint64(len(e.ints)))
 	dst = e.integers(dst, e.ints)
-	if len(dst)-bits >= bits-start {
-		return dst[:bits]
-	}
-	return append(dst[:start], dst[bits:]...)
+	return shorter(dst, start, bits)
 }
 
 func (d *Decoder) booleans(r *reader, v []bool) {
@@ -105,10 +102,30 @@ func (e *Encoder) texts(dst []byte, v []string) []byte {
 	clear(e.entries) // let go of the content
 	e.ints = resize(e.ints, len(v))
 	for i, s := range v {
+		if i > 0 && s == v[i-1] {
+			e.ints[i] = e.ints[i-1]
+			continue
+		}
 		e.ints[i] = e.index[s]
 	}
 	clear(e.index)
 	return e.integers(dst, e.ints)
+}
+
+// blobs appends a column of bytes, which are coded as texts are.
+func (e *Encoder) blobs(dst []byte, v [][]byte) []byte {
+	e.content = e.content[:0]
+	for _, b := range v {
+		e.content = append(e.content, b...)
+	}
+	rest := string(e.content)
+	e.asTexts = resize(e.asTexts, len(v))
+	for i, b := range v {
+		e.asTexts[i], rest = rest[:len(b)], rest[len(b):]
+	}
+	dst = e.texts(dst, e.asTexts)
+	clear(e.asTexts)
+	return dst
 }
 
 // dictionary fills e.entries and e.index; false if there are too many entries.
@@ -117,7 +134,10 @@ func (e *Encoder) dictionary(v []string) bool {
 		e.index = make(map[string]int64)
 	}
 	e.entries = e.entries[:0]
-	for _, s := range v {
+	for i, s := range v {
+		if i > 0 && s == v[i-1] {
+			continue
+		}
 		if _, ok := e.index[s]; ok {
 			continue
 		}

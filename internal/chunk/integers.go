@@ -20,7 +20,8 @@ const (
 
 	hasDivisor   = 0x10
 	baseDivided  = 0x20
-	reservedBits = 0xc0
+	isRuns       = 0x40 // alone: equal values in a row are told once
+	reservedBits = 0x80
 )
 
 // Orders: what a residual is the difference from.
@@ -31,34 +32,68 @@ const (
 	orderLine   = 3 // a straight line from the first value
 )
 
-// integers appends a column of at least one value.
+// integers appends a column of at least one value: as runs, if values last and
+// that is smaller.
+func (e *Encoder) integers(dst []byte, v []int64) []byte {
+	if !lasting(v) {
+		return e.plain(dst, v)
+	}
+	e.runs, e.lengths = e.runs[:0], e.lengths[:0]
+	from := 0
+	for i := 1; i <= len(v); i++ {
+		if i == len(v) || v[i] != v[i-1] {
+			e.runs = append(e.runs, v[from])
+			e.lengths = append(e.lengths, int64(i-from))
+			from = i
+		}
+	}
+	start := len(dst)
+	dst = binary.AppendUvarint(append(dst, isRuns), uint64(len(e.runs)))
+	dst = e.plain(e.plain(dst, e.runs), e.lengths)
+	middle := len(dst)
+	dst = e.plain(dst, v)
+	return shorter(dst, start, middle)
+}
+
+// lasting reports whether a value stays for eight rows on average, but not for all.
+func lasting(v []int64) bool {
+	changes := 0
+	before := v[0]
+	for _, x := range v {
+		if x != before {
+			if changes++; changes > len(v)/8-1 {
+				return false
+			}
+		}
+		before = x
+	}
+	return changes > 0
+}
+
+// shorter keeps the shorter of dst[start:middle] and dst[middle:].
+func shorter(dst []byte, start, middle int) []byte {
+	if len(dst)-middle < middle-start {
+		return append(dst[:start], dst[middle:]...)
+	}
+	return dst[:middle]
+}
+
+// plain appends a column without runs.
 //
 // With q[i] = (v[i] - v[0]) / divisor, the residuals are what an order leaves of
 // q, less a centre, as zigzag numbers. All arithmetic wraps at 64 bits, so
 // nothing can overflow.
-func (e *Encoder) integers(dst []byte, v []int64) []byte {
-	lo, hi := bounds(v)
+func (e *Encoder) plain(dst []byte, v []int64) []byte {
+	if step, ok := regular(v); ok {
+		return appendRegular(dst, v[0], step)
+	}
 	base := v[0]
-	if lo == hi {
-		dst = append(dst, packConst|orderFirst<<orderShift)
-		return appendVarint(dst, base)
-	}
-	narrow := uint64(hi)-uint64(lo) <= math.MaxInt64 // differences fit in an int64
-	q, divisor := e.divide(v, narrow)
-
+	near := narrow(v)
+	q, divisor := e.divide(v, near)
 	head := len(dst)
-	dst = append(dst, 0)
-	if divisor > 1 {
-		dst[head] |= hasDivisor
-		dst = binary.AppendUvarint(dst, shortDivisor(divisor))
-		if base%int64(divisor) == 0 {
-			dst[head] |= baseDivided
-			base /= int64(divisor)
-		}
-	}
-	dst = appendVarint(dst, base)
+	dst = appendBase(append(dst, 0), head, base, divisor)
 
-	p := predict(q, narrow)
+	p := predict(q, near)
 	dst[head] |= byte(p.order << orderShift)
 	var diffs []int64
 	switch e.diffs = resize(e.diffs, len(q)); p.order {
@@ -76,6 +111,60 @@ func (e *Encoder) integers(dst []byte, v []int64) []byte {
 	return e.residuals(dst, head, diffs, p.centre)
 }
 
+// regular reports whether each value is step more than the one before: a steady
+// clock, or a value that does not change.
+func regular(v []int64) (step int64, ok bool) {
+	if len(v) == 1 {
+		return 0, true
+	}
+	step = v[1] - v[0]
+	before := v[0]
+	for _, x := range v[1:] {
+		if x-before != step {
+			return 0, false
+		}
+		before = x
+	}
+	return step, true
+}
+
+// appendRegular appends a whole column. Its divisor is its step.
+func appendRegular(dst []byte, base, step int64) []byte {
+	if step == 0 {
+		return appendVarint(append(dst, packConst|orderFirst<<orderShift), base)
+	}
+	divisor := distance(step, 0)
+	if !writable(divisor) {
+		divisor = 1
+	}
+	head := len(dst)
+	dst = appendBase(append(dst, packConst|orderBefore<<orderShift), head, base, divisor)
+	return appendVarint(dst, step/int64(divisor))
+}
+
+// appendBase appends divisor and base and notes in the head what it wrote.
+func appendBase(dst []byte, head int, base int64, divisor uint64) []byte {
+	if divisor > 1 {
+		dst[head] |= hasDivisor
+		dst = binary.AppendUvarint(dst, shortDivisor(divisor))
+		if base%int64(divisor) == 0 {
+			dst[head] |= baseDivided
+			base /= int64(divisor)
+		}
+	}
+	return appendVarint(dst, base)
+}
+
+// narrow reports whether all values are below 2^62 in size, so that no difference
+// of two of them wraps.
+func narrow(v []int64) bool {
+	all := int64(0)
+	for _, x := range v {
+		all |= x ^ x>>63
+	}
+	return all < 1<<62
+}
+
 func bounds(v []int64) (lo, hi int64) {
 	lo, hi = v[0], v[0]
 	for _, x := range v {
@@ -86,11 +175,11 @@ func bounds(v []int64) (lo, hi int64) {
 
 // divide returns (v[i] - v[0]) / divisor for the greatest divisor that leaves no
 // rest: 10^6 for a clock of milliseconds, the period of a steady one.
-func (e *Encoder) divide(v []int64, narrow bool) (q []int64, divisor uint64) {
+func (e *Encoder) divide(v []int64, near bool) (q []int64, divisor uint64) {
 	e.quotients = resize(e.quotients, len(v))
 	q, divisor = e.quotients, 1
 	base := v[0]
-	if narrow {
+	if near {
 		divisor = commonDivisor(v)
 	}
 	if divisor <= 1 {
@@ -109,7 +198,7 @@ func (e *Encoder) divide(v []int64, narrow bool) (q []int64, divisor uint64) {
 }
 
 // commonDivisor returns the greatest common divisor of the distances from v[0],
-// 1 if it is too large to write. All distances must fit in an int64.
+// 1 if it is too large to write. The values must be narrow.
 func commonDivisor(v []int64) uint64 {
 	// A few values mostly show that there is none.
 	g := uint64(0)
@@ -129,10 +218,16 @@ func commonDivisor(v []int64) uint64 {
 			return 1
 		}
 	}
-	if m, _ := splitDivisor(g); m > math.MaxUint64>>4 || g > math.MaxInt64 {
+	if !writable(g) {
 		return 1
 	}
 	return g
+}
+
+// writable reports whether a divisor fits where it has to.
+func writable(g uint64) bool {
+	m, _ := splitDivisor(g)
+	return m <= math.MaxUint64>>4 && g <= math.MaxInt64
 }
 
 // multiples returns how many values at the front of v are multiples of g away from
@@ -212,7 +307,7 @@ const slopeBits = 16
 const probe, probes = 128, 4
 
 // predict chooses an order by the bits that the residuals of some values need.
-func predict(q []int64, narrow bool) prediction {
+func predict(q []int64, near bool) prediction {
 	n := len(q)
 	before := prediction{order: orderBefore, centre: median(q, func(i int) int64 { return q[i] - q[i-1] }, 1)}
 	if n < 3 {
@@ -223,7 +318,7 @@ func predict(q []int64, narrow bool) prediction {
 	line := prediction{order: orderLine}
 	rise := q[n-1] - q[0]
 	// Up to here rise<<slopeBits, and so every point of the line, fits in an int64.
-	straight := narrow && rise < 1<<(62-slopeBits) && rise > -1<<(62-slopeBits) && n >= 8
+	straight := near && rise < 1<<(62-slopeBits) && rise > -1<<(62-slopeBits) && n >= 8
 	if straight {
 		line.slope = rise << slopeBits / int64(n-1)
 		line.centre = median(q, func(i int) int64 { return q[i] - onLine(i, line.slope) }, 1)
@@ -320,6 +415,41 @@ func offLine(dst, q []int64, slope int64) []int64 {
 // integers reads a column of len(v) values.
 func (d *Decoder) integers(r *reader, v []int64) {
 	head := r.byte()
+	if head != isRuns {
+		d.plain(r, head, v)
+		return
+	}
+	runs := r.uvarint()
+	if r.err == nil && (runs == 0 || runs > uint64(len(v))) {
+		r.fail("number of runs")
+	}
+	if r.err != nil {
+		return
+	}
+	d.runs, d.lengths = resize(d.runs, int(runs)), resize(d.lengths, int(runs))
+	d.plain(r, r.byte(), d.runs)
+	d.plain(r, r.byte(), d.lengths)
+	if r.err != nil {
+		return
+	}
+	for i, n := range d.lengths {
+		if uint64(n) > uint64(len(v)) {
+			r.fail("length of a run")
+			return
+		}
+		x := d.runs[i]
+		for j := range v[:n] {
+			v[j] = x
+		}
+		v = v[n:]
+	}
+	if len(v) > 0 {
+		r.fail("length of a run")
+	}
+}
+
+// plain reads the rest of a column that has no runs.
+func (d *Decoder) plain(r *reader, head byte, v []int64) {
 	order := int(head&orderMask) >> orderShift
 	divisor := int64(1)
 	if head&hasDivisor != 0 {
@@ -346,8 +476,16 @@ func (d *Decoder) integers(r *reader, v []int64) {
 	if order == orderSlope {
 		known = 2
 	}
-	if head&reservedBits != 0 || head&(hasDivisor|baseDivided) == baseDivided || len(v) <= known {
+	if head&(isRuns|reservedBits) != 0 || head&(hasDivisor|baseDivided) == baseDivided || len(v) <= known {
 		r.fail("head of an integer column")
+		return
+	}
+	if head&packMask == packConst && order == orderBefore {
+		step := r.varint() * divisor
+		for i := range v {
+			v[i] = base
+			base += step
+		}
 		return
 	}
 	d.residuals(r, head&packMask, v[known:])

@@ -26,12 +26,18 @@ func (e *Encoder) residuals(dst []byte, head int, diffs []int64, centre int64) [
 	if width > 1 && max(planesOf(lo-middle), planesOf(hi-middle)) == 1 {
 		centre, width = middle, 1
 	}
-	packed, packedCentre := packedSize(diffs, middle), middle
-	if len(diffs) >= minHuff || width > 1 {
+	packed, packedCentre := math.MaxInt, centre
+	if len(diffs) <= fewResiduals || width > 1 {
+		packed, packedCentre = packedSize(diffs, middle), middle
 		if s := packedSize(diffs, centre); s < packed {
 			packed, packedCentre = s, centre
 		}
+	}
+	if len(diffs) >= minHuff || width > 1 {
 		pack := e.bytePacking(diffs, centre, width)
+		if width == 1 {
+			packed = min(packed, packedBytes(e.bytes))
+		}
 		if len(e.best) < packed {
 			dst[head] |= pack
 			dst = appendVarint(dst, centre)
@@ -42,6 +48,10 @@ func (e *Encoder) residuals(dst []byte, head int, diffs []int64, centre int64) [
 	dst = appendVarint(dst, packedCentre)
 	return appendPacked(dst, diffs, packedCentre)
 }
+
+// Where there are more residuals, a centre that suits their bits better is not
+// looked for: their bytes are almost always coded smaller.
+const fewResiduals = 4 * group
 
 // planesOf returns how many bytes the zigzag number of v takes.
 func planesOf(v int64) int { return (bits.Len64(zigzag(v)|1) + 7) / 8 }
@@ -65,6 +75,9 @@ func (e *Encoder) bytePacking(diffs []int64, centre int64, width int) byte {
 	for _, x := range diffs {
 		e.bytes = appendVarint(e.bytes, x-centre)
 	}
+	if width > 3 && len(e.bytes) > len(e.best)+len(e.best)/4 {
+		return packPlane // whole words of noise: no code makes up for that
+	}
 	e.rival = binary.AppendUvarint(e.rival[:0], uint64(len(e.bytes)))
 	e.rival = e.block(e.rival, e.bytes, false)
 	if len(e.rival) < len(e.best) {
@@ -81,6 +94,28 @@ func packedSize(diffs []int64, centre int64) int {
 		g := diffs[:min(group, len(diffs))]
 		size += 1 + (len(g)*groupWidth(g, centre)+7)/8
 		diffs = diffs[len(g):]
+	}
+	return size
+}
+
+// packedBytes is packedSize of zigzag numbers of one byte each.
+func packedBytes(z []byte) int {
+	size := 0
+	for len(z) > 0 {
+		g := z[:min(group, len(z))]
+		z = z[len(g):]
+		var all uint64
+		rest := g
+		for ; len(rest) >= 8; rest = rest[8:] {
+			all |= binary.LittleEndian.Uint64(rest)
+		}
+		for _, b := range rest {
+			all |= uint64(b)
+		}
+		all |= all >> 32
+		all |= all >> 16
+		all |= all >> 8
+		size += 1 + (len(g)*bits.Len8(byte(all))+7)/8
 	}
 	return size
 }

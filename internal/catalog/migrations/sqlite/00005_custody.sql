@@ -1,0 +1,76 @@
+-- +goose Up
+-- Clear columns hold random ids, keyed hashes and states; info_sealed holds all else.
+CREATE TABLE party (
+	id          BLOB NOT NULL PRIMARY KEY,
+	name_hash   BLOB UNIQUE,       -- NULL once erased
+	state       TEXT NOT NULL,     -- operating | active | erased
+	info_sealed BLOB               -- under the party; NULL once erased
+) STRICT, WITHOUT ROWID;
+CREATE UNIQUE INDEX party_operating ON party (state) WHERE state = 'operating';
+
+CREATE TABLE unit (
+	id          BLOB NOT NULL PRIMARY KEY,
+	serial_hash BLOB NOT NULL UNIQUE,
+	info_sealed BLOB NOT NULL      -- under the hub
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE profile (
+	name_hash   BLOB    NOT NULL,
+	version     INTEGER NOT NULL,
+	info_sealed BLOB    NOT NULL,  -- under the hub
+	PRIMARY KEY (name_hash, version)
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE device (
+	id          BLOB NOT NULL PRIMARY KEY,
+	assignment  BLOB NOT NULL,     -- the one its readings belong to
+	owner       BLOB,              -- NULL: unclaimed or erased
+	unit        BLOB,              -- NULL: no unit is known, or erased
+	gateway     BLOB,              -- the device that speaks for this one
+	label_hash  BLOB,
+	child_hash  BLOB UNIQUE,       -- of the gateway and the name it uses
+	state       TEXT NOT NULL,     -- unclaimed | active | closed | erased
+	info_sealed BLOB               -- under the assignment; NULL once erased
+) STRICT, WITHOUT ROWID;
+CREATE INDEX device_assignment ON device (assignment);
+CREATE INDEX device_owner ON device (owner);
+CREATE INDEX device_gateway ON device (gateway);
+CREATE INDEX device_label ON device (label_hash);
+CREATE UNIQUE INDEX device_owner_label ON device (owner, label_hash) WHERE state = 'active';
+CREATE UNIQUE INDEX device_unclaimed_label ON device (label_hash) WHERE state = 'unclaimed';
+CREATE UNIQUE INDEX device_unit ON device (unit) WHERE state = 'active' OR state = 'unclaimed';
+
+CREATE TABLE assignment (
+	id          BLOB NOT NULL PRIMARY KEY,
+	device      BLOB,              -- NULL once erased
+	owner       BLOB,              -- NULL: unclaimed or erased
+	subject     BLOB,              -- the data subject, if another than the owner
+	state       TEXT NOT NULL,     -- unclaimed | active | closed | erased
+	info_sealed BLOB               -- under the assignment; NULL once erased
+) STRICT, WITHOUT ROWID;
+CREATE INDEX assignment_owner ON assignment (owner);
+CREATE INDEX assignment_subject ON assignment (subject);
+CREATE INDEX assignment_device ON assignment (device);
+
+CREATE TABLE stream (
+	id          BLOB NOT NULL PRIMARY KEY,
+	assignment  BLOB NOT NULL,
+	name_hash   BLOB NOT NULL,
+	state       TEXT NOT NULL,     -- active | erased
+	info_sealed BLOB,              -- under the assignment; NULL once erased
+	UNIQUE (assignment, name_hash)
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE claim_code (
+	device    BLOB NOT NULL PRIMARY KEY,
+	code_hash BLOB NOT NULL UNIQUE
+) STRICT, WITHOUT ROWID;
+
+-- +goose Down
+DROP TABLE claim_code;
+DROP TABLE stream;
+DROP TABLE assignment;
+DROP TABLE device;
+DROP TABLE profile;
+DROP TABLE unit;
+DROP TABLE party;

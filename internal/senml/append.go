@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"math"
 	"strconv"
+	"strings"
 	"unicode/utf8"
 
 	"github.com/holdfast-iot/holdfast"
@@ -128,7 +129,8 @@ func appendText(dst []byte, s string) []byte {
 func AppendCBORPack(dst []byte, n int) []byte { return appendHead(dst, cborArray, uint64(n)) }
 
 // AppendCBOR appends one record, with the content that AppendJSON gives it.
-// Times that are not whole seconds are decimal fractions.
+// Times that are not whole seconds are decimal fractions; a number
+// is always a float.
 func AppendCBOR(dst []byte, stream, unit string, r holdfast.Reading) []byte {
 	pairs := uint64(3)
 	if unit != "" {
@@ -209,6 +211,7 @@ func appendCBORFloat(dst []byte, f float64) []byte {
 }
 
 func appendCBORText(dst []byte, s string) []byte {
+	s = strings.ToValidUTF8(s, "\ufffd")
 	return append(appendHead(dst, cborText, uint64(len(s))), s...)
 }
 

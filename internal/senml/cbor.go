@@ -338,11 +338,11 @@ func (in *items) timeField(r *record, f field, to *int64) error {
 	case major == cborSimple && isFloat(info):
 		*to, ok = floatToNanos(floatOf(info, n))
 	case major == cborTag && n == tagDecimal:
-		decimal, err := in.decimal()
+		d, err := in.decimal()
 		if err != nil {
 			return err
 		}
-		*to, ok = decimal.nanos()
+		*to, ok = d.nanos()
 	default:
 		return errType
 	}
@@ -390,11 +390,11 @@ func (in *items) quantity() (quantity, error) {
 	case major == cborSimple && isFloat(info):
 		return quantity{f: floatOf(info, n)}, nil
 	case major == cborTag && n == tagDecimal:
-		decimal, err := in.decimal()
+		d, err := in.decimal()
 		if err != nil {
 			return quantity{}, err
 		}
-		q, ok := decimal.quantity()
+		q, ok := d.quantity()
 		if !ok {
 			return quantity{}, errOverflow
 		}
@@ -403,28 +403,57 @@ func (in *items) quantity() (quantity, error) {
 	return quantity{}, errType
 }
 
-// decimal reads the content of a decimal fraction, an array of exponent and
-// mantissa, into the literal that JSON would write.
-func (in *items) decimal() (*literal, error) {
+// decimal is a decimal fraction: mantissa * 10^exponent.
+type decimal struct{ exponent, mantissa int64 }
+
+// decimal reads the content of the tag, an array of exponent and mantissa.
+func (in *items) decimal() (d decimal, err error) {
 	major, _, n := in.head()
 	if major != cborArray || n != 2 {
-		return nil, errType
+		return d, errType
 	}
-	var parts [2]int64
-	for i := range parts {
-		major, _, n := in.head()
+	for _, part := range []*int64{&d.exponent, &d.mantissa} {
 		var ok bool
-		if parts[i], ok = integerOf(major, n); !ok {
-			return nil, errType
+		major, _, n := in.head()
+		if *part, ok = integerOf(major, n); !ok {
+			return d, errType
 		}
 	}
-	text := strconv.AppendInt(make([]byte, 0, 48), parts[1], 10)
-	text = append(text, 'e')
-	text = strconv.AppendInt(text, parts[0], 10)
-	decimal := scanner{data: text}
-	var out literal
-	err := decimal.number(&out)
-	return &out, err
+	return d, nil
+}
+
+// literal is what JSON would write for d.
+func (d decimal) literal() literal {
+	n := literal{negative: d.mantissa < 0, digits: uint64(d.mantissa)}
+	if n.negative {
+		n.digits = -n.digits
+	}
+	if -9 <= d.exponent && d.exponent <= 0 { // an int64 has at most 19 digits
+		n.fraction, n.short = int(-d.exponent), true
+	}
+	return n
+}
+
+// spell gives a literal of d its text, for the ways that need it.
+func (d decimal) spell(n *literal) {
+	n.text = strconv.AppendInt(nil, d.mantissa, 10)
+	n.text = strconv.AppendInt(append(n.text, 'e'), d.exponent, 10)
+}
+
+func (d decimal) nanos() (int64, bool) {
+	n := d.literal()
+	if !n.short {
+		d.spell(&n)
+	}
+	return n.nanos()
+}
+
+func (d decimal) quantity() (quantity, bool) {
+	n := d.literal()
+	if !n.short || n.digits >= 1<<53 {
+		d.spell(&n)
+	}
+	return n.quantity()
 }
 
 // integerOf reports false if the item is no integer or beyond int64.

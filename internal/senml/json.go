@@ -18,7 +18,7 @@ var (
 // nanoseconds since 1970: relative times count from it.
 func DecodeJSON(data []byte, now int64) ([]holdfast.Sample, error) {
 	s := scanner{data: data}
-	p := pack{now: now, version: version}
+	p := pack{now: now, version: version, samples: make([]holdfast.Sample, 0, min(len(data)/48+1, MaxRecords))}
 	var r record
 	if !s.take('[') || s.peek() == ']' {
 		return nil, errPack

@@ -120,11 +120,7 @@ func (p *pack) add(r *record) error {
 	}
 	var out holdfast.Sample
 	var err error
-	if len(p.name)+len(r.n) > holdfast.MaxNameBytes { // before the two are copied
-		return errLongName
-	}
-	out.Stream = string(append(append(make([]byte, 0, holdfast.MaxNameBytes), p.name...), r.n...))
-	if err := holdfast.CheckName("stream", out.Stream); err != nil {
+	if out.Stream, err = p.stream(r.n); err != nil {
 		return err
 	}
 	out.Unit = p.unit
@@ -143,6 +139,20 @@ func (p *pack) add(r *record) error {
 	out.Seq = r.seq
 	p.samples = append(p.samples, out)
 	return nil
+}
+
+// stream joins base name and name, and checks what came out. Packs of one stream
+// at many times are common: they share its name.
+func (p *pack) stream(name []byte) (string, error) {
+	if len(p.name)+len(name) > holdfast.MaxNameBytes { // before the two are copied
+		return "", errLongName
+	}
+	full := append(append(make([]byte, 0, holdfast.MaxNameBytes), p.name...), name...)
+	if n := len(p.samples); n > 0 && p.samples[n-1].Stream == string(full) {
+		return p.samples[n-1].Stream, nil
+	}
+	s := string(full)
+	return s, holdfast.CheckName("stream", s)
 }
 
 // base takes over the base fields of a record.

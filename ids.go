@@ -46,28 +46,28 @@ type (
 
 var idText = base32.NewEncoding("abcdefghijklmnopqrstuvwxyz234567").WithPadding(base32.NoPadding)
 
-// NewID returns a fresh random id.
-func NewID[kind any]() ID[kind] {
-	var id ID[kind]
-	rand.Read(id[:]) // never fails (crypto/rand, Go 1.24)
-	return id
+// NewID returns a fresh random id: NewID[PartyID]().
+func NewID[I ~[IDSize]byte]() I {
+	var b [IDSize]byte
+	rand.Read(b[:]) // never fails (crypto/rand, Go 1.24)
+	return I(b)
 }
 
-// ParseID reads the 26 characters that String writes.
-func ParseID[kind any](s string) (ID[kind], error) {
-	var id ID[kind]
+// ParseID reads the 26 characters that ID.String writes: ParseID[PartyID](text).
+func ParseID[I ~[IDSize]byte](s string) (I, error) {
+	var id [IDSize]byte
 	if len(s) != idText.EncodedLen(IDSize) {
-		return id, Errorf(Invalid, "an id has %d characters, not %d", idText.EncodedLen(IDSize), len(s))
+		return I(id), Errorf(Invalid, "an id has %d characters, not %d", idText.EncodedLen(IDSize), len(s))
 	}
 	b, err := idText.DecodeString(s)
 	if err != nil {
-		return id, Errorf(Invalid, "an id has letters a-z and digits 2-7 only")
+		return I(id), Errorf(Invalid, "an id has letters a-z and digits 2-7 only")
 	}
 	copy(id[:], b)
-	if id.String() != s { // the last character carries unused bits: one text per id
-		return ID[kind]{}, Errorf(Invalid, "not an id")
+	if idText.EncodeToString(id[:]) != s { // the last character carries unused bits: one text per id
+		return I{}, Errorf(Invalid, "not an id")
 	}
-	return id, nil
+	return I(id), nil
 }
 
 // String returns the id as 26 lower-case base32 characters (RFC 4648, unpadded).
@@ -85,7 +85,7 @@ func (id *ID[kind]) UnmarshalText(b []byte) error {
 		*id = ID[kind]{}
 		return nil
 	}
-	v, err := ParseID[kind](string(b))
+	v, err := ParseID[ID[kind]](string(b))
 	if err == nil {
 		*id = v
 	}

@@ -48,7 +48,7 @@ type entry struct {
 const wrappedKey = 32 + seal.Overhead
 
 func newPage() *page {
-	p := &page{id: holdfast.NewID[page](), key: seal.NewKey()}
+	p := &page{id: holdfast.NewID[[16]byte](), key: seal.NewKey()}
 	p.cipher = seal.NewCipher(p.key)
 	return p
 }

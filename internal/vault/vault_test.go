@@ -67,7 +67,7 @@ func (h *house) reopen() *house {
 
 func (h *house) owner() Owner {
 	h.t.Helper()
-	o := Owner(holdfast.NewID[int]())
+	o := holdfast.NewID[Owner]()
 	if err := h.AddOwner(h.t.Context(), o); err != nil {
 		h.t.Fatal(err)
 	}
@@ -169,8 +169,8 @@ func TestOldCopyOfKeyringIsDead(t *testing.T) {
 func TestReissueDropsOneStream(t *testing.T) {
 	h := build(t)
 	a := holdfast.AssignmentID(h.owner())
-	keep, drop, part := holdfast.NewID[int](), holdfast.NewID[int](), holdfast.NewID[int]()
-	streams := []holdfast.StreamID{holdfast.StreamID(keep), holdfast.StreamID(drop), holdfast.StreamID(part)}
+	keep, drop, part := holdfast.NewID[holdfast.StreamID](), holdfast.NewID[holdfast.StreamID](), holdfast.NewID[holdfast.StreamID]()
+	streams := []holdfast.StreamID{keep, drop, part}
 	before, err := h.StreamCiphers(t.Context(), a, 202611, streams)
 	if err != nil {
 		t.Fatal(err)
@@ -304,15 +304,15 @@ func TestRotationSurvivesFaultAtEveryStep(t *testing.T) {
 			h := build(t)
 			dead, alive, part := h.owner(), h.owner(), h.owner()
 			deadBox, aliveBox, partBox := h.field(dead), h.field(alive), h.field(part)
-			stream := holdfast.NewID[int]()
-			if _, err := h.StreamCiphers(t.Context(), holdfast.AssignmentID(part), 202611, []holdfast.StreamID{holdfast.StreamID(stream)}); err != nil {
+			stream := holdfast.NewID[holdfast.StreamID]()
+			if _, err := h.StreamCiphers(t.Context(), holdfast.AssignmentID(part), 202611, []holdfast.StreamID{stream}); err != nil {
 				t.Fatal(err)
 			}
 			f := &faults{n: step, done: done}
 			h.place = faultyPlace{Dir(h.keyring()), f}
 			h.holders = []Holder{faultyHolder{h.holder(), f}}
 			d := Destruction{Owners: []Owner{dead}, Reissue: []Reissue{{
-				Assignment: holdfast.AssignmentID(part), Drop: []StreamBucket{{holdfast.StreamID(stream), 0}}}}}
+				Assignment: holdfast.AssignmentID(part), Drop: []StreamBucket{{stream, 0}}}}}
 			_, err := h.Destroy(t.Context(), d)
 			if err != nil && !errors.Is(err, errFault) {
 				t.Fatalf("step %d: %v", step, err)
@@ -322,7 +322,7 @@ func TestRotationSurvivesFaultAtEveryStep(t *testing.T) {
 				if !h.opens(alive, aliveBox) || !h.opens(part, partBox) {
 					t.Fatalf("step %d, done %v: a living owner lost his key", step, done)
 				}
-				_, serr := h.StreamCipher(t.Context(), holdfast.AssignmentID(part), 202611, holdfast.StreamID(stream))
+				_, serr := h.StreamCipher(t.Context(), holdfast.AssignmentID(part), 202611, stream)
 				if gone := serr != nil; gone == h.opens(dead, deadBox) {
 					t.Fatalf("step %d, done %v: half of the destruction happened", step, done)
 				}
@@ -422,11 +422,11 @@ func BenchmarkJournalKey(b *testing.B) {
 	if err != nil {
 		b.Fatal(err)
 	}
-	a := holdfast.NewID[int]()
+	a := holdfast.NewID[holdfast.AssignmentID]()
 	v.AddOwner(b.Context(), Owner(a))
 	b.ReportAllocs()
 	for b.Loop() {
-		l, err := v.JournalKey(b.Context(), holdfast.AssignmentID(a), 202611)
+		l, err := v.JournalKey(b.Context(), a, 202611)
 		if err != nil {
 			b.Fatal(err)
 		}

@@ -18,7 +18,7 @@ const (
 type link struct {
 	rng    *rand.Rand
 	faults Faults
-	rfc    bool // write times as RFC 3339, not as Unix seconds
+	rfc    bool // write times as RFC 3339, as every other seed does; else as Unix seconds
 	start  time.Time
 	half   time.Time // from here on a broken sensor may show
 	broke  bool

@@ -1,0 +1,88 @@
+package mqtt
+
+import (
+	"context"
+	"time"
+
+	"github.com/holdfast-iot/holdfast"
+)
+
+// closeTimeout bounds the catalog's part in the end of a connection.
+const closeTimeout = 5 * time.Second
+
+// left gives back what c held. Its socket is closed and nothing of it is in flight.
+func (s *Server) left(c *conn) {
+	if c.forget != nil {
+		c.forget()
+	}
+	c.mu.Lock()
+	e, wasTaken, clean := *c.over, c.takenOver, c.takenClean
+	c.mu.Unlock()
+	if c.opened {
+		s.m.count(&s.m.ended, e.code)
+		s.closeSession(c)
+		s.log.Debug("mqtt: ended", "device", c.peer.Device, "code", byte(e.code), "reason", e.text)
+	}
+	if c.claimed {
+		var will func()
+		// A newer connection to the same session keeps a delayed will back.
+		keptBack := wasTaken && !clean && c.will != nil && c.will.delay > 0
+		if c.connected && c.will != nil && !e.noWill && !keptBack {
+			peer, session, w := c.peer, c.session, c.will
+			will = func() { s.publishWill(peer, session, w) }
+			if w.delay == 0 || wasTaken {
+				will()
+				will = nil
+			}
+		}
+		delay := time.Duration(0)
+		if will != nil {
+			delay = c.will.delay
+		}
+		s.registry.release(c, delay, will)
+	}
+	if c.connected {
+		s.m.disconnected.Add(1)
+	}
+	s.mu.Lock()
+	delete(s.conns, c)
+	s.mu.Unlock()
+	s.door.leave()
+}
+
+func (s *Server) closeSession(c *conn) {
+	ctx, cancel := context.WithTimeout(context.Background(), closeTimeout)
+	defer cancel()
+	if err := s.sessions.Close(ctx, c.peer, c.key.clientID, c.expiry); err != nil {
+		s.warnings.Do(func() { s.log.Warn("mqtt: close session failed", "error", err) })
+	}
+}
+
+// publishWill takes the will in like any publish of its device and waits until it
+// is durable or has failed; there is nobody left to tell.
+func (s *Server) publishWill(p Peer, session string, w *will) {
+	r := routeOf(w.topic)
+	var one [1]holdfast.Sample
+	samples, err := r.samples(message{payload: w.payload, content: []byte(w.content), utf8: w.utf8}, &one)
+	if err == nil {
+		b := s.gate.Batch(p, session)
+		if err = b.Add(r.child, samples, Delivery{}); err == nil {
+			done := make(chan error, 1)
+			b.Commit(func(err error) { done <- err })
+			err = <-done
+		}
+	}
+	if err == nil {
+		s.m.wills.Add(1)
+		return
+	}
+	code, _ := reasonsOf(err)
+	if f, ok := err.(*fault); ok {
+		code = f.code
+	}
+	if code == 0 {
+		s.failed(err)
+		return
+	}
+	s.refused(p, code, refusalText(err))
+}

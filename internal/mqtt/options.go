@@ -1,0 +1,74 @@
+package mqtt
+
+import (
+	"cmp"
+	"log/slog"
+	"math"
+	"time"
+)
+
+// Options bound what clients may take. The zero value of each field means the
+// default that stands beside it.
+type Options struct {
+	// Track tells who can revoke p that a connection of it is open. cut ends it at
+	// once, and is called at once if p has been revoked since Authenticate; forget
+	// is called when it has ended. nil: nothing is revoked.
+	Track  func(p Peer, cut func(reason error)) (forget func())
+	Logger *slog.Logger // slog.Default
+
+	MaxConnections  int // 20,000, un-CONNECTed ones included
+	MaxPending      int // 2,048 sockets that have not sent CONNECT; more wait unaccepted
+	MaxPendingPerIP int // 512, of one IPv4 address or IPv6 /64
+	MaxPerDevice    int // 16 connections of one device (with different client ids)
+
+	HandshakesPerIP float64 // 1,000 new connections a second; negative: no limit
+	HandshakeBurst  int     // 5,000
+
+	ConnectTimeout time.Duration // 10 s for TLS and CONNECT together
+	PacketTimeout  time.Duration // 30 s from a packet's first byte to its last
+	WriteTimeout   time.Duration // 10 s for a client to take what is sent
+	CommitGrace    time.Duration // 2 s that an ending connection waits for its acknowledgements
+	ShutdownGrace  time.Duration // 10 s that Run waits for connections to end
+
+	MaxPacket         int    // 512 KiB, announced as Maximum Packet Size
+	MaxInflightBytes  int    // 1 MiB of payload of one connection not yet durable; then reading pauses
+	MaxLargeBytes     int    // 64 MiB of packets over 8 KiB being read at once, of all connections
+	ReceiveMaximum    uint16 // 64, announced
+	TopicAliasMaximum uint16 // 32, announced
+
+	MaxKeepAlive     time.Duration // 1 h; MQTT 5 clients are told, 3.1.1 clients are held to it if they keep alive at all
+	MaxSessionExpiry time.Duration // 7 days; 3.1.1 sessions that are not clean live as long
+	MaxWillDelay     time.Duration // 1 h
+
+	MessagesPerSecond float64 // 50,000 publishes of one connection, as pauses in reading
+	BytesPerSecond    float64 // 32 MiB of one connection, likewise
+}
+
+func (o Options) withDefaults() Options {
+	o.Logger = cmp.Or(o.Logger, slog.Default())
+	o.MaxConnections = cmp.Or(o.MaxConnections, 20_000)
+	o.MaxPending = cmp.Or(o.MaxPending, 2048)
+	o.MaxPendingPerIP = cmp.Or(o.MaxPendingPerIP, 512)
+	o.MaxPerDevice = cmp.Or(o.MaxPerDevice, 16)
+	o.HandshakesPerIP = cmp.Or(o.HandshakesPerIP, 1000)
+	if o.HandshakesPerIP < 0 {
+		o.HandshakesPerIP = math.Inf(1)
+	}
+	o.HandshakeBurst = cmp.Or(o.HandshakeBurst, 5000)
+	o.ConnectTimeout = cmp.Or(o.ConnectTimeout, 10*time.Second)
+	o.PacketTimeout = cmp.Or(o.PacketTimeout, 30*time.Second)
+	o.WriteTimeout = cmp.Or(o.WriteTimeout, 10*time.Second)
+	o.CommitGrace = cmp.Or(o.CommitGrace, 2*time.Second)
+	o.ShutdownGrace = cmp.Or(o.ShutdownGrace, 10*time.Second)
+	o.MaxPacket = cmp.Or(o.MaxPacket, 512<<10)
+	o.MaxInflightBytes = cmp.Or(o.MaxInflightBytes, 1<<20)
+	o.MaxLargeBytes = max(cmp.Or(o.MaxLargeBytes, 64<<20), o.MaxPacket+maxHeader)
+	o.ReceiveMaximum = cmp.Or(o.ReceiveMaximum, 64)
+	o.TopicAliasMaximum = cmp.Or(o.TopicAliasMaximum, 32)
+	o.MaxKeepAlive = min(cmp.Or(o.MaxKeepAlive, time.Hour), math.MaxUint16*time.Second)
+	o.MaxSessionExpiry = cmp.Or(o.MaxSessionExpiry, 7*24*time.Hour)
+	o.MaxWillDelay = cmp.Or(o.MaxWillDelay, time.Hour)
+	o.MessagesPerSecond = cmp.Or(o.MessagesPerSecond, 50_000)
+	o.BytesPerSecond = cmp.Or(o.BytesPerSecond, 32<<20)
+	return o
+}

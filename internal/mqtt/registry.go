@@ -1,0 +1,98 @@
+package mqtt
+
+import (
+	"sync"
+	"time"
+
+	"github.com/holdfast-iot/holdfast"
+)
+
+// sessionKey names a session among those of all devices.
+type sessionKey struct {
+	device   holdfast.DeviceID
+	clientID string
+}
+
+// registry says which connection a session has, and which wills wait.
+type registry struct {
+	wg     *sync.WaitGroup // of the server
+	mu     sync.Mutex
+	slots  map[sessionKey]*slot
+	counts map[holdfast.DeviceID]int // connections
+	closed bool                      // no will fires any more
+}
+
+type slot struct {
+	conn *conn         // nil: only a will waits
+	gone chan struct{} // closed when conn has given the slot back
+	will *time.Timer
+	fire func() // publishes the will
+}
+
+// claim makes c the connection of its session. older is the one that has to go
+// first; the caller ends it, waits for gone and comes again. due is a will that
+// must be published because the session it belongs to ends now.
+func (r *registry) claim(c *conn, clean bool, limit int) (older *conn, gone <-chan struct{}, due func(), err error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	s := r.slots[c.key]
+	if s != nil && s.conn != nil {
+		return s.conn, s.gone, nil, nil
+	}
+	if r.counts[c.key.device] >= limit {
+		return nil, nil, nil, &fault{quotaExceeded, "the device has too many connections"}
+	}
+	if s != nil {
+		s.will.Stop() // if it is too late for that, the new slot stops it
+		if clean {
+			due = s.fire
+		}
+	}
+	r.slots[c.key] = &slot{conn: c, gone: make(chan struct{})}
+	r.counts[c.key.device]++
+	return nil, nil, due, nil
+}
+
+// release gives c's session back; its will, if there is one to come, fires after
+// delay unless the session is claimed before.
+func (r *registry) release(c *conn, delay time.Duration, will func()) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	s := r.slots[c.key]
+	close(s.gone)
+	if r.counts[c.key.device]--; r.counts[c.key.device] == 0 {
+		delete(r.counts, c.key.device)
+	}
+	delete(r.slots, c.key)
+	if will == nil || r.closed {
+		return
+	}
+	w := &slot{fire: will}
+	key := c.key
+	w.will = time.AfterFunc(delay, func() {
+		r.mu.Lock()
+		mine := r.slots[key] == w && !r.closed
+		if mine {
+			delete(r.slots, key)
+			r.wg.Add(1)
+		}
+		r.mu.Unlock()
+		if mine {
+			defer r.wg.Done()
+			will()
+		}
+	})
+	r.slots[key] = w
+}
+
+// close forgets the wills that wait.
+func (r *registry) close() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.closed = true
+	for _, s := range r.slots {
+		if s.will != nil {
+			s.will.Stop()
+		}
+	}
+}

@@ -1,0 +1,241 @@
+package mqtt
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/netip"
+	"sync"
+	"time"
+
+	"github.com/holdfast-iot/holdfast"
+	"golang.org/x/sync/semaphore"
+	"golang.org/x/time/rate"
+)
+
+// Authenticate says who is at the other end of a TLS connection. An error of kind
+// Unavailable or Internal asks the device to come again, any other refuses it.
+type Authenticate func(ctx context.Context, cs tls.ConnectionState) (Peer, error)
+
+// Server serves MQTT on the listeners given to Run and the connections given to
+// ServeConn.
+type Server struct {
+	o            Options
+	log          *slog.Logger
+	authenticate Authenticate
+	gate         Gate
+	sessions     SessionStore
+	door         door
+	registry     registry
+	m            metrics
+	large        *semaphore.Weighted
+	buffers      sync.Pool // *buffer
+	outs         sync.Pool // *[]byte
+	flights      sync.Pool // *flight
+
+	mu       sync.Mutex
+	conns    map[*conn]struct{}
+	stopping bool
+	wg       sync.WaitGroup // connections, their admission, delayed wills
+	refusals refusals
+	warnings rate.Sometimes // of failures that all connections meet at once
+}
+
+// New makes a server; it does nothing before Run or ServeConn.
+func New(authenticate Authenticate, gate Gate, sessions SessionStore, o Options) *Server {
+	s := &Server{
+		o:            o.withDefaults(),
+		authenticate: authenticate,
+		gate:         gate,
+		sessions:     sessions,
+		conns:        make(map[*conn]struct{}),
+	}
+	s.log = s.o.Logger
+	s.warnings.Interval = time.Second
+	s.door = door{o: &s.o, visitors: make(map[netip.Addr]*visitor)}
+	s.registry = registry{
+		wg:     &s.wg,
+		slots:  make(map[sessionKey]*slot),
+		counts: make(map[holdfast.DeviceID]int),
+	}
+	s.large = semaphore.NewWeighted(int64(s.o.MaxLargeBytes))
+	s.buffers.New = func() any { return new(buffer) }
+	return s
+}
+
+// Run accepts connections from ln, whose connections are *tls.Conn, until ctx
+// ends. Then it closes ln, stops reading, waits for what is in flight, tells
+// clients that the server is shutting down and returns when all its goroutines
+// have ended. A server runs once.
+func (s *Server) Run(ctx context.Context, ln net.Listener) error {
+	stop := context.AfterFunc(ctx, func() { ln.Close() })
+	defer stop()
+	err := s.accept(ctx, ln)
+	ln.Close()
+	return errors.Join(err, s.shutdown())
+}
+
+func (s *Server) accept(ctx context.Context, ln net.Listener) error {
+	pending := make(chan struct{}, s.o.MaxPending)
+	var pause time.Duration
+	for {
+		select { // too many that say nothing: the rest waits in the kernel
+		case pending <- struct{}{}:
+		case <-ctx.Done():
+			return nil
+		}
+		nc, err := ln.Accept()
+		if ctx.Err() != nil {
+			if err == nil {
+				nc.Close()
+			}
+			return nil
+		}
+		if errors.Is(err, net.ErrClosed) {
+			return fmt.Errorf("accept mqtt connections: %w", err)
+		}
+		if err != nil { // out of file descriptors, mostly: others will end
+			<-pending
+			pause = min(max(2*pause, 5*time.Millisecond), time.Second)
+			s.log.Warn("mqtt: accept failed", "error", err, "again_in", pause)
+			select {
+			case <-time.After(pause):
+			case <-ctx.Done():
+			}
+			continue
+		}
+		pause = 0
+		v := s.door.enter(addressOf(nc), time.Now())
+		if v == nil {
+			<-pending
+			s.m.shed.Add(1)
+			abandon(nc)
+			continue
+		}
+		s.wg.Add(1)
+		go func() {
+			defer s.wg.Done()
+			c := s.newConn(nc, v)
+			ok := c.admit(ctx, nil)
+			<-pending
+			if !ok {
+				c.finish()
+				return
+			}
+			// The handshake has grown this goroutine's stack; the reader, which may
+			// live for years, gets a fresh one.
+			s.wg.Add(1)
+			go func() {
+				defer s.wg.Done()
+				c.run(ctx)
+			}()
+		}()
+	}
+}
+
+// abandon closes a socket without a TLS goodbye, which could block.
+func abandon(nc net.Conn) {
+	if t, ok := nc.(*tls.Conn); ok {
+		nc = t.NetConn()
+	}
+	nc.Close()
+}
+
+// ServeConn serves one connection whose TLS has been done elsewhere, as under an
+// HTTP upgrade, and returns when it has ended. A read of nc that has reached its
+// deadline must be repeatable. The end of ctx ends the connection like a shutdown.
+func (s *Server) ServeConn(ctx context.Context, nc net.Conn, cs tls.ConnectionState) {
+	v := s.door.enter(addressOf(nc), time.Now())
+	if v == nil {
+		s.m.shed.Add(1)
+		nc.Close()
+		return
+	}
+	c := s.newConn(nc, v)
+	stop := context.AfterFunc(ctx, func() { c.quit(ending{code: shuttingDown, noWill: true}) })
+	defer stop()
+	if c.admit(ctx, &cs) {
+		c.run(ctx)
+	} else {
+		c.finish()
+	}
+}
+
+// shutdown ends all connections.
+func (s *Server) shutdown() error {
+	s.registry.close()
+	s.mu.Lock()
+	s.stopping = true
+	for c := range s.conns {
+		c.quit(ending{code: shuttingDown, noWill: true})
+	}
+	s.mu.Unlock()
+	ended := make(chan struct{})
+	go func() {
+		s.wg.Wait()
+		close(ended)
+	}()
+	grace := time.NewTimer(s.o.ShutdownGrace)
+	defer grace.Stop()
+	select {
+	case <-ended:
+		return nil
+	case <-grace.C:
+	}
+	s.mu.Lock()
+	for c := range s.conns {
+		c.cut(ending{code: shuttingDown, noWill: true})
+	}
+	s.mu.Unlock()
+	grace.Reset(s.o.ShutdownGrace)
+	select {
+	case <-ended:
+		return nil
+	case <-grace.C:
+		return holdfast.Errorf(holdfast.Internal, "shut down mqtt: connections still wait for their commits after %s", 2*s.o.ShutdownGrace)
+	}
+}
+
+// joined notes c among the connections, unless the server is shutting down.
+func (s *Server) joined(c *conn) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.stopping {
+		return false
+	}
+	s.conns[c] = struct{}{}
+	return true
+}
+
+// Pools. An idle connection holds nothing of them.
+
+func (s *Server) takeOut() []byte {
+	if b, ok := s.outs.Get().(*[]byte); ok {
+		return (*b)[:0]
+	}
+	return nil
+}
+
+func (s *Server) giveOut(b []byte) {
+	if cap(b) > 0 && cap(b) <= 2*maxOut {
+		s.outs.Put(&b)
+	}
+}
+
+func (s *Server) takeFlight(c *conn) *flight {
+	f, ok := s.flights.Get().(*flight)
+	if !ok {
+		f = &flight{}
+		f.land = f.finish
+	}
+	f.c = c
+	return f
+}
+
+func (s *Server) giveFlight(f *flight) {
+	*f = flight{acks: f.acks[:0], land: f.land}
+	s.flights.Put(f)
+}

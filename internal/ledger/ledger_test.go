@@ -168,7 +168,7 @@ func TestPrefixRoot(t *testing.T) {
 func TestTamperingIsFound(t *testing.T) {
 	for name, tamper := range map[string]string{
 		"payload edited":       `UPDATE ledger_entry SET payload_sealed = CAST(payload_sealed || x'00' AS BLOB) WHERE idx = 2`,
-		"payload of another":     `UPDATE ledger_entry SET payload_sealed = (SELECT e.payload_sealed FROM ledger_entry e WHERE e.idx = 4) WHERE idx = 2`,
+		"payload of another":   `UPDATE ledger_entry SET payload_sealed = (SELECT e.payload_sealed FROM ledger_entry e WHERE e.idx = 4) WHERE idx = 2`,
 		"commitment edited":    `UPDATE ledger_entry SET commitment = zeroblob(32) WHERE idx = 1`,
 		"row dropped":          `DELETE FROM ledger_entry WHERE idx = 4`,
 		"last rows dropped":    `DELETE FROM ledger_entry WHERE idx >= 5`,

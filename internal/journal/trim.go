@@ -29,7 +29,7 @@ func (f *File) Trim(before Pos) error {
 			return nil
 		}
 		if err := f.drop(segments[0]); err != nil {
-			return fmt.Errorf("trim journal segment %s: %w", segments[0].path, err)
+			return holdfast.Errorf(holdfast.Unavailable, "trim journal segment %s: %w", segments[0].path, err)
 		}
 	}
 }
@@ -41,14 +41,14 @@ func (f *File) Trim(before Pos) error {
 func (f *File) drop(s *segment) error {
 	name := trimmedName(s.num)
 	if err := f.disk.Rename(segmentName(s.num), name); err != nil {
-		return holdfast.Errorf(holdfast.Unavailable, "rename: %w", err)
+		return fmt.Errorf("rename: %w", err)
 	}
 	f.mu.Lock()
 	f.segments = f.segments[1:]
 	f.mu.Unlock()
 	s.gone.Store(true)
 	if err := f.disk.Sync(); err != nil { // its bytes must stay until the next open
-		return errors.Join(holdfast.Errorf(holdfast.Unavailable, "sync folder: %w", err), s.file.Close())
+		return errors.Join(fmt.Errorf("sync folder: %w", err), s.file.Close())
 	}
 	err := zeroRange(s.file, 0, s.size)
 	if err == nil {
@@ -58,7 +58,7 @@ func (f *File) drop(s *segment) error {
 		return nil
 	}
 	if err != nil {
-		err = holdfast.Errorf(holdfast.Unavailable, "it is removed, but bytes of it may be left on the disk: overwrite with zeros: %w", err)
+		err = fmt.Errorf("it is removed, but bytes of it may be left on the disk: overwrite with zeros: %w", err)
 	}
 	err = errors.Join(err, s.file.Close(), f.disk.Remove(name))
 	return errors.Join(err, f.disk.Sync())

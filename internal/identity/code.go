@@ -77,7 +77,7 @@ func ParseCode(s string) (Code, error) {
 		return c, bad
 	}
 	c.Host, c.Port = host, uint16(n)
-	if c.Device, err = parseDevice(parts[1]); err != nil {
+	if c.Device, err = holdfast.ParseID[holdfast.DeviceID](parts[1]); err != nil || c.Device.IsZero() {
 		return Code{}, bad
 	}
 	secret, err := secretText.DecodeString(parts[2])
@@ -94,13 +94,6 @@ func ParseCode(s string) (Code, error) {
 		return Code{}, bad
 	}
 	return c, nil
-}
-
-func parseDevice(s string) (d holdfast.DeviceID, err error) {
-	if err = d.UnmarshalText([]byte(s)); err == nil && d.IsZero() { // which is also what no text gives
-		err = holdfast.Errorf(holdfast.Invalid, "not a device's id")
-	}
-	return d, err
 }
 
 // CodeOptions tunes MakeCode; the zero value works.

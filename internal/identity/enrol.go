@@ -56,7 +56,7 @@ func (i *Identity) Enrol(ctx context.Context, device, secret string, csr []byte,
 }
 
 func (i *Identity) enrol(ctx context.Context, device, secret string, csr []byte, now time.Time) (*x509.Certificate, error) {
-	d, err := parseDevice(device)
+	d, err := holdfast.ParseID[holdfast.DeviceID](device)
 	if err != nil {
 		return nil, errRefused()
 	}

@@ -1,0 +1,283 @@
+package access
+
+import (
+	"context"
+	"database/sql"
+	"encoding/json"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/holdfast-iot/holdfast"
+	"github.com/holdfast-iot/holdfast/internal/vault"
+)
+
+// Kind is how a credential is shown. The numbers stand in the catalog.
+type Kind uint8
+
+const (
+	Certificate Kind = 1
+	Token       Kind = 2
+)
+
+func (k Kind) String() string {
+	if k == Certificate {
+		return "certificate"
+	}
+	return "token"
+}
+
+// MarshalText is String, for JSON.
+func (k Kind) MarshalText() ([]byte, error) { return []byte(k.String()), nil }
+
+const (
+	tokenLife  = 90 * 24 * time.Hour  // of a program
+	personLife = 365 * 24 * time.Hour // of an administrator's or owner's credential
+	maxLife    = 400 * 24 * time.Hour
+)
+
+// Spec says what a new credential is.
+type Spec struct {
+	Label    string // for people; sealed
+	Party    holdfast.PartyID
+	Role     Role
+	Purposes []holdfast.Purpose // a program that reads names at least one
+	Scopes   Scopes             // default: a program reads, others may do all of their role
+	Life     time.Duration      // default 90 days for programs, 365 for people; at most 400
+}
+
+func (s Spec) checked() (Spec, error) {
+	if !s.Role.valid() || s.Party.IsZero() {
+		return s, holdfast.Errorf(holdfast.Invalid, "a credential has a party and the role of administrator, owner or program")
+	}
+	if err := holdfast.CheckName("credential", s.Label); err != nil {
+		return s, err
+	}
+	if s.Scopes == 0 {
+		s.Scopes = map[Role]Scopes{Administrator: allScopes, Owner: ScopeRead | ScopeWrite, Program: ScopeRead}[s.Role]
+	}
+	if s.Life == 0 {
+		s.Life = personLife
+		if s.Role == Program {
+			s.Life = tokenLife
+		}
+	}
+	if s.Scopes&^allScopes != 0 || s.Life < 0 || s.Life > maxLife {
+		return s, holdfast.Errorf(holdfast.Invalid, "a credential has known scopes and lives at most %d days", maxLife/(24*time.Hour))
+	}
+	switch {
+	case s.Role == Owner && s.Scopes&ScopeMetrics != 0:
+		return s, holdfast.Errorf(holdfast.Invalid, "metrics are the operator's: an owner's credential can't have that scope")
+	case s.Role != Program && len(s.Purposes) > 0:
+		return s, holdfast.Errorf(holdfast.Invalid, "only a program's credential names purposes")
+	case s.Role == Program && s.Scopes&ScopeRead != 0 && len(s.Purposes) == 0:
+		return s, holdfast.Errorf(holdfast.Invalid, "a program that reads names its purposes")
+	}
+	for _, p := range s.Purposes {
+		if p == holdfast.OwnAccess {
+			return s, holdfast.Errorf(holdfast.Invalid, "%s is the owner's alone", holdfast.OwnAccess)
+		}
+		if err := holdfast.CheckName("purpose", string(p)); err != nil {
+			return s, err
+		}
+	}
+	return s, nil
+}
+
+// about is the sealed part of a credential.
+type about struct {
+	Label    string             `json:"label"`
+	Purposes []holdfast.Purpose `json:"purposes,omitempty"`
+}
+
+// credential is a row of the catalog, opened.
+type credential struct {
+	id              holdfast.CredentialID
+	kind            Kind
+	proof           [32]byte
+	party           holdfast.PartyID
+	role            Role
+	scopes          Scopes
+	about           about
+	made, notAfter  int64 // ns since 1970
+	revoked         int64
+	lastDay         int64
+	box, proofBytes []byte
+}
+
+func (c *credential) principal() Principal {
+	return Principal{Credential: c.id, Party: c.party, Role: c.role, Purposes: c.about.Purposes,
+		Scopes: c.scopes, NotAfter: time.Unix(0, c.notAfter).UTC()}
+}
+
+// keeper is whose key seals what a credential says: an administrator's is the
+// hub's, any other its party's.
+func keeper(r Role, p holdfast.PartyID) vault.Owner {
+	if r == Administrator {
+		return vault.Hub
+	}
+	return vault.OfParty(p)
+}
+
+const credentialTable = "access_credential"
+
+const credentialColumns = `id, kind, proof_hash, party, role, scopes, about_sealed, made, not_after, revoked, last_day`
+
+func scanCredential(row interface{ Scan(...any) error }) (*credential, error) {
+	c := new(credential)
+	err := row.Scan(&c.id, &c.kind, &c.proofBytes, &c.party, &c.role, &c.scopes, &c.box, &c.made, &c.notAfter, &c.revoked, &c.lastDay)
+	if err != nil {
+		return nil, err
+	}
+	if len(c.proofBytes) != len(c.proof) {
+		return nil, errors.New("a credential's row is damaged")
+	}
+	c.proof = [32]byte(c.proofBytes)
+	return c, nil
+}
+
+// open opens the sealed part; NotFound when the party's key is destroyed.
+func (a *Access) open(ctx context.Context, c *credential) error {
+	text, err := a.vault.OpenField(ctx, keeper(c.role, c.party), credentialTable, c.id[:], "about", c.box)
+	if err != nil {
+		return fmt.Errorf("open credential %s: %w", c.id, err)
+	}
+	if err := json.Unmarshal(text, &c.about); err != nil {
+		return fmt.Errorf("open credential %s: damaged", c.id) // the parser's text could quote a label
+	}
+	return nil
+}
+
+// CredentialMade is the ledger's payload of "credential made".
+type CredentialMade struct {
+	Credential holdfast.CredentialID  `json:"credential"`
+	Kind       Kind                   `json:"kind"`
+	Role       Role                   `json:"role"`
+	By         *holdfast.CredentialID `json:"by,omitempty"` // whose credential asked for it
+	Invited    bool                   `json:"invited"`      // by redeeming the invitation of the same id
+	Others     int                    `json:"others"`       // live credentials of the same party and role
+	Until      time.Time              `json:"until"`
+}
+
+// making is a credential about to be written.
+type making struct {
+	credential
+	certificate []byte // DER, of a certificate
+	token       Secret // of a token
+	by          *holdfast.CredentialID
+	invited     bool
+	others      int
+}
+
+// prepare does everything about a new credential that must happen outside a
+// transaction: a key or secret, and the sealed part. Without csr it is a token.
+func (a *Access) prepare(ctx context.Context, id holdfast.CredentialID, s Spec, csr []byte) (*making, error) {
+	now := a.now()
+	m := &making{credential: credential{id: id, kind: Token, party: s.Party, role: s.Role, scopes: s.Scopes,
+		about: about{Label: s.Label, Purposes: s.Purposes}, made: now.UnixNano(), notAfter: now.Add(s.Life).UnixNano()}}
+	if csr != nil {
+		der, fingerprint, notAfter, err := a.authority.SignCredential(ctx, id, csr, s.Life)
+		if err != nil {
+			return nil, err
+		}
+		m.kind, m.certificate, m.proof, m.notAfter = Certificate, der, fingerprint, notAfter.UnixNano()
+	} else {
+		m.token = newSecret(tokenPrefix, id, a.authority.CAPin())
+		m.proof = m.token.hash()
+	}
+	text, err := json.Marshal(m.about)
+	if err != nil {
+		return nil, err
+	}
+	m.box, err = a.vault.SealField(ctx, keeper(s.Role, s.Party), credentialTable, id[:], "about", text)
+	if err != nil {
+		return nil, fmt.Errorf("seal credential %s: %w", id, err)
+	}
+	return m, nil
+}
+
+// insert writes a prepared credential and its entry on the party's record.
+func (a *Access) insert(ctx context.Context, tx *sql.Tx, m *making) error {
+	err := tx.QueryRowContext(ctx, `SELECT COUNT(*) FROM access_credential WHERE party = $1 AND role = $2 AND revoked = 0 AND not_after > $3`,
+		m.party, int(m.role), m.made).Scan(&m.others)
+	if err != nil {
+		return err
+	}
+	_, err = tx.ExecContext(ctx, `INSERT INTO access_credential (`+credentialColumns+`) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, 0, 0)`,
+		m.id, int(m.kind), m.proof[:], m.party, int(m.role), int(m.scopes), m.box, m.made, m.notAfter)
+	if err != nil {
+		return err
+	}
+	_, err = a.ledger.Append(ctx, tx, vault.OfParty(m.party), "credential made", CredentialMade{Credential: m.id, Kind: m.kind,
+		Role: m.role, By: m.by, Invited: m.invited, Others: m.others, Until: time.Unix(0, m.notAfter).UTC()})
+	return err
+}
+
+// Made is a new credential, with the one copy of what its holder needs.
+type Made struct {
+	ID          holdfast.CredentialID
+	NotAfter    time.Time
+	Token       string // of a token
+	Certificate []byte // PEM, of a certificate; the key stayed with who asked
+	// Others counts the party's live credentials of the same role, this one apart:
+	// whoever redeems an invitation and finds some he does not know has been told.
+	Others int
+}
+
+func (m *making) made() Made {
+	out := Made{ID: m.id, NotAfter: time.Unix(0, m.notAfter).UTC(), Others: m.others}
+	if m.kind == Token {
+		out.Token = m.token.Text()
+	} else {
+		out.Certificate = pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: m.certificate})
+	}
+	return out
+}
+
+// Add makes a credential at the wish of by: a certificate for the key of csr
+// (PKCS #10, DER), or a token if csr is nil. An administrator adds administrators
+// of his own party and programs of any; an owner adds owners' and programs'
+// credentials of himself. No one gives a scope that he does not have.
+func (a *Access) Add(ctx context.Context, by Principal, s Spec, csr []byte) (Made, error) {
+	s, err := s.checked()
+	if err != nil {
+		return Made{}, err
+	}
+	if err := mayAdd(by, s); err != nil {
+		return Made{}, err
+	}
+	m, err := a.prepare(ctx, newID(), s, csr)
+	if err != nil {
+		return Made{}, fmt.Errorf("add credential: %w", err)
+	}
+	m.by = &by.Credential
+	if err := a.catalog.Write(ctx, func(tx *sql.Tx) error { return a.insert(ctx, tx, m) }); err != nil {
+		return Made{}, fmt.Errorf("add credential: %w", err)
+	}
+	return m.made(), nil
+}
+
+func mayAdd(by Principal, s Spec) error {
+	own := by.Party == s.Party
+	switch {
+	case !by.Can(ScopeWrite):
+		return errReadOnly()
+	case by.Role == Administrator && s.Role == Owner:
+		return holdfast.Errorf(holdfast.Denied, "an owner's credential is made by invitation only: use party invite")
+	case by.Role == Administrator && (s.Role == Program || own):
+	case by.Role == Owner && own && s.Role != Administrator:
+	default:
+		return holdfast.Errorf(holdfast.Denied, "this credential can't add one of that role and party")
+	}
+	if s.Scopes&^by.Scopes != 0 {
+		return holdfast.Errorf(holdfast.Denied, "a credential can't give scopes that it does not have: it has %s", by.Scopes)
+	}
+	return nil
+}
+
+func errReadOnly() error {
+	return holdfast.Errorf(holdfast.Denied, "this credential may read only")
+}
+
+func newID() holdfast.CredentialID { return holdfast.NewID[holdfast.CredentialID]() }

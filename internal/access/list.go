@@ -1,0 +1,149 @@
+package access
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/holdfast-iot/holdfast"
+	"github.com/holdfast-iot/holdfast/internal/vault"
+)
+
+// Credential is one in a listing. It tells no secret.
+type Credential struct {
+	ID       holdfast.CredentialID
+	Kind     Kind
+	Party    holdfast.PartyID
+	Role     Role
+	Label    string // "" to who may not see it
+	Purposes []holdfast.Purpose
+	Scopes   Scopes
+	Made     time.Time
+	NotAfter time.Time
+	Revoked  time.Time // zero while it is not
+	LastUsed time.Time // midnight UTC of the day, zero for never
+}
+
+// Credentials lists a party's credentials, oldest first: to an administrator any
+// party's (all parties' if party is zero), to an owner his own. What an owner
+// calls his own credentials is shown to him alone.
+func (a *Access) Credentials(ctx context.Context, by Principal, party holdfast.PartyID) ([]Credential, error) {
+	if err := maySee(by, party); err != nil {
+		return nil, err
+	}
+	var rows []*credential
+	err := a.catalog.Read(ctx, func(tx *sql.Tx) error {
+		q := `SELECT ` + credentialColumns + ` FROM access_credential WHERE party = $1 ORDER BY made, id`
+		args := []any{party}
+		if party.IsZero() {
+			q, args = `SELECT `+credentialColumns+` FROM access_credential ORDER BY made, id`, nil
+		}
+		r, err := tx.QueryContext(ctx, q, args...)
+		if err != nil {
+			return err
+		}
+		defer r.Close()
+		for r.Next() {
+			c, err := scanCredential(r)
+			if err != nil {
+				return err
+			}
+			rows = append(rows, c)
+		}
+		return r.Err()
+	})
+	if err != nil {
+		return nil, fmt.Errorf("list credentials: %w", err)
+	}
+	out := make([]Credential, 0, len(rows))
+	for _, c := range rows {
+		err := a.open(ctx, c)
+		if holdfast.KindOf(err) == holdfast.NotFound {
+			continue // of a party that is erased; its row goes too
+		}
+		if err != nil {
+			return nil, fmt.Errorf("list credentials: %w", err)
+		}
+		out = append(out, a.listed(c, by))
+	}
+	return out, nil
+}
+
+func (a *Access) listed(c *credential, by Principal) Credential {
+	a.mu.Lock()
+	last := max(c.lastDay, a.used[c.id])
+	a.mu.Unlock()
+	l := Credential{ID: c.id, Kind: c.kind, Party: c.party, Role: c.role, Label: c.about.Label, Purposes: c.about.Purposes,
+		Scopes: c.scopes, Made: time.Unix(0, c.made).UTC(), NotAfter: time.Unix(0, c.notAfter).UTC()}
+	if c.role == Owner && by.Party != c.party {
+		l.Label = ""
+	}
+	if c.revoked != 0 {
+		l.Revoked = time.Unix(0, c.revoked).UTC()
+	}
+	if last != 0 {
+		l.LastUsed = time.Unix(0, last*int64(day)).UTC()
+	}
+	return l
+}
+
+func maySee(by Principal, party holdfast.PartyID) error {
+	if by.Can(ScopeRead) && (by.Role == Administrator || by.Role == Owner && by.Party == party) {
+		return nil
+	}
+	return holdfast.Errorf(holdfast.Denied, "this credential can't list those of that party")
+}
+
+// CredentialRevoked is the ledger's payload of "credential revoked".
+type CredentialRevoked struct {
+	Credential holdfast.CredentialID `json:"credential"`
+	By         holdfast.CredentialID `json:"by"`
+	Reason     string                `json:"reason"`
+	At         time.Time             `json:"at"`
+}
+
+// Revoke ends a credential: an administrator any, an owner his own party's. It is
+// on the party's record, and holds from the next request on. The last live
+// administrator stays, for nobody could let another one in.
+func (a *Access) Revoke(ctx context.Context, by Principal, id holdfast.CredentialID, reason string) error {
+	if !by.Can(ScopeWrite) {
+		return errReadOnly()
+	}
+	now := a.now()
+	err := a.catalog.Write(ctx, func(tx *sql.Tx) error {
+		c, err := scanCredential(tx.QueryRowContext(ctx, `SELECT `+credentialColumns+` FROM access_credential WHERE id = $1`, id))
+		if errors.Is(err, sql.ErrNoRows) || err == nil && by.Role != Administrator && (by.Role != Owner || by.Party != c.party) {
+			return holdfast.Errorf(holdfast.NotFound, "no credential %s", id)
+		}
+		if err != nil {
+			return err
+		}
+		if c.revoked != 0 {
+			return holdfast.Errorf(holdfast.Conflict, "credential %s is revoked already", id)
+		}
+		if c.role == Administrator {
+			var others int
+			err := tx.QueryRowContext(ctx, `SELECT COUNT(*) FROM access_credential WHERE role = $1 AND id <> $2 AND revoked = 0 AND not_after > $3`,
+				int(Administrator), id, now.UnixNano()).Scan(&others)
+			if err != nil {
+				return err
+			}
+			if others == 0 {
+				return holdfast.Errorf(holdfast.Conflict, "this is the last administrator: add another one first")
+			}
+		}
+		if _, err := tx.ExecContext(ctx, `UPDATE access_credential SET revoked = $1 WHERE id = $2`, now.UnixNano(), id); err != nil {
+			return err
+		}
+		_, err = a.ledger.Append(ctx, tx, vault.OfParty(c.party), "credential revoked",
+			CredentialRevoked{Credential: id, By: by.Credential, Reason: reason, At: now.UTC()})
+		return err
+	})
+	if err != nil {
+		return fmt.Errorf("revoke credential %s: %w", id, err)
+	}
+	a.refuse(id)
+	return nil
+}

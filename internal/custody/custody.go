@@ -125,7 +125,7 @@ func (c *Custody) open(ctx context.Context, o vault.Owner, table string, row, bo
 func gone(err error) bool { return holdfast.KindOf(err) == holdfast.NotFound }
 
 // fresh sets id to a new random one.
-func fresh[kind any](id *holdfast.ID[kind]) { *id = holdfast.NewID[kind]() }
+func fresh[kind any](id *holdfast.ID[kind]) { *id = holdfast.NewID[holdfast.ID[kind]]() }
 
 // checkName is holdfast.CheckName for things that are also called by their id: a
 // name that reads as an id could be mistaken for another thing's.
@@ -133,7 +133,7 @@ func checkName(what, name string) error {
 	if err := holdfast.CheckName(what, name); err != nil {
 		return err
 	}
-	if _, err := holdfast.ParseID[struct{}](name); err == nil {
+	if _, err := holdfast.ParseID[holdfast.PartyID](name); err == nil {
 		return holdfast.Errorf(holdfast.Invalid, "the name of a %s must not look like an id", what)
 	}
 	return nil

@@ -323,7 +323,9 @@ func (c *Custody) devices(ctx context.Context, where string, args ...any) ([]Dev
 		}
 		all = append(all, d)
 	}
-	slices.SortFunc(all, func(a, b Device) int { return cmp.Or(cmp.Compare(a.Label, b.Label), cmp.Compare(a.ID.String(), b.ID.String())) })
+	slices.SortFunc(all, func(a, b Device) int {
+		return cmp.Or(cmp.Compare(a.Label, b.Label), cmp.Compare(a.ID.String(), b.ID.String()))
+	})
 	return all, nil
 }
 
@@ -354,7 +356,9 @@ func (c *Custody) Devices(ctx context.Context, owner holdfast.PartyID) ([]Device
 }
 
 // AllDevices returns every device that is not erased, by label.
-func (c *Custody) AllDevices(ctx context.Context) ([]Device, error) { return c.living(ctx, `d.state <> $1`, Erased) }
+func (c *Custody) AllDevices(ctx context.Context) ([]Device, error) {
+	return c.living(ctx, `d.state <> $1`, Erased)
+}
 
 // Children returns a gateway's declared children by label.
 func (c *Custody) Children(ctx context.Context, gateway holdfast.DeviceID) ([]Device, error) {
@@ -374,7 +378,7 @@ func (c *Custody) DeviceByLabel(ctx context.Context, owner holdfast.PartyID, lab
 // ResolveDevice returns the device that a label or an id means. Two owners may
 // use one label: then it is a Conflict, and only the id will do.
 func (c *Custody) ResolveDevice(ctx context.Context, labelOrID string) (Device, error) {
-	if id, bad := holdfast.ParseID[struct{}](labelOrID); bad == nil {
+	if id, bad := holdfast.ParseID[holdfast.DeviceID](labelOrID); bad == nil {
 		return oneDevice(c.living(ctx, `d.id = $1`, holdfast.DeviceID(id)))
 	}
 	hash, err := c.labelHash(ctx, labelOrID)

@@ -96,9 +96,9 @@ func (c *Custody) Erase(ctx context.Context, s holdfast.Scope) error {
 		if err != nil {
 			return err
 		}
-		for _, a := range batch {
-			c.Forget(a)
-		}
+		c.forget(func(r *Route) bool { // children too: their gateway may be among the erased
+			return slices.Contains(batch, r.Assignment) || !r.Gateway.IsZero()
+		})
 	}
 	if !s.Whole {
 		return nil

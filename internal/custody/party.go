@@ -241,7 +241,7 @@ func (c *Custody) oneParty(ctx context.Context, where string, arg any) (Party, e
 func (c *Custody) ResolveParty(ctx context.Context, nameOrID string) (Party, error) {
 	var p Party
 	var err error
-	if id, bad := holdfast.ParseID[struct{}](nameOrID); bad == nil {
+	if id, bad := holdfast.ParseID[holdfast.PartyID](nameOrID); bad == nil {
 		p, err = c.Party(ctx, holdfast.PartyID(id))
 	} else {
 		p, err = c.PartyByName(ctx, nameOrID)

@@ -119,10 +119,14 @@ func (c *Custody) loadRoute(ctx context.Context, id holdfast.DeviceID) (*Route, 
 // Forget drops what is kept in memory of an assignment; the next question reads
 // the catalog. Erasure calls it when an assignment's key is about to go.
 func (c *Custody) Forget(a holdfast.AssignmentID) {
+	c.forget(func(r *Route) bool { return r.Assignment == a })
+}
+
+func (c *Custody) forget(drop func(*Route) bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.generation++
-	maps.DeleteFunc(c.routes, func(_ holdfast.DeviceID, r *Route) bool { return r.Assignment == a })
+	maps.DeleteFunc(c.routes, func(_ holdfast.DeviceID, r *Route) bool { return drop(r) })
 	clear(c.children)
 }
 

@@ -61,8 +61,8 @@ func Encode(dst []byte, c *Columns) ([]byte, error) {
 //
 // Damaged input is Invalid, a format of a newer version Unavailable (a newer
 // program reads it); c is then empty. Whatever the input says, the columns take at
-// most 33 bytes per row and MaxBytes of content, and working memory of a Decoder
-// stays under 2 MiB + 2 MaxBytes.
+// most 41 bytes per row and MaxBytes of content, and the working memory of a
+// Decoder stays under 2 MiB + MaxBytes + len(data).
 func Decode(data []byte, c *Columns) error {
 	d := decoders.Get().(*Decoder)
 	defer decoders.Put(d)

@@ -95,6 +95,9 @@ func goldenScalars() []golden {
 		{"number-binary64", "\x02", goldenNumbers(100, func(i int) float64 {
 			return float64(scatter(i, 1<<31)) / float64(1+scatter(i+500, 1<<31))
 		})},
+		{"number-binary-fraction", "\xeb", goldenNumbers(100, func(i int) float64 {
+			return float64(574_000_000+walk(i)*100+sum(i, 90)) * 180 / (1 << 31)
+		})},
 		{"number-nan", "\x03", goldenNumbers(9, func(int) float64 { return math.NaN() })},
 		{"integer-constant", "\x00\x54", goldenIntegers(100, func(int) int64 { return 42 })},
 		{"integer-steady", "\x34", goldenIntegers(100, func(i int) int64 { return start + int64(i)*60*second })},

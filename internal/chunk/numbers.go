@@ -3,6 +3,7 @@ package chunk
 import (
 	"encoding/binary"
 	"math"
+	"math/bits"
 
 	"github.com/holdfast-iot/holdfast"
 )
@@ -13,7 +14,8 @@ const (
 	kindDecimal   = 0 // value = integer / 10^exponent
 	kindFloat32   = 1 // the bits of the value as binary32, in order of size
 	kindFloat64   = 2 // the bits of the value, in order of size
-	kindNaN       = 3 // every value is the NaN that Go's math.NaN gives
+	kindBinary    = 3 // value = integer / 2^exponent, exponent at least 1
+	kindNaN       = 3 // with exponent 0: every value is the NaN that Go's math.NaN gives
 	hasExceptions = 0x04
 	exponentShift = 3
 )
@@ -23,8 +25,17 @@ const (
 // number that the decimal text would be read as.
 const maxExponent = 22
 
-var powers = [maxExponent + 1]float64{1, 1e1, 1e2, 1e3, 1e4, 1e5, 1e6, 1e7, 1e8, 1e9, 1e10, 1e11,
+var tens = [maxExponent + 1]float64{1, 1e1, 1e2, 1e3, 1e4, 1e5, 1e6, 1e7, 1e8, 1e9, 1e10, 1e11,
 	1e12, 1e13, 1e14, 1e15, 1e16, 1e17, 1e18, 1e19, 1e20, 1e21, 1e22}
+
+// twos are for what converters and GPS receivers give: counts of a step that is a
+// fraction of 2^n. The largest exponent is what fits in the head.
+var twos = func() (p [32]float64) {
+	for i := range p {
+		p[i] = float64(uint64(1) << i)
+	}
+	return p
+}()
 
 // Adding magic moves the integer nearest to a number below 2^51 into the low bits.
 const magic = 3 << 51
@@ -40,11 +51,22 @@ func (e *Encoder) numbers(dst []byte, v []float64) []byte {
 		return append(dst, kindNaN)
 	}
 	e.ints = resize(e.ints, len(v))
-	if exp, ok := e.decimal(v); ok {
+	if exp, ok := e.fixed(v, tens[:], decimalExponent); ok {
 		return e.scaled(dst, kindDecimal|byte(exp)<<exponentShift)
 	}
+	start := len(dst)
+	if exp, ok := e.fixed(v, twos[:], binaryExponent); ok && exp > 0 {
+		dst = e.scaled(dst, kindBinary|byte(exp)<<exponentShift)
+	}
+	middle := len(dst)
 	if e.float32s(v) {
-		return e.scaled(dst, kindFloat32)
+		dst = e.scaled(dst, kindFloat32)
+	}
+	switch {
+	case start < middle && middle < len(dst):
+		return shorter(dst, start, middle)
+	case start < len(dst):
+		return dst
 	}
 	e.at, e.odd = e.at[:0], e.odd[:0]
 	for i, f := range v {
@@ -75,21 +97,21 @@ func allNaN(v []float64) bool {
 	return true
 }
 
-// decimal fills e.ints with v times a power of ten, if all but a few values are
-// exactly such integers.
-func (e *Encoder) decimal(v []float64) (exponent int, ok bool) {
-	exponent = likelyExponent(v)
+// fixed fills e.ints with v times one of powers, if all but a few values are
+// exactly such integers. least returns the least exponent that a number needs.
+func (e *Encoder) fixed(v, powers []float64, least func(float64) int) (exponent int, ok bool) {
+	exponent = likelyExponent(v, least)
 	if exponent < 0 {
 		return 0, false
 	}
 	for {
-		if e.scale(v, exponent) {
+		if e.scale(v, powers[exponent]) {
 			return exponent, true
 		}
 		// The values looked at were rounder than others: once more with the rest.
 		finer := exponent
 		for _, b := range e.odd {
-			finer = max(finer, exponentOf(math.Float64frombits(uint64(b))))
+			finer = max(finer, least(math.Float64frombits(uint64(b))))
 		}
 		if finer == exponent {
 			return 0, false
@@ -98,9 +120,8 @@ func (e *Encoder) decimal(v []float64) (exponent int, ok bool) {
 	}
 }
 
-// scale tries an exponent; it gives up at the first exception too many.
-func (e *Encoder) scale(v []float64, exponent int) bool {
-	p := powers[exponent]
+// scale tries a power; it gives up at the first exception too many.
+func (e *Encoder) scale(v []float64, p float64) bool {
 	x := exceptions{e: e, rows: len(v)}
 	x.begin()
 	last := int64(0)
@@ -179,9 +200,9 @@ func (x *exceptions) end() {
 
 // likelyExponent returns the exponent that nine of ten usual numbers among some of
 // v can do with, -1 if there is none.
-func likelyExponent(v []float64) int {
+func likelyExponent(v []float64, least func(float64) int) int {
 	const places = 32
-	var count [maxExponent + 1]int
+	var count [32]int
 	tried := 0
 	for i := 0; i < len(v); i += len(v)/places + 1 {
 		f := v[i]
@@ -189,7 +210,7 @@ func likelyExponent(v []float64) int {
 			continue
 		}
 		tried++
-		if exp := exponentOf(f); exp >= 0 {
+		if exp := least(f); exp >= 0 {
 			count[exp]++
 		}
 	}
@@ -205,10 +226,10 @@ func likelyExponent(v []float64) int {
 	return -1
 }
 
-// exponentOf returns the least power of ten that makes f an integer, -1 if none
-// does or f is -0.
-func exponentOf(f float64) int {
-	for exp, p := range powers {
+// decimalExponent returns the least power of ten that makes f an integer, -1 if
+// none does or f is -0.
+func decimalExponent(f float64) int {
+	for exp, p := range tens {
 		t := float64(f * p)
 		if !(math.Abs(t) < 1<<51) {
 			return -1
@@ -218,6 +239,25 @@ func exponentOf(f float64) int {
 		}
 	}
 	return -1
+}
+
+// binaryExponent returns the least power of two that makes f an integer, -1 if it
+// is not in twos.
+func binaryExponent(f float64) int {
+	const mantissa, bias = 1<<52 - 1, 1075
+	b := math.Float64bits(f)
+	exp := int(b >> 52 & 0x7ff)
+	switch {
+	case f == 0:
+		return 0
+	case exp == 0 || exp == 0x7ff:
+		return -1
+	}
+	lowest := exp - bias + bits.TrailingZeros64(b&mantissa|1<<52)
+	if lowest <= -len(twos) {
+		return -1
+	}
+	return max(0, -lowest)
 }
 
 // ordered64 maps the bits of a number to an integer so that greater numbers have
@@ -231,13 +271,17 @@ func (d *Decoder) numbers(r *reader, v []float64) {
 	head := r.byte()
 	kind, exponent := head&kindMask, int(head>>exponentShift)
 	exceptional := head&hasExceptions != 0
-	if exponent > maxExponent || kind != kindDecimal && exponent != 0 || kind >= kindFloat64 && exceptional {
+	allNaN := kind == kindNaN && exponent == 0
+	switch {
+	case kind == kindDecimal && exponent > maxExponent,
+		kind != kindDecimal && kind != kindBinary && exponent != 0,
+		(kind == kindFloat64 || allNaN) && exceptional:
 		r.fail("head of a number column")
 	}
 	if r.err != nil {
 		return
 	}
-	if kind == kindNaN {
+	if allNaN {
 		for i := range v {
 			v[i] = math.Float64frombits(nanBits)
 		}
@@ -276,10 +320,9 @@ func (d *Decoder) floats(r *reader, v []float64, kind byte, exponent int) {
 	ints := d.ints[:len(v)]
 	switch kind {
 	case kindDecimal:
-		p := powers[exponent]
-		for i, n := range ints {
-			v[i] = float64(n) / p
-		}
+		divide(v, ints, tens[exponent])
+	case kindBinary:
+		divide(v, ints, twos[exponent])
 	case kindFloat32:
 		for i, n := range ints {
 			if n != int64(int32(n)) {
@@ -292,6 +335,12 @@ func (d *Decoder) floats(r *reader, v []float64, kind byte, exponent int) {
 		for i, n := range ints {
 			v[i] = math.Float64frombits(uint64(ordered64(uint64(n))))
 		}
+	}
+}
+
+func divide(v []float64, ints []int64, p float64) {
+	for i, n := range ints {
+		v[i] = float64(n) / p
 	}
 }
 

@@ -109,6 +109,16 @@ func positions(r *rand.Rand, n int) *chunk.Columns {
 	return c
 }
 
+// semicircles are degrees as a GPS recorder (FIT) gives them: 2^31 for 180.
+func semicircles(r *rand.Rand, n int) *chunk.Columns {
+	c := positions(r, n)
+	for i, p := range c.Positions {
+		c.Positions[i].Latitude = math.Round(p.Latitude*(1<<31)/180) * 180 / (1 << 31)
+		c.Positions[i].Longitude = math.Round(p.Longitude*(1<<31)/180) * 180 / (1 << 31)
+	}
+	return c
+}
+
 func door(r *rand.Rand, n int) *chunk.Columns {
 	c := &chunk.Columns{Type: holdfast.Boolean, Times: exactTimes(n), Booleans: make([]bool, n)}
 	open := false
@@ -170,6 +180,7 @@ var allSeries = []series{
 	{"state-text", modeTexts},
 	{"door", door},
 	{"position", positions},
+	{"semicircles", semicircles},
 	{"vibration", vibration},
 	{"noise", noise},
 	{"log-line", logLines},

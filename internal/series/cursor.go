@@ -1,0 +1,188 @@
+package series
+
+import (
+	"cmp"
+	"container/heap"
+	"context"
+	"math"
+	"slices"
+
+	"github.com/holdfast-iot/holdfast"
+	"github.com/holdfast-iot/holdfast/internal/chunk"
+	"github.com/holdfast-iot/holdfast/internal/seal"
+)
+
+// source gives readings of one stream in order of time: a chunk, opened when its
+// first time is reached, or rows in memory.
+type source struct {
+	order int64 // of arrival, among sources
+	next  int64 // time of the next reading; of an unopened chunk, no later than its first
+
+	row    *chunkRow // nil: rows in memory
+	cipher *seal.Cipher
+	extent extent
+	cols   *chunk.Columns // nil: not opened
+
+	rows []holdfast.Reading
+	i    int
+}
+
+func (c *source) reading() holdfast.Reading {
+	if c.cols != nil {
+		return c.cols.Reading(c.i)
+	}
+	return c.rows[c.i]
+}
+
+// step goes to the next reading; false at the end.
+func (c *source) step() bool {
+	c.i++
+	switch {
+	case c.cols != nil && c.i < c.cols.Len():
+		c.next = c.cols.Times[c.i]
+	case c.cols == nil && c.i < len(c.rows):
+		c.next = c.rows[c.i].Time
+	default:
+		return false
+	}
+	return true
+}
+
+// cursor merges sources: by time, then by arrival, without repeats.
+type cursor struct {
+	s       *Series
+	span    holdfast.Span
+	heap    sources
+	seen    repeats
+	box     []byte
+	plain   []byte
+	columns []*chunk.Columns // of sources that ended
+}
+
+// tailOrder is the order of the journal's tail: after every chunk.
+const tailOrder = math.MaxInt64
+
+func (c *cursor) addChunk(r *chunkRow, cipher *seal.Cipher, e extent) {
+	if !e.times.Overlaps(c.span) {
+		return
+	}
+	c.heap = append(c.heap, &source{order: r.rolled, next: max(e.times.From, c.span.From), row: r, cipher: cipher, extent: e})
+}
+
+// addRows adds rows in order of time and arrival.
+func (c *cursor) addRows(rows []holdfast.Reading) {
+	i, _ := slices.BinarySearchFunc(rows, c.span.From, func(r holdfast.Reading, t int64) int { return cmp.Compare(r.Time, t) })
+	if rows = rows[i:]; len(rows) > 0 {
+		c.heap = append(c.heap, &source{order: tailOrder, next: rows[0].Time, rows: rows})
+	}
+}
+
+// each calls yield for every reading in the span, until it returns false.
+func (c *cursor) each(ctx context.Context, yield func(holdfast.Reading) bool) error {
+	heap.Init(&c.heap)
+	for n := 0; len(c.heap) > 0; n++ {
+		if n%4096 == 0 && ctx.Err() != nil {
+			return ctx.Err()
+		}
+		top := c.heap[0]
+		if top.row != nil && top.cols == nil {
+			if err := c.open(ctx, top); err != nil {
+				return err
+			}
+			if top.i == top.cols.Len() { // none of it is in the span
+				c.pop()
+			} else {
+				heap.Fix(&c.heap, 0)
+			}
+			continue
+		}
+		if top.next > c.span.To {
+			return nil
+		}
+		r := top.reading()
+		if top.step() {
+			if len(c.heap) > 1 {
+				heap.Fix(&c.heap, 0)
+			}
+		} else {
+			c.pop()
+		}
+		if c.seen.is(r) {
+			continue
+		}
+		if !yield(r) {
+			return nil
+		}
+	}
+	return nil
+}
+
+func (c *cursor) pop() {
+	if top := heap.Pop(&c.heap).(*source); top.cols != nil {
+		c.columns = append(c.columns, top.cols)
+		top.cols = nil
+	}
+}
+
+// open reads, opens and decodes a chunk and goes to its first row in the span.
+func (c *cursor) open(ctx context.Context, src *source) error {
+	r := src.row
+	if cap(c.box) < r.size {
+		c.box = make([]byte, r.size)
+	}
+	c.box = c.box[:r.size]
+	if err := c.s.blobs.ReadAt(ctx, r.blob, c.box, r.at); err != nil {
+		return c.s.unreadable(ctx, r, err)
+	}
+	plain, err := src.cipher.Open(c.plain[:0], c.box, r.chunkPlace(src.extent.rows))
+	if err != nil {
+		return c.s.unreadable(ctx, r, err)
+	}
+	c.plain = plain
+	cols := new(chunk.Columns)
+	if n := len(c.columns); n > 0 {
+		cols, c.columns = c.columns[n-1], c.columns[:n-1]
+	}
+	if err := chunk.Decode(plain, cols); err != nil {
+		return r.damaged(err)
+	}
+	if cols.Len() != int(src.extent.rows) {
+		return r.damaged(holdfast.Errorf(holdfast.Invalid, "it has another number of rows than its extent says"))
+	}
+	src.cols = cols
+	src.i, _ = slices.BinarySearch(cols.Times, c.span.From)
+	if src.i < cols.Len() {
+		src.next = cols.Times[src.i]
+	}
+	return nil
+}
+
+// sources is a heap. Where times are equal, an unopened chunk comes before the
+// rows: its own may come first among them.
+type sources []*source
+
+func (h sources) Len() int { return len(h) }
+
+func (h sources) Less(i, j int) bool {
+	a, b := h[i], h[j]
+	if a.next != b.next {
+		return a.next < b.next
+	}
+	if aw, bw := a.waits(), b.waits(); aw != bw {
+		return aw
+	}
+	return a.order < b.order
+}
+
+func (h sources) Swap(i, j int) { h[i], h[j] = h[j], h[i] }
+func (h *sources) Push(x any)   { *h = append(*h, x.(*source)) }
+
+func (h *sources) Pop() any {
+	old := *h
+	x := old[len(old)-1]
+	old[len(old)-1] = nil
+	*h = old[:len(old)-1]
+	return x
+}
+
+func (c *source) waits() bool { return c.row != nil && c.cols == nil }

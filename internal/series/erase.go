@@ -1,0 +1,113 @@
+package series
+
+import (
+	"context"
+	"database/sql"
+	"fmt"
+
+	"github.com/holdfast-iot/holdfast"
+)
+
+// Erased is what an erasure removed here.
+type Erased struct {
+	Chunks int
+	Bytes  int64 // zeroed, and given back where the file system can
+}
+
+// Erase removes the chunks of a scope, zeroes them, and forgets what memory knows
+// of them. It comes after the destruction of the keys and is hygiene, not
+// destruction; it may be called again until it succeeds.
+//
+// Of whole assignments everything goes. Of streams, or a span, an assignment goes
+// on: what goes is what is under destroyed keys and, if the scope has no span,
+// what arrived by scope.Before (all, if that is 0). The readings of a span's edges
+// are Rewrite.Reseal's, which comes first.
+//
+// Scans under way fail with Unavailable if they come to what is gone.
+func (s *Series) Erase(ctx context.Context, scope holdfast.Scope) (Erased, error) {
+	if err := s.lock(ctx); err != nil {
+		return Erased{}, err
+	}
+	defer s.unlock()
+	return s.erase(ctx, scope)
+}
+
+// Erase is Series.Erase for the holder of rw.
+func (rw *Rewrite) Erase(ctx context.Context, scope holdfast.Scope) (Erased, error) {
+	return rw.s.erase(ctx, scope)
+}
+
+func (s *Series) erase(ctx context.Context, scope holdfast.Scope) (done Erased, err error) {
+	for _, a := range scope.Assignments {
+		e, err := s.eraseOf(ctx, a, scope)
+		done.Chunks += e.Chunks
+		done.Bytes += e.Bytes
+		if err != nil {
+			return done, fmt.Errorf("erase chunks of assignment %s: %w", a, err)
+		}
+	}
+	if err := s.reap(ctx); err != nil {
+		return done, fmt.Errorf("erase chunks: %w", err)
+	}
+	return done, nil
+}
+
+func (s *Series) eraseOf(ctx context.Context, a holdfast.AssignmentID, scope holdfast.Scope) (done Erased, err error) {
+	var rows []chunkRow
+	err = s.db.Read(ctx, func(tx *sql.Tx) (err error) {
+		rows, err = scopeRows(ctx, tx, a, scope.Streams)
+		return err
+	})
+	if err != nil {
+		return done, err
+	}
+	gone := rows
+	if whole := len(scope.Streams) == 0 && !scope.Partial(); whole {
+		s.tail.forget(a)
+	} else if gone, err = s.dying(ctx, rows, scope); err != nil {
+		return done, err
+	}
+	if len(gone) > 0 {
+		err = s.db.Write(ctx, func(tx *sql.Tx) error { return deleteChunks(ctx, tx, gone) })
+		if err != nil {
+			return done, err
+		}
+	}
+	s.extents.forget(gone)
+	s.readers.release(gone)
+	done.Chunks = len(gone)
+	for i := range gone {
+		done.Bytes += int64(gone[i].size)
+	}
+	return done, s.step("erased")
+}
+
+// dying picks the rows that an erasure in part removes.
+func (s *Series) dying(ctx context.Context, rows []chunkRow, scope holdfast.Scope) (gone []chunkRow, err error) {
+	for i := range rows {
+		r := &rows[i]
+		c, err := s.cellCipher(ctx, r.Cell)
+		switch {
+		case err != nil:
+			return nil, err
+		case r.key != keyOf(c):
+			if !r.pending { // what is pending is a rewrite's
+				gone = append(gone, *r)
+			}
+			continue
+		case scope.Partial():
+			continue
+		}
+		if scope.Before != 0 {
+			e, err := s.openExtent(r, c)
+			if err != nil {
+				return nil, err
+			}
+			if e.arrival.To > scope.Before {
+				continue
+			}
+		}
+		gone = append(gone, *r)
+	}
+	return gone, nil
+}

@@ -1,0 +1,89 @@
+package series
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+
+	"github.com/holdfast-iot/holdfast"
+	"github.com/holdfast-iot/holdfast/internal/journal"
+	"github.com/holdfast-iot/holdfast/internal/seal"
+	"github.com/holdfast-iot/holdfast/internal/vault"
+)
+
+// Recover comes before all else: it clears what a crash left, and reads the journal
+// from the rolled position on, so that scans see it. Every record must open, but
+// for those whose key is on the retired list; another that does not is damage, and
+// the error names its position. each, if not nil, gets every record's content,
+// which is valid during the call: ingest learns its QoS 2 exchanges from it.
+func (s *Series) Recover(ctx context.Context, each func(Header, *Content) error) error {
+	if err := s.lock(ctx); err != nil {
+		return err
+	}
+	defer s.unlock()
+	if err := s.clear(ctx); err != nil {
+		return fmt.Errorf("recover series: %w", err)
+	}
+	var from journal.Pos
+	err := s.db.Read(ctx, func(tx *sql.Tx) (err error) {
+		from, _, err = rolled(ctx, tx)
+		return err
+	})
+	if err != nil {
+		return fmt.Errorf("recover series: %w", err)
+	}
+	start, end := s.log.Start(), s.log.End()
+	switch {
+	case end < from:
+		return holdfast.Errorf(holdfast.Conflict,
+			"the journal ends at position %d, but readings up to %d were rolled from it: it is not the journal of this catalog, or it was cut", end, from)
+	case start > from && from > 0:
+		return holdfast.Errorf(holdfast.Conflict,
+			"the journal begins at position %d, but readings from %d on are still to be rolled: records are missing", start, from)
+	}
+	s.tail.drop(from)
+	return s.replay(ctx, from, each)
+}
+
+func (s *Series) replay(ctx context.Context, from journal.Pos, each func(Header, *Content) error) error {
+	ciphers := map[seal.KeyID]*seal.Cipher{}
+	var scratch []byte
+	var content Content
+	for e, err := range s.log.Read(from) {
+		if err != nil {
+			return fmt.Errorf("replay journal: %w", err)
+		}
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		var h Header
+		h, scratch, err = s.openRecord(ctx, scratch, ciphers, e.Data, &content)
+		if errors.Is(err, vault.ErrRetired) {
+			continue
+		}
+		if err != nil {
+			return fmt.Errorf("replay journal record at position %d: %w", e.Pos, err)
+		}
+		s.Observe(h, e.Pos, e.Next)
+		if each != nil {
+			if err := each(h, &content); err != nil {
+				return fmt.Errorf("replay journal record at position %d: %w", e.Pos, err)
+			}
+		}
+	}
+	return nil
+}
+
+// Rebase is for a restored catalog, whose journal is a new one: a backup begins
+// with a roll and holds no journal. It makes the start of the journal the rolled
+// position. Recover comes after it.
+func (s *Series) Rebase(ctx context.Context) error {
+	return s.db.Write(ctx, func(tx *sql.Tx) error {
+		_, roll, err := rolled(ctx, tx)
+		if err != nil {
+			return err
+		}
+		return setRolled(ctx, tx, s.log.Start(), roll)
+	})
+}

@@ -1,0 +1,277 @@
+package series
+
+import (
+	"bytes"
+	"cmp"
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/holdfast-iot/holdfast"
+	"github.com/holdfast-iot/holdfast/internal/journal"
+	"github.com/holdfast-iot/holdfast/internal/seal"
+	"github.com/holdfast-iot/holdfast/internal/vault"
+)
+
+// Roll moves what the journal holds at the call into chunks. When it returns nil,
+// every record that was durable before is in a segment, and the journal may have
+// let go of it.
+func (s *Series) Roll(ctx context.Context) error {
+	if err := s.lock(ctx); err != nil {
+		return err
+	}
+	defer s.unlock()
+	if err := s.clear(ctx); err != nil {
+		return fmt.Errorf("roll journal: %w", err)
+	}
+	return s.roll(ctx)
+}
+
+func (s *Series) roll(ctx context.Context) error {
+	var from journal.Pos
+	var number int64
+	err := s.db.Read(ctx, func(tx *sql.Tx) (err error) {
+		from, number, err = rolled(ctx, tx)
+		return err
+	})
+	if err != nil {
+		return fmt.Errorf("roll journal: %w", err)
+	}
+	began := time.Now()
+	end := s.log.End()
+	out := output{s: s}
+	if from >= end {
+		return s.trim(from) // an earlier attempt may have failed
+	}
+	for from < end {
+		number++
+		next, err := s.rollSlice(ctx, &out, from, end, number)
+		if err != nil {
+			s.stats.rollErrors.Inc()
+			return fmt.Errorf("roll journal from position %d: %w", from, err)
+		}
+		from = next
+	}
+	s.stats.rolls.Inc()
+	s.stats.rollTime.Observe(time.Since(began).Seconds())
+	return nil
+}
+
+// rollSlice rolls as many records as memory allows and returns where it ended.
+func (s *Series) rollSlice(ctx context.Context, out *output, from, end journal.Pos, number int64) (journal.Pos, error) {
+	sl := slice{s: s, cells: map[Cell]*sliceCell{}, ciphers: map[seal.KeyID]*seal.Cipher{}}
+	next, err := sl.read(ctx, from, end)
+	if err != nil {
+		return 0, err
+	}
+	out.reset()
+	if err := sl.pack(ctx, out, number); err != nil {
+		return 0, err
+	}
+	if err := out.put(ctx); err != nil {
+		return 0, err
+	}
+	err = s.db.Write(ctx, func(tx *sql.Tx) error {
+		if err := out.commit(ctx, tx); err != nil {
+			return err
+		}
+		return setRolled(ctx, tx, next, number)
+	})
+	if err != nil {
+		return 0, err
+	}
+	s.stats.readings.Add(float64(sl.readings))
+	s.stats.bytes.Add(float64(out.bytes))
+	s.stats.chunks.Add(float64(len(out.rows)))
+	s.stats.unmerged.Add(int64(len(out.rows)))
+	if err := s.step("rolled"); err != nil {
+		return 0, err
+	}
+	if err := s.trim(next); err != nil {
+		return 0, err
+	}
+	return next, s.step("trimmed")
+}
+
+// trim lets go of the journal before pos, as far as no scan still reads it.
+func (s *Series) trim(pos journal.Pos) error {
+	if err := s.log.Trim(s.tail.drop(pos)); err != nil {
+		return fmt.Errorf("trim journal: %w", err)
+	}
+	return nil
+}
+
+// slice is a stretch of the journal, taken apart into cells.
+type slice struct {
+	s        *Series
+	cells    map[Cell]*sliceCell
+	ciphers  map[seal.KeyID]*seal.Cipher
+	bytes    int // of memory, roughly
+	readings int
+}
+
+// sliceCell is what a slice holds of one cell, in order of arrival.
+type sliceCell struct {
+	rows    []holdfast.Reading
+	arrival holdfast.Span
+	journal seal.KeyID // of a record that brought rows
+}
+
+const readingSize = 64 // of a holdfast.Reading in a growing slice, without text
+
+// read takes records until memory is full or end is reached.
+func (sl *slice) read(ctx context.Context, from, end journal.Pos) (journal.Pos, error) {
+	var scratch []byte
+	var content Content
+	for e, err := range sl.s.log.Read(from) {
+		if err != nil {
+			return 0, err
+		}
+		if e.Pos >= end {
+			break
+		}
+		if err := ctx.Err(); err != nil {
+			return 0, err
+		}
+		var h Header
+		h, scratch, err = sl.s.openRecord(ctx, scratch, sl.ciphers, e.Data, &content)
+		switch {
+		case errors.Is(err, vault.ErrRetired):
+			sl.s.stats.retired.Inc()
+		case err != nil:
+			return 0, fmt.Errorf("journal record at position %d: %w", e.Pos, err)
+		default:
+			sl.take(h, content.Rows)
+		}
+		if sl.bytes >= sl.s.sliceBytes {
+			return e.Next, nil
+		}
+	}
+	return end, nil
+}
+
+func (sl *slice) take(h Header, rows []Row) {
+	var cell *sliceCell
+	for i := range rows {
+		r := &rows[i]
+		if i == 0 || r.Stream != rows[i-1].Stream {
+			at := Cell{h.Assignment, r.Stream, h.Bucket}
+			if cell = sl.cells[at]; cell == nil {
+				cell = &sliceCell{arrival: holdfast.Span{From: h.Arrival, To: h.Arrival}}
+				sl.cells[at] = cell
+				sl.bytes += readingSize
+			}
+			cell.journal = h.Key
+			cell.arrival.From = min(cell.arrival.From, h.Arrival)
+			cell.arrival.To = max(cell.arrival.To, h.Arrival)
+		}
+		cell.rows = append(cell.rows, r.Reading)
+		sl.bytes += readingSize + r.Value.Size()
+	}
+	sl.readings += len(rows)
+}
+
+// pack writes the slice's chunks, those of an assignment beside each other.
+func (sl *slice) pack(ctx context.Context, out *output, number int64) error {
+	cells := make([]Cell, 0, len(sl.cells))
+	for c := range sl.cells {
+		cells = append(cells, c)
+	}
+	slices.SortFunc(cells, compareByKeyList)
+	p := packer{out: out}
+	var seen repeats
+	for len(cells) > 0 {
+		n := 1
+		for n < len(cells) && cells[n].Assignment == cells[0].Assignment && cells[n].Bucket == cells[0].Bucket {
+			n++
+		}
+		ciphers, err := sl.streamCiphers(ctx, cells[:n])
+		if err != nil {
+			return err
+		}
+		for _, at := range cells[:n] {
+			cell := sl.cells[at]
+			delete(sl.cells, at)
+			if ciphers == nil {
+				continue // erased between its record's opening and now
+			}
+			sortByTime(cell.rows)
+			p.begin(at, ciphers[at.Stream], number, cell.arrival)
+			seen.reset()
+			for _, r := range cell.rows {
+				if seen.is(r) {
+					sl.s.stats.repeats.Inc()
+					continue
+				}
+				if err := p.add(ctx, r); err != nil {
+					return err
+				}
+			}
+			if err := p.flush(ctx); err != nil {
+				return err
+			}
+		}
+		cells = cells[n:]
+	}
+	return nil
+}
+
+// streamCiphers returns the ciphers of cells of one assignment and bucket, nil if
+// the assignment was erased meanwhile. That it was is not taken from a missing key
+// alone: its journal key must be on the retired list.
+func (sl *slice) streamCiphers(ctx context.Context, cells []Cell) (map[holdfast.StreamID]*seal.Cipher, error) {
+	streams := make([]holdfast.StreamID, len(cells))
+	for i, c := range cells {
+		streams[i] = c.Stream
+	}
+	at := cells[0]
+	ciphers, err := sl.s.keys.StreamCiphers(ctx, at.Assignment, at.Bucket, streams)
+	if holdfast.KindOf(err) == holdfast.NotFound {
+		if _, retired := sl.s.keys.JournalOpener(ctx, at.Assignment, at.Bucket, sl.cells[at].journal); errors.Is(retired, vault.ErrRetired) {
+			return nil, nil
+		}
+	}
+	if err != nil {
+		return nil, fmt.Errorf("take stream keys of assignment %s: %w", at.Assignment, err)
+	}
+	return ciphers, nil
+}
+
+func compareByKeyList(a, b Cell) int {
+	return cmp.Or(bytes.Compare(a.Assignment[:], b.Assignment[:]), cmp.Compare(a.Bucket, b.Bucket), bytes.Compare(a.Stream[:], b.Stream[:]))
+}
+
+// sortByTime keeps the order of arrival among equal times.
+func sortByTime(rows []holdfast.Reading) {
+	byTime := func(a, b holdfast.Reading) int { return cmp.Compare(a.Time, b.Time) }
+	if !slices.IsSortedFunc(rows, byTime) {
+		slices.SortStableFunc(rows, byTime)
+	}
+}
+
+// openRecord opens a journal record. ciphers keeps keys between calls.
+func (s *Series) openRecord(ctx context.Context, scratch []byte, ciphers map[seal.KeyID]*seal.Cipher, data []byte, into *Content) (Header, []byte, error) {
+	h, box, err := ParseHeader(data)
+	if err != nil {
+		return h, scratch, err
+	}
+	c := ciphers[h.Key]
+	if c == nil {
+		if c, err = s.keys.JournalOpener(ctx, h.Assignment, h.Bucket, h.Key); err != nil {
+			return h, scratch, err
+		}
+		if len(ciphers) >= openCiphers {
+			clear(ciphers)
+		}
+		ciphers[h.Key] = c
+	}
+	scratch, err = OpenRecord(scratch, h, box, c, into)
+	return h, scratch, err
+}
+
+// openCiphers bounds the journal keys that one pass over the journal keeps: 1.3 KB
+// each.
+const openCiphers = 4096

@@ -45,8 +45,7 @@ func (c *conn) admit(ctx context.Context, cs *tls.ConnectionState) bool {
 	switch {
 	case err != nil:
 	case authErr != nil: // told now, in words that the client understands
-		err = refusedPeer(authErr)
-		c.s.log.Debug("mqtt: device refused", "error", authErr)
+		err = c.s.refusedPeer("authenticate", authErr)
 	default:
 		err = c.open(ctx, &hello)
 	}
@@ -69,11 +68,13 @@ func handshake(ctx context.Context, nc net.Conn) (tls.ConnectionState, error) {
 }
 
 // refusedPeer is what CONNACK says when a device is not let in.
-func refusedPeer(err error) error {
+func (s *Server) refusedPeer(step string, err error) error {
 	switch holdfast.KindOf(err) {
 	case holdfast.Unavailable, holdfast.Internal:
+		s.warnings.Do(func() { s.log.Warn("mqtt: devices can't connect", "step", step, "error", err) })
 		return &fault{serverUnavailable, toldText(err)}
 	}
+	s.log.Debug("mqtt: device refused", "step", step, "error", err)
 	return &fault{notAuthorized, toldText(err)}
 }
 
@@ -158,8 +159,7 @@ func (c *conn) open(ctx context.Context, hello *connect) error {
 	}
 	session, present, err := c.s.sessions.Open(ctx, c.peer, c.key.clientID, hello.clean, c.expiry)
 	if err != nil {
-		c.s.failed(err)
-		return refusedPeer(err)
+		return c.s.refusedPeer("open session", err)
 	}
 	c.opened = true
 	c.session, answer.present = session.Name, present

@@ -257,7 +257,8 @@ type flight struct {
 	units    int  // given back to Receive Maximum when the acks leave
 	size     int  // bytes of payload
 	added    bool // the batch holds something
-	released bool // the batch releases a packet id
+	held     bool // the batch begins the life of a packet id
+	released bool // the batch ends one
 	landed   bool
 	err      error
 	next     *flight

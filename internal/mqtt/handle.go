@@ -74,7 +74,9 @@ func (c *conn) add(r *route, m message, d Delivery) error {
 	if err := c.batch.Add(r.child, samples, d); err != nil {
 		return err
 	}
-	c.flight().added = true
+	f := c.flight()
+	f.added = true
+	f.held = f.held || d.QoS2
 	return nil
 }
 
@@ -150,6 +152,9 @@ func (c *conn) again(id uint16, mine bool) error {
 }
 
 func (c *conn) onPubrel(id uint16) {
+	if c.cur != nil && c.cur.held { // a record says one thing about a packet id
+		c.commit()
+	}
 	f := c.flight()
 	mine, known := c.qos2[id]
 	if !known {

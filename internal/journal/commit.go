@@ -150,7 +150,8 @@ func (f *File) answer(items []pending, err error) {
 // mark leaves a witness behind the newest record, so that damage to it, while the
 // process is down, is not taken for a torn write.
 func (f *File) mark() error {
-	if f.hasFailed() || f.marked || f.End() == f.active().base {
+	s := f.active()
+	if f.hasFailed() || f.marked || f.End() == s.base || f.End()+recordHeadSize > s.limit() {
 		return nil
 	}
 	f.group = appendMark(f.group[:0], &f.id, f.End())

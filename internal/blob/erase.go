@@ -1,0 +1,132 @@
+package blob
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+
+	"github.com/holdfast-iot/holdfast"
+)
+
+// zeros is never written to.
+var zeros [64 << 10]byte
+
+// Delete implements Store.
+//
+// The blob first loses its name, so that it is whole or not there; then its bytes
+// are overwritten; then the file goes. A crash in between is finished at the next
+// open.
+func (d *Dir) Delete(ctx context.Context, id holdfast.BlobID) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	defer d.lock(id)()
+	path := d.path(id)
+	gone := path + goneSuffix
+	err := os.Rename(path, gone)
+	if errors.Is(err, fs.ErrNotExist) {
+		// An earlier Delete may have failed half way.
+		if _, err = os.Stat(gone); errors.Is(err, fs.ErrNotExist) {
+			return nil
+		}
+	}
+	d.files.forget(id) // from here on nobody reads it
+	if err == nil {
+		err = syncFolder(filepath.Dir(path))
+	}
+	if err == nil {
+		err = scrub(gone)
+	}
+	if err == nil {
+		err = syncFolder(filepath.Dir(path))
+	}
+	if err != nil {
+		return failure("delete blob", id, err)
+	}
+	return nil
+}
+
+// scrub overwrites a file with zeros, durably, and removes it.
+func scrub(path string) error {
+	f, err := os.OpenFile(path, os.O_RDWR, 0)
+	if err != nil {
+		return err
+	}
+	info, err := f.Stat()
+	if err == nil {
+		err = zeroRange(context.Background(), f, 0, info.Size())
+	}
+	if err == nil {
+		err = f.Sync()
+	}
+	if err = errors.Join(err, f.Close()); err != nil {
+		return err
+	}
+	return os.Remove(path)
+}
+
+// Punch implements Store. The zeros are durable before the blocks are given back:
+// a block that is only freed would keep its bytes.
+func (d *Dir) Punch(ctx context.Context, id holdfast.BlobID, off, n int64) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	defer d.lock(id)()
+	f, err := os.OpenFile(d.path(id), os.O_RDWR, 0)
+	if err != nil {
+		return failure("punch blob", id, err)
+	}
+	defer f.Close()
+	info, err := f.Stat()
+	if err != nil {
+		return failure("punch blob", id, err)
+	}
+	if err := checkRange(id, off, n, info.Size()); err != nil || n == 0 {
+		return err
+	}
+	err = zeroRange(ctx, f, off, off+n)
+	if err == nil {
+		err = f.Sync()
+	}
+	if err == nil {
+		err = punchHole(f, off, n)
+	}
+	if err != nil {
+		return failure("punch blob", id, err)
+	}
+	return nil
+}
+
+// checkRange refuses a range that does not lie in a blob of this size.
+func checkRange(id holdfast.BlobID, off, n, size int64) error {
+	if off < 0 || n < 0 || off > size || n > size-off {
+		return holdfast.Errorf(holdfast.Invalid, "blob %s has %d bytes; there are no %d bytes from %d", id, size, n, off)
+	}
+	return nil
+}
+
+// zeroRange overwrites what is not zero in [from, to) of f. What is zero is left
+// alone: it may be a hole, and filling it would take space.
+func zeroRange(ctx context.Context, f *os.File, from, to int64) error {
+	buf := make([]byte, len(zeros))
+	for from < to {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		n := int(min(int64(len(buf)), to-from))
+		if _, err := f.ReadAt(buf[:n], from); err != nil && !errors.Is(err, io.EOF) {
+			return err
+		}
+		if !bytes.Equal(buf[:n], zeros[:n]) {
+			if _, err := f.WriteAt(zeros[:n], from); err != nil {
+				return err
+			}
+		}
+		from += int64(n)
+	}
+	return nil
+}

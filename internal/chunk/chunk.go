@@ -13,9 +13,9 @@
 // A chunk is a version, the value type, the number of rows and one column each
 // for times, sequence numbers, marks and values. Everything becomes a column of
 // integers where it can, and the integer column looks for what is regular in it:
-// a common divisor, then differences of order 0, 1 or 2 or the distance from a
-// straight line, then the smallest of a constant, packed bits, and bytes under
-// Huffman or zstd coding. docs/format/chunk.md has every byte.
+// runs of equal values, a common divisor, then differences of order 0, 1 or 2 or
+// the distance from a straight line, then the smallest of a constant, packed bits,
+// and bytes under Huffman or zstd coding. docs/format/chunk.md has every byte.
 package chunk
 
 import (

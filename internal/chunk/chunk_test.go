@@ -408,7 +408,9 @@ func TestMemory(t *testing.T) {
 		"zstd bomb":   text(bomb),
 		"zstd window": text(wide),
 		"many rows":   {1, byte(holdfast.Integer), 0xff, 0xff, 0xff, 0xff, 0x0f, 0, 0, 0, 0},
-		"dictionary":  {1, byte(holdfast.Text), 0x80, 0x40, 0, 0, 1, 0x80, 0x40, 0, 0x80, 0x80, 0x80, 0x01},
+		"one entry in 8,192 rows": append(append([]byte{1, byte(holdfast.Text), 0x80, 0x40, 0, 0, 1, 1, 0, 0x80, 0x80, 0x20},
+			0x85, 0x03), 0, 0), // 256 KiB of 'a', 2 GiB in all rows
+		"dictionary": {1, byte(holdfast.Text), 0x80, 0x40, 0, 0, 1, 0x80, 0x40, 0, 0x80, 0x80, 0x80, 0x01},
 	} {
 		t.Run(name, func(t *testing.T) {
 			var before, after runtime.MemStats

@@ -1,6 +1,7 @@
 package chunk_test
 
 import (
+	"bytes"
 	"flag"
 	"math"
 	"math/rand/v2"
@@ -21,7 +22,7 @@ func TestDrawn(t *testing.T) {
 	}
 	t.Logf("replay with -seed %d", s)
 	r := random(s)
-	var reused chunk.Columns
+	var reused, rebuilt chunk.Columns
 	for range 200 {
 		c := draw(r)
 		data := roundTrip(t, c)
@@ -29,6 +30,17 @@ func TestDrawn(t *testing.T) {
 			t.Fatal(err)
 		}
 		equal(t, &reused, c)
+		rebuilt.Reset(c.Type)
+		for i := range c.Len() {
+			if err := rebuilt.Append(c.Reading(i)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		equal(t, &rebuilt, c)
+		again, err := chunk.Encode(nil, &rebuilt)
+		if err != nil || !bytes.Equal(again, data) {
+			t.Fatalf("the same rows appended encode to %d bytes (%v), not to the same %d", len(again), err, len(data))
+		}
 	}
 }
 

@@ -306,13 +306,11 @@ const slopeBits = 16
 // probe is how many values predict looks at in each of probes places.
 const probe, probes = 128, 4
 
-// predict chooses an order by the bits that the residuals of some values need.
+// predict chooses an order by the bits that the residuals of some values need. There
+// are at least three values: two are regular.
 func predict(q []int64, near bool) prediction {
 	n := len(q)
 	before := prediction{order: orderBefore, centre: median(q, func(i int) int64 { return q[i] - q[i-1] }, 1)}
-	if n < 3 {
-		return before
-	}
 	best := prediction{order: orderFirst, centre: median(q, func(i int) int64 { return q[i] }, 1)}
 	slope := prediction{order: orderSlope, centre: median(q, func(i int) int64 { return q[i] - 2*q[i-1] + q[i-2] }, 2)}
 	line := prediction{order: orderLine}
@@ -368,11 +366,8 @@ func countBits(sums *[4]int, q []int64, start int, c0, c1, c2, slope, c3 int64) 
 
 func onLine(i int, slope int64) int64 { return int64(i) * slope >> slopeBits }
 
-// median returns the median of f at 15 places of q, the first of them at least from.
+// median returns the median of f at 15 places of q from the given one on.
 func median(q []int64, f func(int) int64, from int) int64 {
-	if len(q) <= from {
-		return 0
-	}
 	const places = 15
 	var s [places]int64
 	n := min(places, len(q)-from)

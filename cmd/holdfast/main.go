@@ -1,0 +1,104 @@
+// Command holdfast runs a hub for connected devices and talks to one. Each verb
+// is a file of its own; `holdfast VERB --help` explains it with an example.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"github.com/alecthomas/kong"
+
+	"github.com/holdfast-iot/holdfast"
+)
+
+// commands is every verb. Flags are read from the command line, then from the
+// environment as HOLDFAST_NAME_OF_FLAG.
+type commands struct {
+	Init  initCmd  `cmd:"" help:"Make a data folder, a root key and the first administrator."`
+	Serve serveCmd `cmd:"" help:"Run the hub."`
+	Enrol enrolCmd `cmd:"" help:"Get this device its certificate with an enrolment code."`
+	Send  sendCmd  `cmd:"" help:"Send readings as a device."`
+
+	Version kong.VersionFlag `help:"Print the version and leave."`
+}
+
+// app is what every verb runs in.
+type app struct {
+	ctx    context.Context
+	stdout io.Writer
+	stderr io.Writer
+	stdin  io.Reader
+}
+
+// Exit codes of every verb.
+const (
+	exitDone   = 0
+	exitFailed = 1
+	exitUsage  = 2
+)
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	code := run(&app{ctx: ctx, stdout: os.Stdout, stderr: os.Stderr, stdin: os.Stdin}, os.Args[1:])
+	stop()
+	os.Exit(code)
+}
+
+func run(a *app, args []string) (code int) {
+	var c commands
+	left := -1
+	p, err := kong.New(&c,
+		kong.Name("holdfast"),
+		kong.Description("A self-hosted backend for connected devices in which every reading belongs to someone."),
+		kong.DefaultEnvars("HOLDFAST"),
+		kong.Writers(a.stdout, a.stderr),
+		kong.Exit(func(n int) { left = n; panic(leave{}) }),
+		kong.Vars{"version": version()},
+		kong.ConfigureHelp(kong.HelpOptions{Compact: true, NoExpandSubcommands: true}),
+	)
+	if err != nil {
+		fmt.Fprintln(a.stderr, "holdfast:", err)
+		return exitFailed
+	}
+	defer func() { // --help and --version end here
+		if r := recover(); r != nil {
+			if _, ok := r.(leave); !ok {
+				panic(r)
+			}
+			code = left
+		}
+	}()
+	if len(args) == 0 {
+		args = []string{"--help"}
+	}
+	k, err := p.Parse(args)
+	if err != nil {
+		fmt.Fprintln(a.stderr, "holdfast:", err)
+		if pe, ok := errors.AsType[*kong.ParseError](err); ok && pe.Context != nil && pe.Context.Command() != "" {
+			fmt.Fprintf(a.stderr, "Try: holdfast %s --help\n", pe.Context.Command())
+		}
+		return exitUsage
+	}
+	if err := k.Run(a); err != nil {
+		fmt.Fprintln(a.stderr, "holdfast:", err)
+		if _, ok := errors.AsType[usageError](err); ok {
+			return exitUsage
+		}
+		return exitFailed
+	}
+	return exitDone
+}
+
+type leave struct{}
+
+// usageError is a mistake on the command line that only the verb can see.
+type usageError struct{ error }
+
+func usagef(format string, args ...any) error {
+	return usageError{holdfast.Errorf(holdfast.Invalid, format, args...)}
+}

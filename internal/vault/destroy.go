@@ -171,9 +171,21 @@ type plan struct {
 
 func (v *Vault) plan(ctx context.Context, d Destruction) (*plan, error) {
 	p := &plan{gone: map[Owner]bool{}, renewed: map[Owner]seal.Key{}}
-	for _, o := range d.Owners {
+	if err := v.planOwners(ctx, p, d.Owners); err != nil {
+		return nil, err
+	}
+	for _, r := range d.Reissue {
+		if err := v.planReissue(ctx, p, r); err != nil {
+			return nil, err
+		}
+	}
+	return p, nil
+}
+
+func (v *Vault) planOwners(ctx context.Context, p *plan, owners []Owner) error {
+	for _, o := range owners {
 		if o == Hub {
-			return nil, holdfast.Errorf(holdfast.Invalid, "the hub's own key can't be destroyed")
+			return holdfast.Errorf(holdfast.Invalid, "the hub's own key can't be destroyed")
 		}
 		if p.gone[o] {
 			continue
@@ -182,7 +194,7 @@ func (v *Vault) plan(ctx context.Context, d Destruction) (*plan, error) {
 		if holdfast.KindOf(err) == holdfast.NotFound {
 			continue // gone already: destroying twice is success
 		} else if err != nil {
-			return nil, err
+			return err
 		}
 		p.gone[o] = true
 		p.ownerKeys = append(p.ownerKeys, id)
@@ -198,12 +210,7 @@ func (v *Vault) plan(ctx context.Context, d Destruction) (*plan, error) {
 			l.wipe()
 		}
 	}
-	for _, r := range d.Reissue {
-		if err := v.planReissue(ctx, p, r); err != nil {
-			return nil, err
-		}
-	}
-	return p, nil
+	return nil
 }
 
 func (v *Vault) planReissue(ctx context.Context, p *plan, r Reissue) error {
@@ -437,4 +444,17 @@ func (v *Vault) dropDeadLists(ctx context.Context) error {
 		}
 		return nil
 	})
+}
+
+// Doomed returns the ids of the owner keys and of the records keys that die if
+// the owners are left out: an erasure writes them down before it begins. Owners
+// without a key are passed over.
+func (v *Vault) Doomed(ctx context.Context, owners []Owner) (ownerKeys, recordKeys []seal.KeyID, err error) {
+	v.rotating.RLock()
+	defer v.rotating.RUnlock()
+	p := &plan{gone: map[Owner]bool{}}
+	if err := v.planOwners(ctx, p, owners); err != nil {
+		return nil, nil, err
+	}
+	return p.ownerKeys, p.recordKeys, nil
 }

@@ -15,7 +15,7 @@ import (
 // source gives readings of one stream in order of time: a chunk, opened when its
 // first time is reached, or rows in memory.
 type source struct {
-	order int64 // of arrival, among sources
+	order arrivalOrder
 	next  int64 // time of the next reading; of an unopened chunk, no later than its first
 
 	row    *chunkRow // nil: rows in memory
@@ -59,21 +59,33 @@ type cursor struct {
 	columns []*chunk.Columns // of sources that ended
 }
 
-// tailOrder is the order of the journal's tail: after every chunk.
-const tailOrder = math.MaxInt64
+// arrivalOrder places sources of one stream by arrival: by roll; the buckets of one
+// roll by time; the chunks of one cell as they were made.
+type arrivalOrder struct {
+	roll   int64
+	bucket seal.Bucket
+	part   int64
+}
+
+func (o arrivalOrder) before(q arrivalOrder) bool {
+	return cmp.Or(cmp.Compare(o.roll, q.roll), cmp.Compare(o.bucket, q.bucket), cmp.Compare(o.part, q.part)) < 0
+}
+
+// The journal's tail comes after every chunk.
+const tailRoll = math.MaxInt64
 
 func (c *cursor) addChunk(r *chunkRow, cipher *seal.Cipher, e extent) {
 	if !e.times.Overlaps(c.span) {
 		return
 	}
-	c.heap = append(c.heap, &source{order: r.rolled, next: max(e.times.From, c.span.From), row: r, cipher: cipher, extent: e})
+	c.heap = append(c.heap, &source{order: arrivalOrder{r.roll(), r.Bucket, r.rolled}, next: max(e.times.From, c.span.From), row: r, cipher: cipher, extent: e})
 }
 
 // addRows adds rows in order of time and arrival.
 func (c *cursor) addRows(rows []holdfast.Reading) {
 	i, _ := slices.BinarySearchFunc(rows, c.span.From, func(r holdfast.Reading, t int64) int { return cmp.Compare(r.Time, t) })
 	if rows = rows[i:]; len(rows) > 0 {
-		c.heap = append(c.heap, &source{order: tailOrder, next: rows[0].Time, rows: rows})
+		c.heap = append(c.heap, &source{order: arrivalOrder{roll: tailRoll}, next: rows[0].Time, rows: rows})
 	}
 }
 
@@ -171,7 +183,7 @@ func (h sources) Less(i, j int) bool {
 	if aw, bw := a.waits(), b.waits(); aw != bw {
 		return aw
 	}
-	return a.order < b.order
+	return a.order.before(b.order)
 }
 
 func (h sources) Swap(i, j int) { h[i], h[j] = h[j], h[i] }

@@ -120,3 +120,10 @@ func (k *keeper) StreamCipher(_ context.Context, a holdfast.AssignmentID, b seal
 	}
 	return nil, holdfast.Errorf(holdfast.NotFound, "stream %s has no key", s)
 }
+
+// revive lets an erased assignment's name be used again.
+func (k *keeper) revive(a holdfast.AssignmentID) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	delete(k.gone, a)
+}

@@ -31,18 +31,11 @@ import (
 	"time"
 
 	"github.com/holdfast-iot/holdfast"
+	"github.com/holdfast-iot/holdfast/internal/blob"
 	"github.com/holdfast-iot/holdfast/internal/catalog"
 	"github.com/holdfast-iot/holdfast/internal/journal"
 	"github.com/holdfast-iot/holdfast/internal/seal"
 )
-
-// Blobs is the blob store, as this package needs it: blob.Store.
-type Blobs interface {
-	Put(ctx context.Context, id holdfast.BlobID, data []byte) error
-	ReadAt(ctx context.Context, id holdfast.BlobID, p []byte, off int64) error
-	Delete(ctx context.Context, id holdfast.BlobID) error
-	Punch(ctx context.Context, id holdfast.BlobID, off, n int64) error
-}
 
 // Keys is the vault, as this package needs it.
 type Keys interface {
@@ -77,7 +70,7 @@ type Options struct {
 type Series struct {
 	db    *catalog.DB
 	log   journal.Log
-	blobs Blobs
+	blobs blob.Store
 	keys  Keys
 	opt   Options
 
@@ -102,7 +95,7 @@ const (
 )
 
 // New makes a Series over its stores. Recover comes before all else.
-func New(db *catalog.DB, log journal.Log, blobs Blobs, keys Keys, o Options) *Series {
+func New(db *catalog.DB, log journal.Log, blobs blob.Store, keys Keys, o Options) *Series {
 	if o.Every <= 0 {
 		o.Every = 5 * time.Minute
 	}

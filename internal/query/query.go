@@ -1,0 +1,70 @@
+// Package query is the way out: whatever leaves Holdfast passes it, whoever asks.
+//
+// A read goes one way. The selection becomes streams (custody); each stream and
+// its owner's grants go to policy, which allows a span of it or nothing; for what
+// is allowed a disclosure is opened, durably; then rows are scanned and handed
+// out; when they end, for whatever reason, the disclosure is closed with the
+// amounts.
+//
+// It promises that no row is given out that policy did not allow for this reader,
+// purpose and time, or that stands on no disclosure; that a reader without rights
+// can't tell what is refused from what does not exist; that a page and the next
+// one give each reading once; and that memory does not grow with the rows.
+//
+// It does not authenticate, does not choose a default span, and keeps nothing of
+// its own. docs/query.md is its page for users.
+package query
+
+import (
+	"time"
+
+	"github.com/holdfast-iot/holdfast"
+	"github.com/holdfast-iot/holdfast/internal/access"
+)
+
+// Selection says which streams are asked for: all of a party (Party alone), all of
+// a device (Device alone), or one (Device and Stream).
+type Selection struct {
+	Party  holdfast.PartyID
+	Device holdfast.DeviceID
+	Stream string // a name; needs Device
+}
+
+// Request is one question.
+type Request struct {
+	Who     access.Principal
+	Purpose holdfast.Purpose // "": the only one that Who holds
+	Selection
+	// Span is of the readings' times, ends included. With a Cursor it is the first
+	// page's, whatever stands here.
+	Span holdfast.Span
+	// Every and Aggregates ask for windows in place of readings; both or neither.
+	Every      time.Duration
+	Aggregates []Aggregate
+	Limit      int              // rows of a page; 0: all
+	Cursor     string           // of the page before; "": from the start
+	Grant      holdfast.GrantID // the one to read under; zero: whichever fits
+}
+
+// MaxWindows is how many windows a span may have.
+const MaxWindows = 10_000_000
+
+// Source is a stream as its readers know it.
+type Source struct {
+	Device     holdfast.DeviceID
+	DeviceName string
+	Stream     string
+	Unit       string
+	Type       holdfast.ValueType
+
+	Owner      holdfast.PartyID
+	Assignment holdfast.AssignmentID
+	StreamID   holdfast.StreamID
+}
+
+// Row is one reading, or one window of readings.
+type Row struct {
+	*Source
+	holdfast.Reading         // of a raw row
+	Window           *Window // of an aggregated row; valid until the next one
+}

@@ -1,0 +1,35 @@
+package query
+
+import (
+	"iter"
+
+	"github.com/holdfast-iot/holdfast"
+)
+
+// Result is the answer to a Request that was allowed at least in part.
+//
+// Its disclosures are open: range over Rows, or call Close, or both. The end of
+// Rows closes them, however it came.
+type Result struct {
+	// Rows gives the rows once. Streams follow one another, each in order of time;
+	// equal times in order of arrival. An error is the last thing it gives.
+	Rows iter.Seq2[Row, error]
+
+	Purpose     holdfast.Purpose
+	Aggregates  []Aggregate             // of the request; empty: rows are readings
+	Sources     []*Source               // the streams that may be read, in the order of Rows
+	Withheld    int                     // streams of the selection that may not be read
+	Span        holdfast.Span           // of the request, or of its cursor
+	Disclosures []holdfast.DisclosureID // under which the rows leave
+
+	cursor string
+	finish func() error
+}
+
+// Cursor returns where the next page begins, "" if there is none. It is known
+// when Rows has ended.
+func (r *Result) Cursor() string { return r.cursor }
+
+// Close ends the read and closes its disclosures with the amounts so far. It may
+// be called again.
+func (r *Result) Close() error { return r.finish() }

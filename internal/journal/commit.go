@@ -17,7 +17,9 @@ func (f *File) run() {
 		items, open = f.queue.take(f.linger())
 		f.commit(items)
 		f.queue.recycle(items)
-		f.prepare()
+		if open {
+			f.prepare()
+		}
 	}
 	err := f.mark()
 	f.mu.Lock()

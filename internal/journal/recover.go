@@ -223,8 +223,8 @@ func (s *segment) mend(t tail) error {
 	return nil
 }
 
-// sweep removes what is not part of the log, and so finds out whether the folder
-// can be written at all.
+// sweep removes what is not part of the log, and finds out whether files can be
+// made in the folder: better now than when the first segment is full.
 func (f *File) sweep(names []string) error {
 	unwritable := func(name string, err error) error {
 		return holdfast.Errorf(holdfast.Unavailable, "clean the journal folder: %s: %w; the process must be able to write there", f.disk.Path(name), err)
@@ -242,6 +242,14 @@ func (f *File) sweep(names []string) error {
 		if err := f.disk.Remove(name); err != nil {
 			return unwritable(name, err)
 		}
+	}
+	switch probe, err := f.disk.Create(probeSpare, segmentHeaderSize); {
+	case err == nil:
+		if err := errors.Join(probe.Close(), f.disk.Remove(probeSpare)); err != nil {
+			return unwritable(probeSpare, err)
+		}
+	case !noRoom(err): // a full disk must not keep the log from being read and trimmed
+		return unwritable(probeSpare, err)
 	}
 	if err := f.disk.Sync(); err != nil {
 		return unwritable("", err)

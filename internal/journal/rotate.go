@@ -19,6 +19,7 @@ type spare struct {
 
 const (
 	freshSpare = sparePrefix + "fresh"
+	probeSpare = sparePrefix + "probe" // made and removed at the start
 	// maxSpares bounds what Trim keeps for use again. A used file of zeros is
 	// better than a fresh one: a sync has no block to mark as written.
 	maxSpares = 2

@@ -30,6 +30,7 @@ type rig struct {
 	dir  string
 	keys *keeper
 	opt  Options
+	size int64 // of journal segments
 
 	writer  [16]byte
 	counter uint64
@@ -44,9 +45,11 @@ type of struct {
 	s holdfast.StreamID
 }
 
-func newRig(t testing.TB, o Options) *rig {
+func newRig(t testing.TB, o Options) *rig { return newSizedRig(t, o, 64<<10) }
+
+func newSizedRig(t testing.TB, o Options, journalSegment int64) *rig {
 	o.Logger = slog.New(slog.NewTextHandler(io.Discard, nil))
-	r := &rig{t: t, dir: t.TempDir(), keys: newKeeper(), opt: o, sent: map[of][]holdfast.Reading{}}
+	r := &rig{t: t, dir: t.TempDir(), keys: newKeeper(), opt: o, size: journalSegment, sent: map[of][]holdfast.Reading{}}
 	r.open()
 	t.Cleanup(r.close)
 	return r
@@ -64,7 +67,7 @@ func (r *rig) open() {
 	if err != nil {
 		t.Fatal(err)
 	}
-	log, err := journal.OpenFile(filepath.Join(r.dir, "journal"), journal.Options{SegmentSize: 1 << 20})
+	log, err := journal.OpenFile(filepath.Join(r.dir, "journal"), journal.Options{SegmentSize: r.size})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -78,6 +81,7 @@ func (r *rig) open() {
 
 func (r *rig) close() {
 	r.log.Close()
+	r.blobs.(*blob.Dir).Close()
 	r.db.Close()
 }
 

@@ -151,10 +151,10 @@ func (s *Series) snapshot(ctx context.Context, a holdfast.AssignmentID, stream h
 // only after the transaction that rolled it, so that what the catalog does not
 // have yet is in the tail; what both have is told by the rolled position.
 func (s *Series) trySnapshot(ctx context.Context, a holdfast.AssignmentID, stream holdfast.StreamID) (v *snapshot, err error) {
-	v = &snapshot{s: s, leave: s.readers.enter()}
+	leave := s.readers.enter()
 	defer func() {
 		if err != nil {
-			v.leave()
+			leave()
 		}
 	}()
 	view := s.tail.view(a)
@@ -171,6 +171,7 @@ func (s *Series) trySnapshot(ctx context.Context, a holdfast.AssignmentID, strea
 	if err != nil {
 		return nil, fmt.Errorf("read catalog: %w", err)
 	}
+	v = &snapshot{s: s, leave: leave}
 	if v.tail, err = s.readTail(ctx, view, from, stream); err != nil {
 		return nil, err
 	}

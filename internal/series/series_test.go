@@ -101,7 +101,7 @@ func TestScanGivesWhatWasSent(t *testing.T) {
 	if cells := r.count(`SELECT count(*) FROM (SELECT DISTINCT assignment, stream, bucket FROM chunk)`); cells != chunks {
 		t.Errorf("%d chunks in %d cells after the merge", chunks, cells)
 	}
-	if got := r.log.Start(); got == 0 && r.log.End() > 2<<20 {
+	if r.log.Start() == 0 {
 		t.Error("the journal was not trimmed")
 	}
 	r.tidy("the end")
@@ -181,7 +181,7 @@ func TestLargeStreamIsMergedIntoFullChunks(t *testing.T) {
 }
 
 func TestLongTextsSplitChunks(t *testing.T) {
-	r := newRig(t, Options{})
+	r := newSizedRig(t, Options{}, 1<<20)
 	rng := newRNG(t)
 	for i := range 12 {
 		b := make([]byte, 200<<10)
@@ -204,7 +204,7 @@ func TestCrashes(t *testing.T) {
 	steps := []string{"announced", "put", "rolled", "trimmed", "merged", "deleted", "punched", "resealed", "settled", "erased"}
 	for _, step := range steps {
 		reached := 0
-		for n := 1; n <= 6; n++ {
+		for n := 1; n <= 3; n++ {
 			r := newRig(t, Options{})
 			rng := rand.New(rand.NewPCG(7, uint64(n)))
 			r.sliceBytes, r.segmentSize = 200*readingSize, 4<<10

@@ -71,7 +71,7 @@ func (c *conn) more(ctx context.Context, rest []byte, need int) error {
 	c.begin()
 	n := 0
 	for {
-		if need > len(buf) {
+		if need > len(buf) && len(rest) == len(buf) {
 			if err := c.large(ctx, rest, need); err != nil {
 				return err
 			}
@@ -105,9 +105,9 @@ func (c *conn) begin() {
 	}
 }
 
-// large reads one packet that doesn't fit the borrowed buffer, when the server has
-// room for it. The room is taken whole before the first byte, so that no two
-// packets wait for each other.
+// large reads one packet that doesn't fit the borrowed buffer and has filled it,
+// when the server has room for it. The room is taken whole, so that no two packets
+// wait for each other.
 func (c *conn) large(ctx context.Context, rest []byte, need int) error {
 	wait, cancel := context.WithTimeout(ctx, c.s.o.PacketTimeout)
 	defer cancel()

@@ -43,7 +43,7 @@ type Destruction struct {
 // Rotation is what a destruction did, for the certificate.
 type Rotation struct {
 	From, To  uint64 // generations of the root key
-	OwnerKeys []seal.KeyID
+	OwnerKeys map[Owner]seal.KeyID
 	// RecordKeys are the `records` keys that died with their owners: a ledger row
 	// under one of them is lawfully unreadable.
 	RecordKeys []seal.KeyID
@@ -165,12 +165,12 @@ type plan struct {
 	renewed    map[Owner]seal.Key
 	lists      []listRow
 	retired    []seal.KeyID // journal keys
-	ownerKeys  []seal.KeyID
+	ownerKeys  map[Owner]seal.KeyID
 	recordKeys []seal.KeyID
 }
 
 func (v *Vault) plan(ctx context.Context, d Destruction) (*plan, error) {
-	p := &plan{gone: map[Owner]bool{}, renewed: map[Owner]seal.Key{}}
+	p := &plan{gone: map[Owner]bool{}, renewed: map[Owner]seal.Key{}, ownerKeys: map[Owner]seal.KeyID{}}
 	if err := v.planOwners(ctx, p, d.Owners); err != nil {
 		return nil, err
 	}
@@ -197,7 +197,7 @@ func (v *Vault) planOwners(ctx context.Context, p *plan, owners []Owner) error {
 			return err
 		}
 		p.gone[o] = true
-		p.ownerKeys = append(p.ownerKeys, id)
+		p.ownerKeys[o] = id
 		for _, l := range lists {
 			for _, k := range l.keys {
 				switch k.kind {
@@ -224,7 +224,7 @@ func (v *Vault) planReissue(ctx context.Context, p *plan, r Reissue) error {
 	}
 	fresh := seal.NewKey()
 	p.renewed[o] = fresh
-	p.ownerKeys = append(p.ownerKeys, id)
+	p.ownerKeys[o] = id
 	for _, l := range lists {
 		next := &keyList{owner: o, bucket: l.bucket}
 		lost := false
@@ -449,10 +449,10 @@ func (v *Vault) dropDeadLists(ctx context.Context) error {
 // Doomed returns the ids of the owner keys and of the records keys that die if
 // the owners are left out: an erasure writes them down before it begins. Owners
 // without a key are passed over.
-func (v *Vault) Doomed(ctx context.Context, owners []Owner) (ownerKeys, recordKeys []seal.KeyID, err error) {
+func (v *Vault) Doomed(ctx context.Context, owners []Owner) (ownerKeys map[Owner]seal.KeyID, recordKeys []seal.KeyID, err error) {
 	v.rotating.RLock()
 	defer v.rotating.RUnlock()
-	p := &plan{gone: map[Owner]bool{}}
+	p := &plan{gone: map[Owner]bool{}, ownerKeys: map[Owner]seal.KeyID{}}
 	if err := v.planOwners(ctx, p, owners); err != nil {
 		return nil, nil, err
 	}

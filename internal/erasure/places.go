@@ -1,0 +1,51 @@
+package erasure
+
+import (
+	"context"
+	"fmt"
+	"reflect"
+
+	"github.com/holdfast-iot/holdfast"
+)
+
+// Place takes what a scope covers out of one place that can hold an owner's
+// data. It may be called again, before or after the keys have died, and needs no
+// key of the owner.
+type Place func(ctx context.Context, s holdfast.Scope) error
+
+// Places is every place that can hold an owner's data: one required field each.
+// An erasure is done when each of them has returned nil, so a new place that is
+// not listed here can't be forgotten by an erasure, only by its author: a test in
+// the root looks for packages that store and do not erase.
+type Places struct {
+	Connections Place // identity: certificates, codes; live connections end
+	Credentials Place // access: tokens, certificates, invitations
+	Grants      Place // grant: grants, disclosures
+	Sessions    Place // ingest: MQTT sessions
+	Readings    Place // series: journal tail, chunks, caches
+	Journal     Place // journal: what is rolled or dead leaves the files
+	Custody     Place // custody: streams, devices, assignments, the party; last, others look things up in it
+	Catalog     Place // catalog: deleted rows leave its files
+}
+
+// refuse lists the places that end access, which come at once; purge lists all,
+// in order.
+func (p Places) refuse() []Place { return []Place{p.Connections, p.Credentials} }
+
+func (p Places) purge() []Place {
+	return []Place{p.Connections, p.Credentials, p.Grants, p.Sessions, p.Readings, p.Journal, p.Custody, p.Catalog}
+}
+
+// check refuses a struct with a field left out.
+func (p Places) check() error {
+	v := reflect.ValueOf(p)
+	for i := range v.NumField() {
+		if v.Field(i).IsNil() {
+			return fmt.Errorf("erasure place %s is not wired", v.Type().Field(i).Name)
+		}
+	}
+	if len(p.purge()) != v.NumField() {
+		return fmt.Errorf("%d erasure places of %d are purged", len(p.purge()), v.NumField())
+	}
+	return nil
+}

@@ -1,0 +1,123 @@
+// Package ingest is the way in: every reading passes it, from whichever edge.
+//
+// For each message it asks whose the device is (custody), whether the stream has
+// a live purpose and no bar (grant), seals the readings with their owner's
+// journal key (vault) and appends the record to the journal. It promises that
+// Commit reports success only for what is durable and still under a key that
+// lives, that a message is taken whole or not at all, and that readings of two
+// owners never share a record. It keeps nothing that it refuses.
+//
+// Repeats are not its business: they are dropped where readings are rolled,
+// merged and scanned, so that this path has no state to share.
+package ingest
+
+import (
+	"context"
+	"sync/atomic"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/holdfast-iot/holdfast"
+	"github.com/holdfast-iot/holdfast/internal/custody"
+	"github.com/holdfast-iot/holdfast/internal/identity"
+	"github.com/holdfast-iot/holdfast/internal/journal"
+	"github.com/holdfast-iot/holdfast/internal/seal"
+	"github.com/holdfast-iot/holdfast/internal/series"
+	"github.com/holdfast-iot/holdfast/internal/vault"
+)
+
+// Custody says whose a device is and what its streams are.
+type Custody interface {
+	Route(ctx context.Context, id holdfast.DeviceID) (*custody.Route, error)
+	Child(ctx context.Context, gateway holdfast.DeviceID, name string) (holdfast.DeviceID, error)
+	Accept(ctx context.Context, r *custody.Route, x holdfast.Sample) (*custody.Stream, holdfast.Value, error)
+}
+
+// Purposes says whether readings may be collected.
+type Purposes interface {
+	Live(ctx context.Context, p holdfast.Purpose) bool
+	Barred(a holdfast.AssignmentID, s holdfast.StreamID, at, arrived int64) bool
+}
+
+// Keys leases journal keys.
+type Keys interface {
+	JournalKey(ctx context.Context, a holdfast.AssignmentID, b seal.Bucket) (*vault.Lease, error)
+}
+
+// Tail is told of what became durable, so that queries see it at once.
+type Tail interface {
+	Observe(h series.Header, pos, next journal.Pos)
+}
+
+// Options tunes a Gate; the zero value works.
+type Options struct {
+	// Spool is how old a device's reading may be before its time is marked as the
+	// device's clock being off; default 30 days.
+	Spool time.Duration
+	// MaxBatchReadings bounds what one message carries; default 10,000.
+	MaxBatchReadings int
+}
+
+// ahead is how far a device's clock may run before the hub's.
+const ahead = 5 * time.Minute
+
+// Gate takes readings in.
+type Gate struct {
+	custody  Custody
+	purposes Purposes
+	keys     Keys
+	log      journal.Log
+	tail     Tail
+	sessions *Sessions
+	clock    *Clock
+	opt      Options
+
+	writer  [16]byte
+	counter atomic.Uint64
+	metrics metrics
+}
+
+// New makes a Gate over what it needs.
+func New(c Custody, p Purposes, k Keys, log journal.Log, t Tail, s *Sessions, clock *Clock, o Options) *Gate {
+	if o.Spool <= 0 {
+		o.Spool = 30 * 24 * time.Hour
+	}
+	if o.MaxBatchReadings <= 0 {
+		o.MaxBatchReadings = 10_000
+	}
+	return &Gate{
+		custody: c, purposes: p, keys: k, log: log, tail: t, sessions: s, clock: clock, opt: o,
+		writer: holdfast.NewID[[16]byte](), metrics: newMetrics(),
+	}
+}
+
+// Batch begins a batch of what one connection delivered. session is the MQTT
+// session's name, "" for HTTP.
+func (g *Gate) Batch(ctx context.Context, p identity.Peer, session string) *Batch {
+	return &Batch{ctx: ctx, gate: g, peer: p, session: session, arrival: g.clock.Now()}
+}
+
+// metrics counts what came in; no label tells whose it was.
+type metrics struct {
+	readings *prometheus.CounterVec
+	bytes    prometheus.Counter
+	records  prometheus.Counter
+}
+
+func newMetrics() metrics {
+	m := metrics{
+		readings: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "holdfast_ingest_readings_total",
+			Help: "Readings by what became of them: durable, failed, or refused by kind of reason.",
+		}, []string{"outcome"}),
+		bytes:   prometheus.NewCounter(prometheus.CounterOpts{Name: "holdfast_ingest_record_bytes_total", Help: "Bytes of sealed journal records."}),
+		records: prometheus.NewCounter(prometheus.CounterOpts{Name: "holdfast_ingest_records_total", Help: "Sealed journal records."}),
+	}
+	return m
+}
+
+// Metrics returns the collectors of this package.
+func (g *Gate) Metrics() []prometheus.Collector {
+	return []prometheus.Collector{g.metrics.readings, g.metrics.bytes, g.metrics.records, g.clock.collector()}
+}

@@ -1,0 +1,363 @@
+package ingest
+
+import (
+	"context"
+	"database/sql"
+	"encoding/binary"
+	"fmt"
+	"maps"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/holdfast-iot/holdfast"
+	"github.com/holdfast-iot/holdfast/internal/catalog"
+	"github.com/holdfast-iot/holdfast/internal/journal"
+	"github.com/holdfast-iot/holdfast/internal/series"
+)
+
+// hasher is the vault's keyed hash.
+type hasher interface {
+	Hash(ctx context.Context, domain, text string) ([]byte, error)
+}
+
+// Sessions keeps which MQTT sessions exist, until when, and the QoS 2 packet ids
+// that each has received and not released.
+//
+// That a session exists is durable before a client is told so. Packet ids are
+// durable in journal records; the catalog gets them when the journal is about to
+// be trimmed (Guard) and Replay puts the two together again. When a session was
+// closed is written lazily: after a crash it lives a little longer than asked.
+type Sessions struct {
+	db    *catalog.DB
+	keys  hasher
+	clock *Clock
+
+	mu     sync.Mutex
+	byName map[string]*session
+	byWho  map[who]*session
+}
+
+type who struct {
+	device holdfast.DeviceID
+	client [32]byte // keyed hash of the client id
+}
+
+type session struct {
+	name     string // 16 random bytes
+	who      who
+	expiry   time.Duration
+	closed   int64 // ns since 1970, 0 while open
+	received map[uint16]bool
+	stored   bool // has a row
+	dirty    bool // the row is not what is here
+}
+
+// OpenSessions reads the sessions that outlived the last run and the last known
+// arrival time, which the returned clock does not go behind.
+func OpenSessions(ctx context.Context, db *catalog.DB, keys hasher) (*Sessions, *Clock, error) {
+	s := &Sessions{db: db, keys: keys, byName: map[string]*session{}, byWho: map[who]*session{}}
+	var floor sql.NullInt64
+	err := db.Read(ctx, func(tx *sql.Tx) error {
+		if err := tx.QueryRowContext(ctx, `SELECT max(arrival) FROM ingest_clock`).Scan(&floor); err != nil {
+			return err
+		}
+		rows, err := tx.QueryContext(ctx, `SELECT name, device, client, expiry, closed, received FROM mqtt_session`)
+		if err != nil {
+			return err
+		}
+		defer rows.Close()
+		for rows.Next() {
+			x := &session{stored: true, received: map[uint16]bool{}}
+			var name, client, ids []byte
+			var expiry int64
+			if err := rows.Scan(&name, &x.who.device, &client, &expiry, &x.closed, &ids); err != nil {
+				return err
+			}
+			x.name, x.expiry = string(name), time.Duration(expiry)*time.Second
+			copy(x.who.client[:], client)
+			for ; len(ids) >= 2; ids = ids[2:] {
+				x.received[binary.BigEndian.Uint16(ids)] = true
+			}
+			s.byName[x.name], s.byWho[x.who] = x, x
+		}
+		return rows.Err()
+	})
+	if err != nil {
+		return nil, nil, fmt.Errorf("read sessions: %w", err)
+	}
+	s.clock = NewClock(floor.Int64)
+	now := s.clock.Now()
+	for _, x := range s.byName {
+		if x.closed == 0 { // it was open when the process ended
+			x.closed, x.dirty = now, true
+		}
+	}
+	return s, s.clock, nil
+}
+
+// Replay takes in the packet ids of a journal record, in the journal's order.
+// What the catalog knows may be newer: doing a record again changes nothing then.
+func (s *Sessions) Replay(h series.Header, c *series.Content) error {
+	s.clock.atLeast(h.Arrival)
+	if len(c.Session) > 0 {
+		s.exchanged(string(c.Session), c.Received, c.Released)
+	}
+	return nil
+}
+
+// exchanged notes packet ids whose record is durable.
+func (s *Sessions) exchanged(name string, received, released []uint16) {
+	if len(received)+len(released) == 0 {
+		return
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	x := s.byName[name]
+	if x == nil {
+		return
+	}
+	for _, id := range received {
+		x.received[id] = true
+	}
+	for _, id := range released {
+		delete(x.received, id)
+	}
+	x.dirty = true
+}
+
+// Opened is a session as a new connection finds it.
+type Opened struct {
+	Name     string
+	Received []uint16 // QoS 2 packet ids received and not released
+	Present  bool     // it existed and goes on
+}
+
+// Open finds or makes the session of a device and client id; clean ends an older
+// one first. It lives until expiry after Close; with an expiry of 0 it ends with
+// the connection and leaves no trace on disk.
+func (s *Sessions) Open(ctx context.Context, device holdfast.DeviceID, clientID string, clean bool, expiry time.Duration) (Opened, error) {
+	hash, err := s.keys.Hash(ctx, "mqtt client", clientID)
+	if err != nil {
+		return Opened{}, err
+	}
+	w := who{device: device}
+	copy(w.client[:], hash)
+	s.mu.Lock()
+	old := s.byWho[w]
+	s.mu.Unlock()
+	if old != nil && (clean || s.expired(old)) {
+		if err := s.end(ctx, old); err != nil {
+			return Opened{}, err
+		}
+		old = nil
+	}
+	x := old
+	if x == nil {
+		name := holdfast.NewID[[16]byte]()
+		x = &session{name: string(name[:]), who: w, received: map[uint16]bool{}}
+	}
+	s.mu.Lock()
+	changed := x.expiry != expiry
+	x.expiry, x.closed = expiry, 0
+	x.dirty = x.dirty || old != nil
+	write := expiry > 0 && (changed || !x.stored)
+	drop := expiry == 0 && x.stored
+	row := x.row()
+	s.mu.Unlock()
+	switch {
+	case write:
+		err = s.db.Write(ctx, row.put)
+	case drop: // it now ends with the connection
+		err = s.db.Write(ctx, row.drop)
+	}
+	if err != nil {
+		return Opened{}, fmt.Errorf("save session: %w", err)
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	x.stored = expiry > 0
+	s.byName[x.name], s.byWho[w] = x, x
+	return Opened{x.name, slices.Sorted(maps.Keys(x.received)), old != nil}, nil
+}
+
+// Close says that the connection has ended; an expiry of 0 ends the session.
+func (s *Sessions) Close(ctx context.Context, device holdfast.DeviceID, clientID string, expiry time.Duration) error {
+	hash, err := s.keys.Hash(ctx, "mqtt client", clientID)
+	if err != nil {
+		return err
+	}
+	w := who{device: device}
+	copy(w.client[:], hash)
+	s.mu.Lock()
+	x := s.byWho[w]
+	s.mu.Unlock()
+	if x == nil {
+		return nil
+	}
+	if expiry == 0 {
+		return s.end(ctx, x)
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	x.expiry, x.closed, x.dirty = expiry, s.clock.Now(), true
+	return nil
+}
+
+func (s *Sessions) expired(x *session) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return x.over(s.clock.Now())
+}
+
+func (x *session) over(now int64) bool {
+	return x.closed != 0 && now-x.closed > int64(x.expiry)
+}
+
+func (s *Sessions) end(ctx context.Context, x *session) error {
+	s.mu.Lock()
+	row, stored := x.row(), x.stored
+	s.mu.Unlock()
+	if stored {
+		if err := s.db.Write(ctx, row.drop); err != nil {
+			return fmt.Errorf("end session: %w", err)
+		}
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.byName, x.name)
+	if s.byWho[x.who] == x {
+		delete(s.byWho, x.who)
+	}
+	return nil
+}
+
+// Save writes what changed and ends what has expired. The arrival clock goes
+// with it.
+func (s *Sessions) Save(ctx context.Context) error {
+	now := s.clock.Now()
+	var put, drop []sessionRow
+	var gone []*session
+	s.mu.Lock()
+	for _, x := range s.byName {
+		switch {
+		case x.over(now):
+			gone = append(gone, x)
+			drop = append(drop, x.row())
+		case x.dirty && x.expiry > 0:
+			x.dirty, x.stored = false, true
+			put = append(put, x.row())
+		}
+	}
+	for _, x := range gone {
+		delete(s.byName, x.name)
+		if s.byWho[x.who] == x {
+			delete(s.byWho, x.who)
+		}
+	}
+	s.mu.Unlock()
+	err := s.db.Write(ctx, func(tx *sql.Tx) error {
+		for _, r := range put {
+			if err := r.put(tx); err != nil {
+				return err
+			}
+		}
+		for _, r := range drop {
+			if err := r.drop(tx); err != nil {
+				return err
+			}
+		}
+		_, err := tx.ExecContext(ctx, `INSERT INTO ingest_clock (one, arrival) VALUES (1, $1) ON CONFLICT (one) DO UPDATE SET arrival = excluded.arrival`, now)
+		return err
+	})
+	if err != nil {
+		s.mu.Lock()
+		for _, r := range put {
+			if x := s.byName[string(r.name)]; x != nil {
+				x.dirty = true
+			}
+		}
+		s.mu.Unlock()
+		return fmt.Errorf("save sessions: %w", err)
+	}
+	return nil
+}
+
+// Run saves every minute and once more at the end.
+func (s *Sessions) Run(ctx context.Context) error {
+	t := time.NewTicker(time.Minute)
+	defer t.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return s.Save(context.WithoutCancel(ctx))
+		case <-t.C:
+			if err := s.Save(ctx); err != nil && holdfast.KindOf(err) != holdfast.Unavailable {
+				return err
+			}
+		}
+	}
+}
+
+// Erase ends the sessions of erased devices.
+func (s *Sessions) Erase(ctx context.Context, devices []holdfast.DeviceID) error {
+	var gone []*session
+	s.mu.Lock()
+	for _, x := range s.byName {
+		if slices.Contains(devices, x.who.device) {
+			gone = append(gone, x)
+		}
+	}
+	s.mu.Unlock()
+	for _, x := range gone {
+		if err := s.end(ctx, x); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// sessionRow is a session as the catalog has it.
+type sessionRow struct {
+	name     []byte
+	who      who
+	expiry   int64
+	closed   int64
+	received []byte
+}
+
+func (x *session) row() sessionRow {
+	r := sessionRow{name: []byte(x.name), who: x.who, expiry: int64(x.expiry / time.Second), closed: x.closed, received: []byte{}}
+	for _, id := range slices.Sorted(maps.Keys(x.received)) {
+		r.received = binary.BigEndian.AppendUint16(r.received, id)
+	}
+	return r
+}
+
+func (r sessionRow) put(tx *sql.Tx) error {
+	_, err := tx.Exec(`INSERT INTO mqtt_session (name, device, client, expiry, closed, received) VALUES ($1, $2, $3, $4, $5, $6)
+		ON CONFLICT (name) DO UPDATE SET expiry = excluded.expiry, closed = excluded.closed, received = excluded.received`,
+		r.name, r.who.device, r.who.client[:], r.expiry, r.closed, r.received)
+	return err
+}
+
+func (r sessionRow) drop(tx *sql.Tx) error {
+	_, err := tx.Exec(`DELETE FROM mqtt_session WHERE name = $1`, r.name)
+	return err
+}
+
+// Guard wraps the journal so that packet ids are in the catalog before the
+// records that carried them go.
+func (s *Sessions) Guard(log journal.Log) journal.Log { return guarded{log, s} }
+
+type guarded struct {
+	journal.Log
+	sessions *Sessions
+}
+
+func (g guarded) Trim(before journal.Pos) error {
+	if err := g.sessions.Save(context.Background()); err != nil {
+		return err
+	}
+	return g.Log.Trim(before)
+}

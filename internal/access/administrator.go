@@ -50,7 +50,7 @@ func (a *Access) CreateAdministrator(ctx context.Context, party holdfast.PartyID
 	if err := a.catalog.Write(ctx, func(tx *sql.Tx) error { return a.insert(ctx, tx, m) }); err != nil {
 		return AdministratorIdentity{}, fmt.Errorf("create administrator: %w", err)
 	}
-	made := m.made()
+	made := m.handOut()
 	return AdministratorIdentity{
 		ID: made.ID, NotAfter: made.NotAfter,
 		Key:         pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: pkcs8}),

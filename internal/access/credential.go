@@ -31,6 +31,19 @@ func (k Kind) String() string {
 // MarshalText is String, for JSON.
 func (k Kind) MarshalText() ([]byte, error) { return []byte(k.String()), nil }
 
+// UnmarshalText reads what MarshalText wrote.
+func (k *Kind) UnmarshalText(b []byte) error {
+	switch string(b) {
+	case "certificate":
+		*k = Certificate
+	case "token":
+		*k = Token
+	default:
+		return holdfast.Errorf(holdfast.Invalid, "a credential is a certificate or a token")
+	}
+	return nil
+}
+
 const (
 	tokenLife  = 90 * 24 * time.Hour  // of a program
 	personLife = 365 * 24 * time.Hour // of an administrator's or owner's credential
@@ -225,7 +238,7 @@ type Made struct {
 	Others int
 }
 
-func (m *making) made() Made {
+func (m *making) handOut() Made {
 	out := Made{ID: m.id, NotAfter: time.Unix(0, m.notAfter).UTC(), Others: m.others}
 	if m.kind == Token {
 		out.Token = m.token.Text()
@@ -255,7 +268,7 @@ func (a *Access) Add(ctx context.Context, by Principal, s Spec, csr []byte) (Mad
 	if err := a.catalog.Write(ctx, func(tx *sql.Tx) error { return a.insert(ctx, tx, m) }); err != nil {
 		return Made{}, fmt.Errorf("add credential: %w", err)
 	}
-	return m.made(), nil
+	return m.handOut(), nil
 }
 
 func mayAdd(by Principal, s Spec) error {

@@ -150,7 +150,7 @@ func (a *Access) redeem(ctx context.Context, r Redemption, now time.Time) (Made,
 	if err != nil {
 		return Made{}, fmt.Errorf("redeem invitation: %w", err)
 	}
-	return m.made(), nil
+	return m.handOut(), nil
 }
 
 // Invitations lists a party's invitations, oldest first, to the owner and to

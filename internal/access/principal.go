@@ -77,6 +77,12 @@ func (s Scopes) String() string {
 // MarshalText is String, for JSON.
 func (s Scopes) MarshalText() ([]byte, error) { return []byte(s.String()), nil }
 
+// UnmarshalText is ParseScopes.
+func (s *Scopes) UnmarshalText(b []byte) (err error) {
+	*s, err = ParseScopes(string(b))
+	return err
+}
+
 // ParseScopes reads names with commas.
 func ParseScopes(text string) (s Scopes, err error) {
 	for name := range strings.SplitSeq(text, ",") {

@@ -322,7 +322,9 @@ func TestPrincipalsNameTheirPurposes(t *testing.T) {
 
 func TestListsShowWhatTheReaderMaySee(t *testing.T) {
 	h := build(t)
+	h.advance(time.Second)
 	owner, own := h.owner()
+	h.advance(time.Second)
 	h.program(dashboard(owner.Party))
 	labels := func(by Principal, p holdfast.PartyID) (out []string) {
 		t.Helper()

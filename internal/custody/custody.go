@@ -124,9 +124,6 @@ func (c *Custody) open(ctx context.Context, o vault.Owner, table string, row, bo
 // destroyed and the row is about to follow.
 func gone(err error) bool { return holdfast.KindOf(err) == holdfast.NotFound }
 
-// fresh sets id to a new random one.
-func fresh[kind any](id *holdfast.ID[kind]) { *id = holdfast.NewID[holdfast.ID[kind]]() }
-
 // checkName is holdfast.CheckName for things that are also called by their id: a
 // name that reads as an id could be mistaken for another thing's.
 func checkName(what, name string) error {

@@ -231,9 +231,7 @@ func TestDataSubjectMustExistAndIsKept(t *testing.T) {
 	if d := h.device(DeviceSpec{Label: "own", Owner: ada, Subject: ada}); !d.Subject.IsZero() {
 		t.Error("an owner stands as his own data subject")
 	}
-	var nobody holdfast.PartyID
-	fresh(&nobody)
-	_, err := h.AddDevice(t.Context(), h.admin, DeviceSpec{Label: "x", Subject: nobody})
+	_, err := h.AddDevice(t.Context(), h.admin, DeviceSpec{Label: "x", Subject: holdfast.NewID[holdfast.PartyID]()})
 	wants(t, err, holdfast.NotFound, "no such party")
 	_, err = h.AddDevice(t.Context(), h.admin, DeviceSpec{Label: "x", Owner: ada, Unclaimed: true})
 	wants(t, err, holdfast.Invalid, "unclaimed device has no owner")

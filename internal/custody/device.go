@@ -117,8 +117,7 @@ func (c *Custody) planDevice(ctx context.Context, spec DeviceSpec) (*plan, error
 		return nil, err
 	}
 	d := Device{Label: spec.Label, Owner: spec.Owner, Subject: spec.Subject, Gateway: spec.Gateway, State: Active, Added: c.now().UTC()}
-	fresh(&d.ID)
-	fresh(&d.Assignment)
+	d.ID, d.Assignment = holdfast.NewID[holdfast.DeviceID](), holdfast.NewID[holdfast.AssignmentID]()
 	switch {
 	case spec.Unclaimed && !(spec.Owner.IsZero() && spec.Subject.IsZero()):
 		return nil, holdfast.Errorf(holdfast.Invalid, "an unclaimed device has no owner and no data subject")
@@ -379,7 +378,7 @@ func (c *Custody) DeviceByLabel(ctx context.Context, owner holdfast.PartyID, lab
 // use one label: then it is a Conflict, and only the id will do.
 func (c *Custody) ResolveDevice(ctx context.Context, labelOrID string) (Device, error) {
 	if id, bad := holdfast.ParseID[holdfast.DeviceID](labelOrID); bad == nil {
-		return oneDevice(c.living(ctx, `d.id = $1`, holdfast.DeviceID(id)))
+		return oneDevice(c.living(ctx, `d.id = $1`, id))
 	}
 	hash, err := c.labelHash(ctx, labelOrID)
 	if err != nil {

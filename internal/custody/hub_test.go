@@ -137,7 +137,7 @@ func newHub(t testing.TB) *hub {
 	t.Cleanup(func() { db.Close() })
 	h.handle = db
 	h.restart()
-	fresh(&h.admin)
+	h.admin = holdfast.NewID[holdfast.CredentialID]()
 	p, err := h.AddOperating(t.Context(), "Acme")
 	if err != nil {
 		t.Fatal(err)

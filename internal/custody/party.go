@@ -93,8 +93,7 @@ func (c *Custody) addParty(ctx context.Context, by holdfast.CredentialID, name s
 	if err := c.db.Read(ctx, taken); err != nil { // before a key is made for nothing
 		return Party{}, err
 	}
-	p := Party{Name: name, Kind: kind, State: state, Added: c.now().UTC()}
-	fresh(&p.ID)
+	p := Party{ID: holdfast.NewID[holdfast.PartyID](), Name: name, Kind: kind, State: state, Added: c.now().UTC()}
 	owner := vault.OfParty(p.ID)
 	if err := c.keys.AddOwner(ctx, owner); err != nil {
 		return Party{}, err
@@ -242,7 +241,7 @@ func (c *Custody) ResolveParty(ctx context.Context, nameOrID string) (Party, err
 	var p Party
 	var err error
 	if id, bad := holdfast.ParseID[holdfast.PartyID](nameOrID); bad == nil {
-		p, err = c.Party(ctx, holdfast.PartyID(id))
+		p, err = c.Party(ctx, id)
 	} else {
 		p, err = c.PartyByName(ctx, nameOrID)
 	}

@@ -202,7 +202,7 @@ func (c *Custody) findOrMake(ctx context.Context, r *Route, x holdfast.Sample) (
 		return tx.QueryRowContext(ctx, `SELECT id FROM stream WHERE assignment = $1 AND name_hash = $2`, r.Assignment, hash).Scan(&id)
 	})
 	if errors.Is(err, sql.ErrNoRows) {
-		fresh(&id)
+		id = holdfast.NewID[holdfast.StreamID]()
 		known, err = false, nil
 	}
 	if err != nil {

@@ -77,7 +77,7 @@ func (c *Custody) planUnit(ctx context.Context, p *plan) error {
 		return err
 	}
 	if p.Device.Unit.IsZero() {
-		fresh(&p.Device.Unit)
+		p.Device.Unit = holdfast.NewID[holdfast.UnitID]()
 		p.newUnit = true
 	}
 	return nil

@@ -1,0 +1,215 @@
+package grant
+
+import (
+	"cmp"
+	"context"
+	"database/sql"
+	"maps"
+	"net/url"
+	"slices"
+	"time"
+
+	"github.com/holdfast-iot/holdfast"
+	"github.com/holdfast-iot/holdfast/internal/vault"
+)
+
+// Purpose is why data may be used.
+type Purpose struct {
+	Name          holdfast.Purpose
+	IRI           string // W3C DPV
+	LegalBasis    string // one of LegalBases
+	RetentionDays int    // 0: no limit by this purpose
+	Text          string // for the people whose data it is
+	BuiltIn       bool
+	Added         time.Time // zero if built in
+	Ended         time.Time // zero while it lives
+}
+
+// LegalBases returns the words for a legal basis: those of GDPR Art. 6(1) a to f,
+// and none for data about no person.
+func LegalBases() []string {
+	return []string{"consent", "contract", "legal-obligation", "vital-interest", "public-task", "legitimate-interest", "none"}
+}
+
+// builtIn are the purposes that every hub has and that can't be ended.
+func builtIn() map[holdfast.Purpose]Purpose {
+	return map[holdfast.Purpose]Purpose{
+		holdfast.Operation: {
+			Name: holdfast.Operation, IRI: "https://w3id.org/dpv#TechnicalServiceProvision", LegalBasis: "legitimate-interest", BuiltIn: true,
+			Text: "The organisation that runs this hub operates its own devices.",
+		},
+		holdfast.OwnAccess: {
+			Name: holdfast.OwnAccess, IRI: "https://w3id.org/dpv#FulfilmentOfObligation", LegalBasis: "legal-obligation", BuiltIn: true,
+			Text: "You read your own data.",
+		},
+	}
+}
+
+type purposeInfo struct {
+	Name          holdfast.Purpose `json:"name"`
+	IRI           string           `json:"iri"`
+	LegalBasis    string           `json:"legal_basis"`
+	RetentionDays int              `json:"retention_days,omitempty"`
+	Text          string           `json:"text"`
+	Added         int64            `json:"added"`
+	Ended         int64            `json:"ended,omitempty"`
+}
+
+// Limits on what a purpose says.
+const (
+	maxText          = 4096
+	maxIRI           = 512
+	maxRetentionDays = 36_500
+)
+
+func (p Purpose) check() error {
+	if err := holdfast.CheckName("purpose", string(p.Name)); err != nil {
+		return err
+	}
+	u, err := url.Parse(p.IRI)
+	switch {
+	case err != nil || (u.Scheme != "https" && u.Scheme != "http") || u.Host == "" || len(p.IRI) > maxIRI:
+		return holdfast.Errorf(holdfast.Invalid, "a purpose has an IRI, of the W3C Data Privacy Vocabulary if there is one that fits")
+	case !slices.Contains(LegalBases(), p.LegalBasis):
+		return holdfast.Errorf(holdfast.Invalid, "a purpose has one of these legal bases: %q", LegalBases())
+	case p.RetentionDays < 0 || p.RetentionDays > maxRetentionDays:
+		return holdfast.Errorf(holdfast.Invalid, "retention is 0 (no limit by this purpose) to %d days", maxRetentionDays)
+	case p.Text == "" || len(p.Text) > maxText:
+		return holdfast.Errorf(holdfast.Invalid, "a purpose says in 1 to %d bytes what it is, for the people whose data it is", maxText)
+	}
+	return nil
+}
+
+// AddPurpose adds a purpose. A name is used once: what an ended purpose stood for
+// must not be read as something else.
+func (r *Register) AddPurpose(ctx context.Context, by holdfast.CredentialID, p Purpose) (Purpose, error) {
+	if err := p.check(); err != nil {
+		return Purpose{}, err
+	}
+	if have, ok := (*r.purposes.Load())[p.Name]; ok {
+		if !have.Ended.IsZero() {
+			return Purpose{}, holdfast.Errorf(holdfast.Conflict, "a purpose of this name has ended: choose another name")
+		}
+		return Purpose{}, holdfast.Errorf(holdfast.Conflict, "there is a purpose of this name already")
+	}
+	p.BuiltIn, p.Added, p.Ended = false, r.now().UTC(), time.Time{}
+	return p, r.writePurpose(ctx, by, p, "purpose added", `INSERT INTO purpose (name_hash, state, info_sealed) VALUES ($1, $2, $3)`)
+}
+
+// EndPurpose ends a purpose: from now on nothing is read or collected for it
+// alone.
+func (r *Register) EndPurpose(ctx context.Context, by holdfast.CredentialID, name holdfast.Purpose) error {
+	p, err := r.Purpose(ctx, name)
+	switch {
+	case err != nil:
+		return err
+	case p.BuiltIn:
+		return holdfast.Errorf(holdfast.Denied, "the purpose %s can't be ended", name)
+	case !p.Ended.IsZero():
+		return holdfast.Errorf(holdfast.Conflict, "the purpose has ended already")
+	}
+	p.Ended = r.now().UTC()
+	return r.writePurpose(ctx, by, p, "purpose ended", `UPDATE purpose SET state = $2, info_sealed = $3 WHERE name_hash = $1 AND state = 'active'`)
+}
+
+func (r *Register) writePurpose(ctx context.Context, by holdfast.CredentialID, p Purpose, kind, query string) error {
+	hash, err := r.keys.Hash(ctx, "purpose name", string(p.Name))
+	if err != nil {
+		return err
+	}
+	info := purposeInfo{p.Name, p.IRI, p.LegalBasis, p.RetentionDays, p.Text, nanoseconds(p.Added), nanoseconds(p.Ended)}
+	box, err := r.seal(ctx, vault.Hub, "purpose", hash, info)
+	if err != nil {
+		return err
+	}
+	state := "active"
+	if !p.Ended.IsZero() {
+		state = "ended"
+	}
+	err = r.db.Write(ctx, func(tx *sql.Tx) error {
+		if _, err := tx.ExecContext(ctx, query, hash, state, box); err != nil {
+			return err
+		}
+		_, err := r.ledger.Append(ctx, tx, vault.Hub, kind, struct {
+			purposeInfo
+			By holdfast.CredentialID `json:"by"`
+		}{info, by})
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	return r.loadPurposes(ctx)
+}
+
+func (r *Register) loadPurposes(ctx context.Context) error {
+	type row struct{ hash, box []byte }
+	var rows []row
+	err := r.db.Read(ctx, func(tx *sql.Tx) error {
+		q, err := tx.QueryContext(ctx, `SELECT name_hash, info_sealed FROM purpose`)
+		if err != nil {
+			return err
+		}
+		defer q.Close()
+		for q.Next() {
+			var w row
+			if err := q.Scan(&w.hash, &w.box); err != nil {
+				return err
+			}
+			rows = append(rows, w)
+		}
+		return q.Err()
+	})
+	if err != nil {
+		return err
+	}
+	all := builtIn()
+	for _, w := range rows {
+		var i purposeInfo
+		if err := r.open(ctx, vault.Hub, "purpose", w.hash, w.box, &i); err != nil {
+			return err
+		}
+		all[i.Name] = Purpose{
+			Name: i.Name, IRI: i.IRI, LegalBasis: i.LegalBasis, RetentionDays: i.RetentionDays, Text: i.Text,
+			Added: instant(i.Added), Ended: instant(i.Ended),
+		}
+	}
+	r.purposes.Store(&all)
+	return nil
+}
+
+// Purposes returns all purposes by name, ended ones included.
+func (r *Register) Purposes(context.Context) ([]Purpose, error) {
+	return slices.SortedFunc(maps.Values(*r.purposes.Load()), func(a, b Purpose) int { return cmp.Compare(a.Name, b.Name) }), nil
+}
+
+// Purpose returns a purpose by its name.
+func (r *Register) Purpose(_ context.Context, name holdfast.Purpose) (Purpose, error) {
+	if p, ok := (*r.purposes.Load())[name]; ok {
+		return p, nil
+	}
+	return Purpose{}, holdfast.Errorf(holdfast.NotFound, "there is no such purpose")
+}
+
+// Live reports whether a purpose exists and has not ended. It reads memory only
+// and takes no lock.
+func (r *Register) Live(_ context.Context, name holdfast.Purpose) bool {
+	p, ok := (*r.purposes.Load())[name]
+	return ok && p.Ended.IsZero()
+}
+
+// Times are stored as nanoseconds since 1970, the zero time as 0.
+
+func nanoseconds(t time.Time) int64 {
+	if t.IsZero() {
+		return 0
+	}
+	return t.UnixNano()
+}
+
+func instant(ns int64) time.Time {
+	if ns == 0 {
+		return time.Time{}
+	}
+	return time.Unix(0, ns).UTC()
+}

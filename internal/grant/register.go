@@ -1,0 +1,165 @@
+// Package grant keeps why data may be used and what came of it: purposes, the
+// grants that owners make, the bars that erasures leave, and the disclosures that
+// say what left, to whom and why.
+//
+// It promises that
+//   - a grant is made with the owner's own credential for his own data, and with
+//     no other;
+//   - OpenDisclosure returns only when the disclosure is durable, so that not one
+//     byte leaves without a record; a crash leaves one whose amount is unknown,
+//     never one that is missing;
+//   - each of these events stands in the ledger, on the owner's record, in the
+//     transaction that makes it true;
+//   - what is known about an owner is sealed under his key and goes with it; bars
+//     hold ids and times alone, because they must outlive it.
+//
+// It does not decide (package policy does, on what For returns), and it does not
+// read data.
+package grant
+
+import (
+	"context"
+	"database/sql"
+	"encoding/json"
+	"fmt"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/holdfast-iot/holdfast"
+	"github.com/holdfast-iot/holdfast/internal/catalog"
+	"github.com/holdfast-iot/holdfast/internal/vault"
+)
+
+// Keys is the vault, as this package needs it. None of its methods is called
+// inside a catalog transaction: each may write to the catalog itself.
+type Keys interface {
+	SealField(ctx context.Context, o vault.Owner, table string, row []byte, column string, plain []byte) ([]byte, error)
+	OpenField(ctx context.Context, o vault.Owner, table string, row []byte, column string, box []byte) ([]byte, error)
+	Hash(ctx context.Context, domain, text string) ([]byte, error)
+}
+
+// Recorder is the ledger: it appends an event to an owner's record within the
+// transaction that makes it true.
+type Recorder interface {
+	Append(ctx context.Context, tx *sql.Tx, o vault.Owner, kind string, payload any) (uint64, error)
+}
+
+// Options tunes a Register; the zero value works.
+type Options struct {
+	Now func() time.Time // default time.Now
+}
+
+// Register keeps purposes, grants, bars and disclosures. It is safe for
+// concurrent use.
+type Register struct {
+	db     *catalog.DB
+	keys   Keys
+	ledger Recorder
+	now    func() time.Time
+
+	purposes atomic.Pointer[map[holdfast.Purpose]Purpose]
+	barsMu   sync.Mutex // serialises changes of bars
+	bars     atomic.Pointer[map[holdfast.AssignmentID][]Bar]
+
+	disclosing sync.Mutex // one OpenDisclosure at a time reaches the catalog
+	mu         sync.Mutex // guards the two below
+	byKey      map[disclosureKey]*disclosing
+	byID       map[holdfast.DisclosureID]*disclosing
+}
+
+// Open returns the register over db, with purposes and bars in memory.
+func Open(ctx context.Context, db *catalog.DB, keys Keys, ledger Recorder, o Options) (*Register, error) {
+	if o.Now == nil {
+		o.Now = time.Now
+	}
+	r := &Register{
+		db: db, keys: keys, ledger: ledger, now: o.Now,
+		byKey: make(map[disclosureKey]*disclosing),
+		byID:  make(map[holdfast.DisclosureID]*disclosing),
+	}
+	if err := r.loadPurposes(ctx); err != nil {
+		return nil, fmt.Errorf("load purposes: %w", err)
+	}
+	if err := r.ReloadBars(ctx); err != nil {
+		return nil, fmt.Errorf("load bars: %w", err)
+	}
+	return r, nil
+}
+
+// How often Run does what.
+const (
+	flushEvery = time.Minute
+	barsEvery  = time.Hour
+)
+
+// Run writes the amounts of disclosures and drops bars that have expired, until
+// ctx ends. What it can't write now it writes later: an error of the catalog is
+// handed to report and does not end it.
+func (r *Register) Run(ctx context.Context, report func(error)) error {
+	flush, bars := time.NewTicker(flushEvery), time.NewTicker(barsEvery)
+	defer flush.Stop()
+	defer bars.Stop()
+	for {
+		var err error
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-flush.C:
+			err = r.Flush(ctx)
+		case <-bars.C:
+			err = r.expireBars(ctx)
+		}
+		if err != nil && ctx.Err() == nil {
+			report(err)
+		}
+	}
+}
+
+// infoColumn is the one sealed column that each table of an owner's has.
+const infoColumn = "info_sealed"
+
+func (r *Register) seal(ctx context.Context, o vault.Owner, table string, row []byte, info any) ([]byte, error) {
+	plain, err := json.Marshal(info)
+	if err != nil {
+		return nil, fmt.Errorf("write %s: %w", table, err)
+	}
+	return r.keys.SealField(ctx, o, table, row, infoColumn, plain)
+}
+
+func (r *Register) open(ctx context.Context, o vault.Owner, table string, row, box []byte, info any) error {
+	plain, err := r.keys.OpenField(ctx, o, table, row, infoColumn, box)
+	if err != nil {
+		return err
+	}
+	if err := json.Unmarshal(plain, info); err != nil {
+		return fmt.Errorf("read %s: %w", table, err)
+	}
+	return nil
+}
+
+// gone reports that an owner's key is destroyed and his rows are about to follow.
+func gone(err error) bool { return holdfast.KindOf(err) == holdfast.NotFound }
+
+// Erase takes what s covers out of the catalog; it may run again. With a party go
+// the grants it made and the disclosures of its data; grants made to it end.
+// Erasing less leaves both: the owner still sees who had what, and bars stay in
+// any case.
+func (r *Register) Erase(ctx context.Context, s holdfast.Scope) error {
+	if !s.Whole {
+		return nil
+	}
+	r.forget(s.Party)
+	return r.db.Write(ctx, func(tx *sql.Tx) error {
+		for _, query := range []string{
+			`DELETE FROM data_grant WHERE grantor = $1`,
+			`DELETE FROM disclosure WHERE owner = $1`,
+			`UPDATE data_grant SET state = 'ended' WHERE recipient = $1`,
+		} {
+			if _, err := tx.ExecContext(ctx, query, s.Party); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}

@@ -28,6 +28,7 @@ type Row struct {
 const (
 	MaxSession = math.MaxUint16
 	MaxStreams = math.MaxUint16
+	MaxRows    = 1 << 18
 )
 
 // The first byte of the content: type, unit of time, what follows.
@@ -69,9 +70,13 @@ const maxExponent = 6
 var pow10 = [maxExponent + 1]float64{1, 10, 100, 1e3, 1e4, 1e5, 1e6}
 
 // AppendContent appends the bytes of c, which belongs to the record with header
-// h. It allocates nothing when dst has room. A row without a value is a mistake
-// of the program.
+// h. It allocates nothing when dst has room. It panics on a row without a value and
+// on more than the limits: what could not be read again must not be
+// acknowledged.
 func AppendContent(dst []byte, h Header, c *Content) []byte {
+	if len(c.Rows) > MaxRows || len(c.Session) > MaxSession {
+		panic("series: content beyond the limits of a record")
+	}
 	unit := commonUnit(c.Rows, h.Arrival)
 	head := byte(h.Type)&headType | byte(unit)<<2
 	if len(c.Session) > 0 {

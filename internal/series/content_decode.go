@@ -58,10 +58,13 @@ func (d *decoder) take(n uint64) []byte {
 }
 
 func (d *decoder) byte() byte {
-	if b := d.take(1); b != nil {
-		return b[0]
+	if len(d.p) == 0 {
+		d.bad = true
+		return 0
 	}
-	return 0
+	b := d.p[0]
+	d.p = d.p[1:]
+	return b
 }
 
 func (d *decoder) u64() uint64 {
@@ -82,6 +85,11 @@ func (d *decoder) uvarint(limit uint64) uint64 {
 }
 
 func (d *decoder) varint() int64 {
+	if len(d.p) > 0 && d.p[0] < 0x80 {
+		u := d.p[0]
+		d.p = d.p[1:]
+		return int64(u>>1) ^ -int64(u&1)
+	}
 	v, n := binary.Varint(d.p)
 	if n <= 0 {
 		d.bad, d.p = true, nil
@@ -126,13 +134,24 @@ func (d *rowDecoder) rows(rows []Row) []Row {
 		}
 		stream := holdfast.StreamID(table[i*holdfast.IDSize:])
 		for ; n > 0 && !d.bad; n-- {
-			rows = append(rows, Row{Stream: stream, Reading: d.row()})
+			if len(rows) == MaxRows {
+				d.bad = true
+				return rows
+			}
+			if len(rows) < cap(rows) {
+				rows = rows[:len(rows)+1]
+			} else {
+				rows = append(rows, Row{})
+			}
+			r := &rows[len(rows)-1]
+			r.Stream = stream
+			d.row(&r.Reading)
 		}
 	}
 	return rows
 }
 
-func (d *rowDecoder) row() (r holdfast.Reading) {
+func (d *rowDecoder) row(r *holdfast.Reading) {
 	shape := d.byte()
 	if shape&rowMark != 0 {
 		d.mark = holdfast.Mark(d.byte())
@@ -153,12 +172,12 @@ func (d *rowDecoder) row() (r holdfast.Reading) {
 		}
 		r.Time = d.prev * d.unit
 	}
+	r.Seq = 0
 	if shape&rowSeq != 0 {
 		d.seq += uint64(d.varint())
 		r.Seq = d.seq
 	}
 	r.Value = d.value(shape & valueMask)
-	return r
 }
 
 func (d *rowDecoder) value(how byte) holdfast.Value {

@@ -111,22 +111,57 @@ func (c *cursor) each(ctx context.Context, yield func(holdfast.Reading) bool) er
 		if top.next > c.span.To {
 			return nil
 		}
-		r := top.reading()
-		if top.step() {
-			if len(c.heap) > 1 {
-				heap.Fix(&c.heap, 0)
-			}
-		} else {
-			c.pop()
-		}
-		if c.seen.is(r) {
-			continue
-		}
-		if !yield(r) {
+		if more := c.run(top, yield); !more {
 			return nil
 		}
 	}
 	return nil
+}
+
+// run yields readings of the first source and brings the heap in order again. While
+// no other source comes up to its times, a chunk is read straight on: its own
+// repeats were dropped when it was made.
+func (c *cursor) run(top *source, yield func(holdfast.Reading) bool) bool {
+	alone, until := c.others()
+	moved := false
+	for top.cols != nil && (alone || top.next < until) {
+		if top.next > c.span.To {
+			return false
+		}
+		r := top.cols.Reading(top.i)
+		if !(c.seen.at(r.Time) && c.seen.is(r)) && !yield(r) {
+			return false
+		}
+		if !top.step() {
+			c.pop()
+			return true
+		}
+		if moved = true; top.i%4096 == 0 { // look at the context
+			break
+		}
+	}
+	if moved {
+		heap.Fix(&c.heap, 0)
+		return true
+	}
+	r := top.reading()
+	if top.step() {
+		heap.Fix(&c.heap, 0)
+	} else {
+		c.pop()
+	}
+	return c.seen.is(r) || yield(r)
+}
+
+// others returns the next time of the sources behind the first.
+func (c *cursor) others() (alone bool, next int64) {
+	switch len(c.heap) {
+	case 1:
+		return true, 0
+	case 2:
+		return false, c.heap[1].next
+	}
+	return false, min(c.heap[1].next, c.heap[2].next)
 }
 
 func (c *cursor) pop() {

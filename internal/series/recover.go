@@ -42,7 +42,7 @@ func (s *Series) Recover(ctx context.Context, each func(Header, *Content) error)
 		return holdfast.Errorf(holdfast.Conflict,
 			"the journal begins at position %d, but readings from %d on are still to be rolled: records are missing", start, from)
 	}
-	s.tail.drop(from)
+	s.tail.restart(from)
 	return s.replay(ctx, from, each)
 }
 

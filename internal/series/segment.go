@@ -194,6 +194,9 @@ const fewRepeats = 16
 
 func (d *repeats) reset() { d.few, d.many = d.few[:0], nil }
 
+// at reports whether readings at t are remembered.
+func (d *repeats) at(t int64) bool { return len(d.few) > 0 && d.few[0].Time == t }
+
 func (d *repeats) is(r holdfast.Reading) bool {
 	if len(d.few) > 0 && d.few[0].Time != r.Time {
 		d.reset()

@@ -60,6 +60,14 @@ func (t *tail) add(a holdfast.AssignmentID, pos, next journal.Pos) int64 {
 	return t.bytes
 }
 
+// restart begins an empty tail at pos.
+func (t *tail) restart(pos journal.Pos) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	clear(t.of)
+	t.bytes, t.floor = 0, pos
+}
+
 // drop forgets what lies before pos, and returns how far the journal may be
 // trimmed: views may still read older records.
 func (t *tail) drop(pos journal.Pos) journal.Pos {

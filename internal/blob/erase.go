@@ -1,10 +1,8 @@
 package blob
 
 import (
-	"bytes"
 	"context"
 	"errors"
-	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -34,8 +32,8 @@ func (d *Dir) Delete(ctx context.Context, id holdfast.BlobID) error {
 			return nil
 		}
 	}
-	d.files.forget(id) // from here on nobody reads it
 	if err == nil {
+		d.files.forget(id) // from here on nobody reads it
 		err = syncFolder(filepath.Dir(path))
 	}
 	if err == nil {
@@ -109,24 +107,19 @@ func checkRange(id holdfast.BlobID, off, n, size int64) error {
 	return nil
 }
 
-// zeroRange overwrites what is not zero in [from, to) of f. What is zero is left
-// alone: it may be a hole, and filling it would take space.
+// zeroRange overwrites [from, to) of f with zeros. It does not look for zeros that
+// are there already: after a sync that failed, they may be in the kernel's memory
+// only.
 func zeroRange(ctx context.Context, f *os.File, from, to int64) error {
-	buf := make([]byte, len(zeros))
 	for from < to {
 		if err := ctx.Err(); err != nil {
 			return err
 		}
-		n := int(min(int64(len(buf)), to-from))
-		if _, err := f.ReadAt(buf[:n], from); err != nil && !errors.Is(err, io.EOF) {
+		n := min(int64(len(zeros)), to-from)
+		if _, err := f.WriteAt(zeros[:n], from); err != nil {
 			return err
 		}
-		if !bytes.Equal(buf[:n], zeros[:n]) {
-			if _, err := f.WriteAt(zeros[:n], from); err != nil {
-				return err
-			}
-		}
-		from += int64(n)
+		from += n
 	}
 	return nil
 }

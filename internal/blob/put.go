@@ -57,7 +57,11 @@ func (d *Dir) write(path string, data []byte) error {
 	if err != nil {
 		return errors.Join(err, os.Remove(f.Name()))
 	}
-	return syncFolder(filepath.Dir(path))
+	if err := syncFolder(filepath.Dir(path)); err != nil {
+		// Its name may be in the kernel's memory only: the next Put must not find it.
+		return errors.Join(err, os.Remove(path))
+	}
+	return nil
 }
 
 // holds reports whether the file at path has exactly these bytes. If so, they

@@ -272,21 +272,13 @@ func TestSyncFailsOnceThenProcessRestarts(t *testing.T) {
 		t.Fatal(err)
 	}
 	put(t, f, "first")
-	d.fault = func() fate { // the write is fine, the sync fails and drops the pages
-		d.fault = func() fate {
-			for _, m := range d.files {
-				m.writes = nil
-			}
-			return notDone
-		}
-		return fine
-	}
+	d.forgetful = true
 	if _, err := appendOne(f, "second"); holdfast.KindOf(err) != holdfast.Unavailable {
 		t.Fatalf("append: %v", err)
 	}
 	<-f.Failed()
-	f.Close()
-	d.fault = nil
+	f.Close() // its error is the failure
+	d.forgetful = false
 	// The next process, on the same kernel.
 	g, err := memOpen(d)
 	if err != nil {

@@ -24,7 +24,10 @@ type memDisk struct {
 	fault   func() fate // asked at each step; nil is fine
 	dead    bool
 	full    bool // no room for a new file
-	rng     *rand.Rand
+	// forgetful: file syncs fail, and the kernel forgets that there was anything to
+	// write while the program still sees it.
+	forgetful bool
+	rng       *rand.Rand
 }
 
 // fate is what becomes of one step.
@@ -247,6 +250,10 @@ func (f *memFile) Sync() error {
 	f.disk.mu.Lock()
 	defer f.disk.mu.Unlock()
 	f.disk.syncs++
+	if f.disk.forgetful {
+		f.data.writes = nil
+		return errIO
+	}
 	all := func() {
 		for _, w := range f.data.writes {
 			copy(f.data.stable[w.off:], w.data)

@@ -48,7 +48,7 @@ func (f *File) recover() error {
 	if len(f.segments) == 0 {
 		return f.create()
 	}
-	if err := f.active().mend(t); err != nil {
+	if err := f.active().mend(t, Pos(groupLimit+recordSize(max(f.opts.MaxRecord, defaultMaxRecord)))); err != nil {
 		return err
 	}
 	f.end.Store(uint64(t.end))
@@ -201,18 +201,19 @@ func (s *segment) findTail() (tail, error) {
 	return t, nil
 }
 
-// mend cuts the torn tail and writes the last group once more. The latter is for
-// the records of a sync that failed before the process ended: the kernel may
-// still show pages that never reached the disk and that it no longer means to
-// write. Writing the same bytes to the same place can't harm what is durable.
-func (s *segment) mend(t tail) error {
+// mend cuts the torn tail and writes the last group once more. Both are done
+// whether they seem needed or not, for the sync that failed before the process
+// ended: the kernel may still show pages that never reached the disk, records or
+// zeros, and no longer mean to write them. Writing the same bytes to the same
+// place can't harm what is durable. reach is the size of the largest group.
+func (s *segment) mend(t tail, reach Pos) error {
 	b := make([]byte, t.end-t.group)
 	_, err := s.file.ReadAt(b, s.offset(t.group))
 	if err == nil {
 		_, err = s.file.WriteAt(b, s.offset(t.group))
 	}
-	if err == nil && t.dirt != 0 {
-		err = zeroRange(s.file, s.offset(t.end), t.dirt)
+	if err == nil {
+		err = zeroRange(s.file, s.offset(t.end), min(s.size, max(t.dirt, s.offset(t.end+reach))))
 	}
 	if err == nil {
 		err = s.file.Sync()
@@ -235,7 +236,8 @@ func (f *File) sweep(names []string) error {
 			continue
 		}
 		if trimmed {
-			if err := f.zeroFile(name); err != nil {
+			// Where overwriting takes room and there is none, unlinking must do.
+			if err := f.zeroFile(name); err != nil && !noRoom(err) {
 				return unwritable(name, err)
 			}
 		}

@@ -1,7 +1,6 @@
 package journal
 
 import (
-	"bytes"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -185,21 +184,16 @@ func (w *window) at(off int64, n int) ([]byte, error) {
 // zeros is never written to.
 var zeros [64 << 10]byte
 
-// zeroRange overwrites with zeros what is not zero in [from, to) of f. The caller
-// syncs. Blocks that are zero already are left alone: they may be unallocated.
+// zeroRange overwrites [from, to) of f with zeros; the caller syncs. It does not
+// look for zeros that are there already: after a sync that failed, they may be
+// in the kernel's memory only.
 func zeroRange(f file, from, to int64) error {
-	buf := make([]byte, len(zeros))
 	for from < to {
-		n := int(min(int64(len(buf)), to-from))
-		if _, err := f.ReadAt(buf[:n], from); err != nil && !errors.Is(err, io.EOF) {
+		n := min(int64(len(zeros)), to-from)
+		if _, err := f.WriteAt(zeros[:n], from); err != nil {
 			return err
 		}
-		if !bytes.Equal(buf[:n], zeros[:n]) {
-			if _, err := f.WriteAt(zeros[:n], from); err != nil {
-				return err
-			}
-		}
-		from += int64(n)
+		from += n
 	}
 	return nil
 }

@@ -28,17 +28,17 @@ func (f *File) Trim(before Pos) error {
 		if len(segments) < 2 || segments[1].base > before {
 			return nil
 		}
-		if err := f.drop(segments[0]); err != nil {
+		if err := f.drop(segments[0], segments[1].base); err != nil {
 			return holdfast.Errorf(holdfast.Unavailable, "trim journal segment %s: %w", segments[0].path, err)
 		}
 	}
 }
 
-// drop takes the oldest segment out of the log.
+// drop takes the oldest segment, whose records end at end, out of the log.
 //
 // The new name is durable before a byte changes: after a crash, recovery must
 // not meet a segment of the log with a hole in it.
-func (f *File) drop(s *segment) error {
+func (f *File) drop(s *segment, end Pos) error {
 	name := trimmedName(s.num)
 	if err := f.disk.Rename(segmentName(s.num), name); err != nil {
 		return fmt.Errorf("rename: %w", err)
@@ -50,7 +50,7 @@ func (f *File) drop(s *segment) error {
 	if err := f.disk.Sync(); err != nil { // its bytes must stay until the next open
 		return errors.Join(fmt.Errorf("sync folder: %w", err), s.file.Close())
 	}
-	err := zeroRange(s.file, 0, s.size)
+	err := zeroRange(s.file, 0, s.offset(end)) // the rest was never written
 	if err == nil {
 		err = s.file.Sync()
 	}

@@ -208,23 +208,27 @@ func (r *Register) flush(ctx context.Context, all bool) error {
 
 // settle writes a batch of disclosures as they are.
 func (r *Register) settle(ctx context.Context, batch []disclosing) error {
-	boxes := make([][]byte, len(batch))
-	for i, o := range batch {
-		var err error
-		if boxes[i], err = r.seal(ctx, vault.OfParty(o.Owner), "disclosure", o.ID[:], o.info()); gone(err) {
+	boxes := make(map[holdfast.DisclosureID][]byte, len(batch))
+	for _, o := range batch {
+		box, err := r.seal(ctx, vault.OfParty(o.Owner), "disclosure", o.ID[:], o.info())
+		switch {
+		case gone(err):
 			r.forget(o.Owner) // erased meanwhile: there is no record left to write to
-			continue
-		} else if err != nil {
+		case err != nil:
 			return err
+		default:
+			boxes[o.ID] = box
 		}
 	}
+	if len(boxes) == 0 {
+		return nil
+	}
 	err := r.db.Write(ctx, func(tx *sql.Tx) error {
-		for i, o := range batch {
-			if boxes[i] == nil {
-				continue
-			}
-			if err := r.update(ctx, tx, o, boxes[i]); err != nil {
-				return err
+		for _, o := range batch {
+			if box, ok := boxes[o.ID]; ok {
+				if err := r.update(ctx, tx, o, box); err != nil {
+					return err
+				}
 			}
 		}
 		return nil

@@ -27,9 +27,10 @@ type Result struct {
 }
 
 // Cursor returns where the next page begins, "" if there is none. It is known
-// when Rows has ended.
+// when Rows has ended; if that was with an error, the cursor goes on behind the
+// last row given out.
 func (r *Result) Cursor() string { return r.cursor }
 
-// Close ends the read and closes its disclosures with the amounts so far. It may
-// be called again.
+// Close ends a read whose Rows nobody ranges over at the moment, and closes its
+// disclosures with the amounts so far. It may be called again.
 func (r *Result) Close() error { return r.finish() }

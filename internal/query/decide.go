@@ -1,0 +1,139 @@
+package query
+
+import (
+	"context"
+	"fmt"
+	"strings"
+
+	"github.com/holdfast-iot/holdfast"
+	"github.com/holdfast-iot/holdfast/internal/access"
+	"github.com/holdfast-iot/holdfast/internal/policy"
+)
+
+// purpose returns the one that a request is made for.
+func purpose(who access.Principal, named holdfast.Purpose) (holdfast.Purpose, error) {
+	switch {
+	case named != "":
+		return named, nil
+	case who.Role == access.Owner:
+		return holdfast.OwnAccess, nil
+	case who.Role == access.Administrator:
+		return holdfast.Operation, nil
+	case len(who.Purposes) == 1:
+		return who.Purposes[0], nil
+	}
+	return "", holdfast.Errorf(holdfast.Invalid, "name the purpose: the credential holds %d", len(who.Purposes))
+}
+
+// judge asks policy about one reader and purpose.
+type judge struct {
+	q         *Query
+	who       access.Principal
+	purpose   holdfast.Purpose
+	named     holdfast.GrantID
+	operating holdfast.PartyID
+	held      []holdfast.Purpose
+	live      bool
+	grants    map[holdfast.PartyID][]policy.Grant // to the reader's party, by grantor
+}
+
+func (q *Query) judge(ctx context.Context, req Request, p holdfast.Purpose) (*judge, error) {
+	j := &judge{q: q, who: req.Who, purpose: p, named: req.Grant}
+	if j.who.MayName(p) {
+		j.held = []holdfast.Purpose{p}
+	}
+	var err error
+	if j.operating, err = q.custody.Operating(ctx); err != nil {
+		return nil, fmt.Errorf("find operating organisation: %w", err)
+	}
+	j.refresh(ctx)
+	return j, nil
+}
+
+// refresh makes j look again at what may change while rows are given out.
+func (j *judge) refresh(ctx context.Context) {
+	j.live = j.q.grants.Live(ctx, j.purpose)
+	j.grants = make(map[holdfast.PartyID][]policy.Grant)
+}
+
+// decide answers for one stream. Grants are read when nothing else allows.
+func (j *judge) decide(ctx context.Context, c *candidate, span holdfast.Span) (policy.Decision, error) {
+	whose := c.whose()
+	d := j.ask(c, span, j.grants[whose])
+	if d.Allow || d.Reason != policy.NoGrant || j.grants[whose] != nil {
+		return d, nil
+	}
+	grants, err := j.q.grants.For(ctx, j.who.Party, whose)
+	if err != nil {
+		return d, fmt.Errorf("read grants: %w", err)
+	}
+	j.grants[whose] = append(make([]policy.Grant, 0, len(grants)), grants...) // never nil: they were read
+	return j.ask(c, span, grants), nil
+}
+
+// reader says in what capacity the principal asks. A program of the operating
+// organisation works for its staff, within the purposes it holds.
+func (j *judge) reader() policy.ReaderKind {
+	switch {
+	case j.who.Role == access.Administrator, j.who.Role == access.Program && j.who.Party == j.operating:
+		return policy.Staff
+	case j.who.Role == access.Owner:
+		return policy.Owner
+	case j.who.Role == access.Program:
+		return policy.Recipient
+	}
+	return 0
+}
+
+func (j *judge) ask(c *candidate, span holdfast.Span, grants []policy.Grant) policy.Decision {
+	return policy.Decide(policy.Request{
+		Reader: j.reader(), ReaderParty: j.who.Party, HeldPurposes: j.held,
+		Purpose: j.purpose, Live: j.live,
+		Operating: j.operating, Owner: c.Owner, Subject: c.subject,
+		Device: c.Device, Assignment: c.Assignment, Stream: c.Stream,
+		Span: span, Grant: j.named, Now: j.q.now().UnixNano(),
+	}, grants)
+}
+
+// refusal is the error for a reader who may read nothing of a selection. It is
+// made from a selection that nobody has, so that it can't tell more than that.
+// Staff know the devices of the hub and get the reason itself.
+func (j *judge) refusal(first *candidate, s Selection, span holdfast.Span) error {
+	nobodys := candidate{Source: Source{Owner: holdfast.NewID[holdfast.PartyID](), Device: s.Device, Stream: s.Stream}}
+	reason := j.ask(&nobodys, span, nil).Reason
+	if j.who.Role == access.Administrator {
+		reason = first.Reason
+	}
+	if hint := j.hint(reason); hint != "" {
+		return holdfast.Errorf(holdfast.Denied, "%s: %s", reason, hint)
+	}
+	return holdfast.Errorf(holdfast.Denied, "%s", reason)
+}
+
+// hint says what would help.
+func (j *judge) hint(reason string) string {
+	switch reason {
+	case policy.NoPurpose:
+		switch {
+		case j.who.Role == access.Owner:
+			return "an owner's credential reads for own-access"
+		case len(j.who.Purposes) > 0:
+			held := make([]string, len(j.who.Purposes))
+			for i, p := range j.who.Purposes {
+				held[i] = string(p)
+			}
+			return "it holds " + strings.Join(held, ", ")
+		}
+		return "own-access is for owners, name another"
+	case policy.NotLive:
+		return fmt.Sprintf("add the purpose %q or name another", j.purpose)
+	case policy.NotOwn:
+		if j.who.Role == access.Owner {
+			return "to read another's, use a program's credential and a grant of his"
+		}
+		return "name a purpose, and ask the owner for a grant for it"
+	case policy.NoGrant:
+		return fmt.Sprintf("the one whose data it is can make one for the purpose %q that covers these streams and times", j.purpose)
+	}
+	return ""
+}

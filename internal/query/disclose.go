@@ -1,0 +1,97 @@
+package query
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/holdfast-iot/holdfast"
+	"github.com/holdfast-iot/holdfast/internal/grant"
+)
+
+// opened is a disclosure of this read: of one owner's data, under one grant.
+type opened struct {
+	id     holdfast.DisclosureID
+	owner  holdfast.PartyID
+	grant  holdfast.GrantID
+	amount amount
+}
+
+// amount is what left. Of windows it is the readings they are made of.
+type amount struct {
+	rows        uint64
+	first, last int64
+}
+
+func (a *amount) add(rows uint64, first, last int64) {
+	if a.rows == 0 {
+		a.first, a.last = first, last
+	}
+	a.rows += rows
+	a.first, a.last = min(a.first, first), max(a.last, last)
+}
+
+// disclose opens a disclosure for each owner and grant among the streams. When it
+// returns nil they are durable.
+func (r *run) disclose() error {
+	var wanted []grant.Disclosure
+	for i := range r.streams {
+		c := &r.streams[i]
+		d := r.wanted(wanted, c)
+		if d == nil {
+			wanted = append(wanted, grant.Disclosure{
+				Owner: c.whose(), Reader: r.j.who.Credential, Recipient: r.j.who.Party, Purpose: r.j.purpose, Grant: c.Grant,
+			})
+			d = &wanted[len(wanted)-1]
+		}
+		d.Streams = append(d.Streams, c.StreamID)
+	}
+	for _, d := range wanted {
+		id, err := r.q.grants.OpenDisclosure(r.ctx, d)
+		if err != nil {
+			return fmt.Errorf("open disclosure: %w", err)
+		}
+		r.open = append(r.open, &opened{id: id, owner: d.Owner, grant: d.Grant})
+		r.result.Disclosures = append(r.result.Disclosures, id)
+	}
+	return nil
+}
+
+func (r *run) wanted(all []grant.Disclosure, c *candidate) *grant.Disclosure {
+	for i := range all {
+		if all[i].Owner == c.whose() && all[i].Grant == c.Grant {
+			return &all[i]
+		}
+	}
+	return nil
+}
+
+// of returns the disclosure that covers a stream.
+func (r *run) of(c *candidate) *opened {
+	for _, o := range r.open {
+		if o.owner == c.whose() && o.grant == c.Grant {
+			return o
+		}
+	}
+	panic("query: a stream without a disclosure")
+}
+
+// closeWithin is how long closing may take when the reader has gone.
+const closeWithin = 10 * time.Second
+
+// finish closes the disclosures with the amounts, once.
+func (r *run) finish() error {
+	if r.closed {
+		return r.failure
+	}
+	r.closed = true
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(r.ctx), closeWithin)
+	defer cancel()
+	for _, o := range r.open {
+		if err := r.q.grants.CloseDisclosure(ctx, o.id, o.amount.rows, o.amount.first, o.amount.last); err != nil {
+			r.failure = errors.Join(r.failure, fmt.Errorf("close disclosure: %w", err))
+		}
+	}
+	return r.failure
+}

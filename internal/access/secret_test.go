@@ -13,6 +13,9 @@ const (
 	exampleID     = "aaaaaaaaaaaaaaaaaaaaaaaaae"
 	exampleSecret = "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8"
 	examplePin    = "000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f"
+
+	goldenToken      = "858be031d3714f0e8d3ec2fd3f6bc26dc2c0e6a22b9b12795e9ead7fee0f6499"
+	goldenInvitation = "9bcec7b598076d940016f2c1edd80f292e050819266b065a4df8578e73f2151f"
 )
 
 func TestSecretsSayWhatTheyCarry(t *testing.T) {
@@ -53,6 +56,23 @@ func TestTheSamePartsHashDifferentlyAsTokenAndInvitation(t *testing.T) {
 	}
 	if a.hash() == b.hash() {
 		t.Error("an invitation's secret would do as a token's")
+	}
+}
+
+// What the catalog keeps of a secret. The sums are those of sha256sum.
+func TestGoldenHashes(t *testing.T) {
+	for text, want := range map[string]string{
+		"hft1." + exampleID + "." + exampleSecret:                    goldenToken,
+		"hft1." + exampleID + "." + exampleSecret + "." + examplePin: goldenToken,
+		"hfi1." + exampleID + "." + exampleSecret:                    goldenInvitation,
+	} {
+		s, err := parseSecret(text[:4], text)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := fmt.Sprintf("%x", s.hash()); got != want {
+			t.Errorf("%s: %s", text, got)
+		}
 	}
 }
 

@@ -27,7 +27,7 @@ import (
 // house is an Identity on a real catalog, vault and ledger, with a clock.
 type house struct {
 	*Identity
-	t      *testing.T
+	t      testing.TB
 	dir    string
 	db     *catalog.DB
 	vault  *vault.Vault
@@ -40,7 +40,7 @@ type house struct {
 
 var testHosts = []string{"127.0.0.1", "localhost", "::1", "hub.example"}
 
-func build(t *testing.T) *house {
+func build(t testing.TB) *house {
 	t.Helper()
 	h := &house{t: t, dir: t.TempDir(), clock: time.Now(), log: new(lockedBuffer)}
 	var err error

@@ -239,3 +239,27 @@ func TestErasureLeavesNothingOfADevice(t *testing.T) {
 		t.Errorf("%d rows, %v: want the 3 of the other device", rows, err)
 	}
 }
+
+func BenchmarkPeer(b *testing.B) {
+	h := build(b)
+	d := h.enrolled()
+	cs := d.state()
+	b.Run("known", func(b *testing.B) {
+		d.mustPeer()
+		b.ReportAllocs()
+		for b.Loop() {
+			if _, err := h.Peer(b.Context(), cs); err != nil {
+				b.Fatal(err)
+			}
+		}
+	})
+	b.Run("new to this process", func(b *testing.B) {
+		for b.Loop() {
+			clear(h.known.leaf)
+			h.live.forgetAdmissions()
+			if _, err := h.Peer(b.Context(), cs); err != nil {
+				b.Fatal(err)
+			}
+		}
+	})
+}

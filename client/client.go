@@ -38,10 +38,10 @@ type Options struct {
 
 // Client asks one hub. It is safe for concurrent use.
 type Client struct {
-	base  *url.URL
-	http  *http.Client
-	token string
-	pause time.Duration // the longest wait before a read is repeated
+	base          *url.URL
+	http          *http.Client
+	authorization string        // the header, "" for none
+	pause         time.Duration // the longest wait before a read is repeated
 }
 
 // Limits on what a hub may make this side hold.
@@ -66,7 +66,11 @@ func New(o Options) (*Client, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Client{base: base, token: o.Token, pause: 10 * time.Second, http: newHTTP(trust, o.Timeout)}, nil
+	c := &Client{base: base, pause: 10 * time.Second, http: newHTTP(trust, o.Timeout)}
+	if o.Token != "" {
+		c.authorization = "Bearer " + o.Token
+	}
+	return c, nil
 }
 
 // parseHub reads https://HOST:PORT.
@@ -142,7 +146,7 @@ func (c *Client) open(ctx context.Context, method, path string, query url.Values
 		if r.StatusCode/100 == 2 {
 			return r.Body, r.Header, nil
 		}
-		problem := readProblem(r, c.token != "")
+		problem := readProblem(r, strings.HasPrefix(c.authorization, "Bearer "))
 		wait, again := c.wait(method, attempt, r)
 		if !again {
 			return nil, nil, problem
@@ -204,8 +208,8 @@ func (c *Client) once(ctx context.Context, method, target string, body *Body, ac
 	if accept != "" {
 		r.Header.Set("Accept", accept)
 	}
-	if c.token != "" {
-		r.Header.Set("Authorization", "Bearer "+c.token)
+	if c.authorization != "" {
+		r.Header.Set("Authorization", c.authorization)
 	}
 	r.Header.Set("User-Agent", "holdfast")
 	answer, err := c.http.Do(r)

@@ -33,7 +33,7 @@ func kindOf(status int) holdfast.Kind {
 		return holdfast.Conflict
 	case http.StatusRequestEntityTooLarge, http.StatusRequestURITooLong, http.StatusRequestHeaderFieldsTooLarge:
 		return holdfast.TooLarge
-	case http.StatusTooManyRequests, http.StatusBadGateway, http.StatusServiceUnavailable, http.StatusGatewayTimeout, http.StatusAccepted:
+	case http.StatusTooManyRequests, http.StatusBadGateway, http.StatusServiceUnavailable, http.StatusGatewayTimeout:
 		return holdfast.Unavailable
 	}
 	if status/100 == 4 {
@@ -75,7 +75,7 @@ func defaultDetail(status int, token bool) string {
 	case status == http.StatusUnauthorized && token:
 		return "the hub does not know this token: it was revoked, has expired, or is another hub's"
 	case status == http.StatusUnauthorized:
-		return "the hub does not know who is asking: give an identity or a token"
+		return "the hub does not know who is asking: give an identity or a token of this hub"
 	case status/100 == 3:
 		return "the hub's address answers with a redirect, which is not followed"
 	}

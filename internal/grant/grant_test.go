@@ -1,0 +1,110 @@
+package grant
+
+import (
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/holdfast-iot/holdfast"
+	"github.com/holdfast-iot/holdfast/internal/policy"
+	"github.com/holdfast-iot/holdfast/internal/vault"
+)
+
+func TestGrantIsMadeByItsOwnerAlone(t *testing.T) {
+	h := newHub(t)
+	h.research()
+	ctx := t.Context()
+	for who, by := range map[string]Caller{
+		"administrator":            {Credential: h.admin, Party: h.ada},
+		"credential without party": {Credential: h.admin, Owner: true},
+	} {
+		_, err := h.Make(ctx, by, h.everything())
+		wants(t, err, holdfast.Denied, "a grant is made with the owner's own credential")
+		if t.Failed() {
+			t.Fatal(who)
+		}
+	}
+	g, err := h.Make(ctx, h.own(h.ada), h.everything(func(s *Spec) {
+		s.AllDevices, s.Devices = false, []holdfast.DeviceID{{1}}
+		s.AllStreams, s.Streams = false, []string{"pulse"}
+		s.Data = holdfast.Span{From: 10, To: 20}
+	}))
+	if err != nil || g.Grantor != h.ada {
+		t.Fatalf("%+v, %v", g, err)
+	}
+	h.restart()
+	if got, err := h.Grant(ctx, g.ID); err != nil || !cmp.Equal(got, g) || !got.Live(h.clock) {
+		t.Errorf("%v %s", err, cmp.Diff(g, got))
+	}
+	want := []policy.Grant{{
+		ID: g.ID, Grantor: h.ada, Recipient: h.lab, Purpose: "research", Devices: []holdfast.DeviceID{{1}}, Streams: []string{"pulse"},
+		Data: holdfast.Span{From: 10, To: 20}, Made: h.clock.UnixNano(), Until: h.clock.AddDate(0, 1, 0).UnixNano(),
+	}}
+	if got, err := h.For(ctx, h.lab, h.ada); err != nil || !cmp.Equal(got, want) {
+		t.Errorf("%v %s", err, cmp.Diff(want, got))
+	}
+	for what, pair := range map[string][2]holdfast.PartyID{"another recipient": {h.bob, h.ada}, "another owner": {h.lab, h.bob}} {
+		if got, err := h.For(ctx, pair[0], pair[1]); err != nil || len(got) != 0 {
+			t.Errorf("%s: %+v, %v", what, got, err)
+		}
+	}
+
+	wants(t, h.End(ctx, Caller{Credential: h.admin, Party: h.ada}, g.ID), holdfast.Denied, "own credential")
+	wants(t, h.End(ctx, h.own(h.bob), g.ID), holdfast.NotFound, "no such grant")
+	h.clock = h.clock.Add(time.Hour)
+	if err := h.End(ctx, h.own(h.ada), g.ID); err != nil {
+		t.Fatal(err)
+	}
+	wants(t, h.End(ctx, h.own(h.ada), g.ID), holdfast.Conflict, "ended already")
+	if got, err := h.For(ctx, h.lab, h.ada); err != nil || len(got) != 0 {
+		t.Errorf("an ended grant still counts: %+v, %v", got, err)
+	}
+	for what, list := range map[string]func() ([]Grant, error){
+		"by its owner":     func() ([]Grant, error) { return h.GrantsBy(ctx, h.ada) },
+		"by its recipient": func() ([]Grant, error) { return h.GrantsTo(ctx, h.lab) },
+	} {
+		if got, err := list(); err != nil || len(got) != 1 || !got[0].Ended.Equal(h.clock) || got[0].Live(h.clock) {
+			t.Errorf("listed %s: %+v, %v", what, got, err)
+		}
+	}
+	if got, err := h.GrantsBy(ctx, h.lab); err != nil || len(got) != 0 {
+		t.Errorf("the recipient stands as grantor: %+v, %v", got, err)
+	}
+	if got := h.diary.kinds(vault.OfParty(h.ada)); !slices.Equal(got, []string{"grant made", "grant ended"}) {
+		t.Errorf("recorded %v", got)
+	}
+}
+
+func TestGrantSaysWhatItCovers(t *testing.T) {
+	h := newHub(t)
+	h.research()
+	for _, c := range []struct {
+		reason string
+		change func(*Spec)
+	}{
+		{"a recipient other than", func(s *Spec) { s.Recipient = holdfast.PartyID{} }},
+		{"a recipient other than", func(s *Spec) { s.Recipient = h.ada }},
+		{"own-access needs no grant", func(s *Spec) { s.Purpose = holdfast.OwnAccess }},
+		{"does not exist or has ended", func(s *Spec) { s.Purpose = "marketing" }},
+		{"names devices or says all", func(s *Spec) { s.AllDevices = false }},
+		{"names devices or says all", func(s *Spec) { s.Devices = []holdfast.DeviceID{{1}} }},
+		{"names streams or says all", func(s *Spec) { s.AllStreams = false }},
+		{"names at most", func(s *Spec) { s.AllStreams, s.Streams = false, make([]string, 1001) }},
+		{"must not contain", func(s *Spec) { s.AllStreams, s.Streams = false, []string{"#"} }},
+		{"end before they begin", func(s *Spec) { s.Data = holdfast.Span{From: 2, To: 1} }},
+		{"has a last day", func(s *Spec) { s.Until = time.Time{} }},
+		{"have ended already", func(s *Spec) { s.Until = h.clock }},
+		{"at most 2 years", func(s *Spec) { s.Until = h.clock.AddDate(2, 0, 1) }},
+	} {
+		_, err := h.Make(t.Context(), h.own(h.ada), h.everything(c.change))
+		if err == nil || !strings.Contains(err.Error(), c.reason) {
+			t.Errorf("%v, want %q", err, c.reason)
+		}
+	}
+	if _, err := h.Make(t.Context(), h.own(h.ada), h.everything(func(s *Spec) { s.Until = h.clock.AddDate(2, 0, 0) })); err != nil {
+		t.Errorf("two years: %v", err)
+	}
+}

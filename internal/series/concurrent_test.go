@@ -302,6 +302,28 @@ func TestRewriteIsDecidedByTheKeys(t *testing.T) {
 	}
 }
 
+func TestDroppedCellsGoWithTheirKeys(t *testing.T) {
+	r := newRig(t, Options{})
+	dies, stays := of{alice, testStream(1)}, of{alice, testStream(2)}
+	for _, o := range []of{dies, stays} {
+		r.send(o.a, o.s, testArrival, number(1, 1))
+	}
+	rw, err := r.Begin(t.Context())
+	r.must(err)
+	r.must(rw.Roll(t.Context()))
+	for _, o := range []of{dies, stays} {
+		rw.Drop(Cell{o.a, o.s, 202611})
+	}
+	r.keys.replace(Cell{dies.a, dies.s, 202611}, nil)
+	r.sent[dies] = nil
+	r.must(rw.End(t.Context()))
+	r.check("ended")
+	r.tidy("ended")
+	if n := r.count(`SELECT count(*) FROM chunk`); n != 1 {
+		t.Errorf("%d chunks", n)
+	}
+}
+
 // TestObserveAfterRoll has the roll overtake the callback.
 func TestObserveAfterRoll(t *testing.T) {
 	r := newRig(t, Options{})

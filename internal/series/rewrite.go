@@ -20,7 +20,8 @@ import (
 //  3. rw.Roll: what the old journal keys sealed is in chunks
 //  4. series.Cells: which stream keys must die
 //  5. rw.Reseal for each cell of which readings survive: they are sealed again
-//     under a key that is not in force yet, into chunks that no scan sees
+//     under a key that is not in force yet, into chunks that no scan sees; rw.Drop
+//     for the others
 //  6. the vault destroys the old keys and puts the new ones in force
 //  7. rw.End: of each cell, the chunks under the key in force stay, the others go
 //
@@ -96,6 +97,9 @@ func (rw *Rewrite) Reseal(ctx context.Context, c Cell, keep func(holdfast.Readin
 	}
 	return kept, s.step("resealed")
 }
+
+// Drop says that a cell's key dies without a successor.
+func (rw *Rewrite) Drop(c Cell) { rw.cells = append(rw.cells, c) }
 
 // End lets rolls and merges go on. Of each cell, the chunks under the key in force
 // stay; the others are removed, zeroed without waiting for scans. Without a

@@ -10,6 +10,8 @@ import (
 	"slices"
 	"time"
 
+	"golang.org/x/sync/errgroup"
+
 	"github.com/holdfast-iot/holdfast"
 	"github.com/holdfast-iot/holdfast/internal/journal"
 	"github.com/holdfast-iot/holdfast/internal/seal"
@@ -182,46 +184,80 @@ func (sl *slice) pack(ctx context.Context, out *output, number int64) error {
 	}
 	slices.SortFunc(cells, compareByKeyList)
 	p := packer{out: out}
-	var seen repeats
 	for len(cells) > 0 {
-		n := 1
-		for n < len(cells) && cells[n].Assignment == cells[0].Assignment && cells[n].Bucket == cells[0].Bucket {
-			n++
+		var groups []group
+		for len(cells) > 0 && len(groups) < keyGroups {
+			n := 1
+			for n < len(cells) && cells[n].Assignment == cells[0].Assignment && cells[n].Bucket == cells[0].Bucket {
+				n++
+			}
+			groups = append(groups, group{cells: cells[:n]})
+			cells = cells[n:]
 		}
-		ciphers, err := sl.streamCiphers(ctx, cells[:n])
-		if err != nil {
+		if err := sl.takeKeys(ctx, groups); err != nil {
 			return err
 		}
-		for _, at := range cells[:n] {
-			cell := sl.cells[at]
-			delete(sl.cells, at)
-			if ciphers == nil {
-				continue // erased between its record's opening and now
-			}
-			sortByTime(cell.rows)
-			p.begin(at, ciphers[at.Stream], number, cell.arrival)
-			seen.reset()
-			for _, r := range cell.rows {
-				if seen.is(r) {
-					sl.s.stats.repeats.Inc()
-					continue
-				}
-				if err := p.add(ctx, r); err != nil {
+		for _, g := range groups {
+			for _, at := range g.cells {
+				if err := sl.packCell(ctx, &p, at, g.ciphers[at.Stream], number); err != nil {
 					return err
 				}
 			}
-			if err := p.flush(ctx); err != nil {
-				return err
-			}
 		}
-		cells = cells[n:]
 	}
 	return nil
 }
 
-// streamCiphers returns the ciphers of cells of one assignment and bucket, nil if
-// the assignment was erased meanwhile. That it was is not taken from a missing key
-// alone: its journal key must be on the retired list.
+func (sl *slice) packCell(ctx context.Context, p *packer, at Cell, c *seal.Cipher, number int64) error {
+	cell := sl.cells[at]
+	delete(sl.cells, at) // its memory is free for the next
+	if c == nil {
+		return nil // erased between its record's opening and now
+	}
+	sortByTime(cell.rows)
+	p.begin(at, c, number, cell.arrival)
+	var seen repeats
+	for _, r := range cell.rows {
+		if seen.is(r) {
+			sl.s.stats.repeats.Inc()
+			continue
+		}
+		if err := p.add(ctx, r); err != nil {
+			return err
+		}
+	}
+	return p.flush(ctx)
+}
+
+// group is the cells of one key list.
+type group struct {
+	cells   []Cell
+	ciphers map[holdfast.StreamID]*seal.Cipher // nil: erased
+}
+
+// Keys are taken for keyGroups lists at a time, keyTakers at once: new keys are
+// durable before they are used, and the vault makes many durable together.
+const (
+	keyGroups = 256
+	keyTakers = 32
+)
+
+func (sl *slice) takeKeys(ctx context.Context, groups []group) error {
+	takers, ctx := errgroup.WithContext(ctx)
+	takers.SetLimit(keyTakers)
+	for i := range groups {
+		g := &groups[i]
+		takers.Go(func() (err error) {
+			g.ciphers, err = sl.streamCiphers(ctx, g.cells)
+			return err
+		})
+	}
+	return takers.Wait()
+}
+
+// streamCiphers returns the ciphers of cells of one key list, nil if the assignment
+// was erased meanwhile. That it was is not taken from a missing key alone: its
+// journal key must be on the retired list.
 func (sl *slice) streamCiphers(ctx context.Context, cells []Cell) (map[holdfast.StreamID]*seal.Cipher, error) {
 	streams := make([]holdfast.StreamID, len(cells))
 	for i, c := range cells {

@@ -148,7 +148,7 @@ func (s *Series) step(name string) error {
 func (s *Series) Run(ctx context.Context) error {
 	tick := time.NewTicker(s.opt.Every)
 	defer tick.Stop()
-	merged := time.Now()
+	merge := time.Now().Add(s.opt.MergeEvery)
 	for {
 		select {
 		case <-ctx.Done():
@@ -157,9 +157,10 @@ func (s *Series) Run(ctx context.Context) error {
 		case <-s.full:
 		}
 		err := s.Roll(ctx)
-		if err == nil && (time.Since(merged) >= s.opt.MergeEvery || int(s.stats.unmerged.Load()) >= s.opt.MergeAfter) {
-			if err = s.Merge(ctx); err == nil {
-				merged = time.Now()
+		if err == nil && (!time.Now().Before(merge) || int(s.stats.unmerged.Load()) >= s.opt.MergeAfter) {
+			merge = time.Now().Add(s.opt.MergeEvery)
+			if err = s.Merge(ctx); err != nil {
+				merge = time.Now().Add(min(time.Hour, s.opt.MergeEvery))
 			}
 		}
 		if err != nil && ctx.Err() == nil {

@@ -180,6 +180,22 @@ func TestLargeStreamIsMergedIntoFullChunks(t *testing.T) {
 	}
 }
 
+// A stream has one type. Should readings of another come all the same, they are
+// kept.
+func TestMixedTypesOfAStream(t *testing.T) {
+	r := newRig(t, Options{})
+	for range 3 {
+		for i, v := range everyValue() {
+			r.send(alice, testStream(1), testArrival, holdfast.Reading{Time: int64(i / 5), Value: v})
+		}
+		r.roll()
+		r.check("rolled")
+	}
+	r.merge()
+	r.check("merged")
+	r.tidy("merged")
+}
+
 func TestLongTextsSplitChunks(t *testing.T) {
 	r := newSizedRig(t, Options{}, 1<<20)
 	rng := newRNG(t)

@@ -15,7 +15,7 @@ import (
 // Limits of one request; Send makes as many as it needs.
 const (
 	packSamples = 5000
-	packBytes   = 1 << 20
+	packBytes   = 3 << 20 // a hub takes 4 MiB; the largest value, all of it escaped, has half of that
 )
 
 // Send sends samples as the device whose identity the client has, in SenML over
@@ -28,14 +28,19 @@ func (c *Client) Send(ctx context.Context, samples ...holdfast.Sample) (sent int
 		pack := []byte{'['}
 		n := 0
 		for _, s := range samples[sent:] {
-			if n == packSamples || n > 0 && len(pack) > packBytes {
+			if n == packSamples {
 				break
 			}
+			end := len(pack)
 			if n > 0 {
 				pack = append(pack, ',')
 			}
 			if pack, err = appendSample(pack, s); err != nil {
 				return sent, err
+			}
+			if n > 0 && len(pack) > packBytes {
+				pack = pack[:end]
+				break
 			}
 			n++
 		}

@@ -155,6 +155,9 @@ func (c *Custody) claim(ctx context.Context, by holdfast.CredentialID, party hol
 	}
 	used := holdfast.Errorf(holdfast.Denied, "this claim code is wrong or was used")
 	err = c.db.Write(ctx, func(tx *sql.Tx) error {
+		if err := stillLiving(ctx, tx, party); err != nil {
+			return err
+		}
 		if err := one(ctx, tx, used, `DELETE FROM claim_code WHERE device = $1 AND code_hash = $2`, d.ID, codeHash); err != nil {
 			return err
 		}

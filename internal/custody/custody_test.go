@@ -1,6 +1,7 @@
 package custody
 
 import (
+	"database/sql"
 	"errors"
 	"slices"
 	"strings"
@@ -314,6 +315,55 @@ func TestErasedPartyLeavesIdsAndStates(t *testing.T) {
 		t.Error("the erased party came back")
 	}
 	h.device(DeviceSpec{Label: "band", Serial: "S1"})
+}
+
+// Between asking and erasing a party gets nothing that the erasure would miss.
+func TestLeavingPartyGetsNothingNew(t *testing.T) {
+	h := newHub(t)
+	ada := h.party("Ada")
+	h.device(DeviceSpec{Label: "band", Owner: ada})
+	added, err := h.AddDevice(t.Context(), h.admin, DeviceSpec{Label: "scale", Unclaimed: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	early, err := h.ScopeOfParty(t.Context(), ada)
+	if err != nil {
+		t.Fatal(err)
+	}
+	h.device(DeviceSpec{Label: "late", Subject: ada})
+	leave := func(s holdfast.Scope) error {
+		return h.handle.Write(t.Context(), func(tx *sql.Tx) error { return h.Leave(t.Context(), tx, s) })
+	}
+	wants(t, leave(early), holdfast.Conflict, "ask again")
+	h.device(DeviceSpec{Label: "still taken", Owner: ada})
+
+	s, err := h.ScopeOfParty(t.Context(), ada)
+	if err != nil {
+		t.Fatal(err)
+	}
+	p, err := h.planDevice(t.Context(), DeviceSpec{Label: "on its way", Owner: ada}) // checked before, written after
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		if err := leave(s); err != nil {
+			t.Fatal(err)
+		}
+	}
+	_, err = h.AddDevice(t.Context(), h.admin, DeviceSpec{Label: "new", Owner: ada})
+	wants(t, err, holdfast.Conflict, "is leaving")
+	_, err = h.Claim(t.Context(), h.admin, ada, added.ClaimCode)
+	wants(t, err, holdfast.Conflict, "is leaving")
+	wants(t, h.handle.Write(t.Context(), func(tx *sql.Tx) error { return p.insert(t.Context(), tx) }), holdfast.Conflict, "is being erased")
+
+	if err := h.Erase(t.Context(), s); err != nil {
+		t.Fatal(err)
+	}
+	wants(t, leave(s), holdfast.Conflict, "can't be erased")
+	wants(t, leave(holdfast.Scope{Party: h.acme, Whole: true}), holdfast.Conflict, "can't be erased")
+	if err := leave(holdfast.Scope{Party: h.acme}); err != nil {
+		t.Errorf("a device's erasure: %v", err)
+	}
 }
 
 func TestOperatingOrganisationCannotBeErased(t *testing.T) {

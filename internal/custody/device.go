@@ -244,10 +244,13 @@ func (p *plan) clash(ctx context.Context, tx *sql.Tx) error {
 }
 
 func (p *plan) insert(ctx context.Context, tx *sql.Tx) error {
+	d := p.Device
+	if err := stillLiving(ctx, tx, d.Owner, d.Subject); err != nil {
+		return err
+	}
 	if err := p.clash(ctx, tx); err != nil {
 		return err
 	}
-	d := p.Device
 	if p.newUnit {
 		if _, err := tx.ExecContext(ctx, `INSERT INTO unit (id, serial_hash, info_sealed) VALUES ($1, $2, $3)`,
 			d.Unit, p.serialHash, p.unitBox); err != nil {

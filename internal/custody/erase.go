@@ -63,6 +63,44 @@ func (c *Custody) ScopeOfStream(ctx context.Context, id holdfast.DeviceID, name 
 	return s, nil
 }
 
+// Leave closes a party whose erasure is accepted, in the transaction that accepts
+// it: from then on it gets no device. It is a Conflict if the party got one since s
+// was made, which s would miss; make the scope again then. For a scope that is not
+// a whole party it does nothing.
+func (c *Custody) Leave(ctx context.Context, tx *sql.Tx, s holdfast.Scope) error {
+	if !s.Whole {
+		return nil
+	}
+	if err := one(ctx, tx, holdfast.Errorf(holdfast.Conflict, "party %s can't be erased: it runs this hub, or is erased already", s.Party),
+		`UPDATE party SET state = $1 WHERE id = $2 AND state IN ('active', 'leaving')`, Leaving, s.Party); err != nil {
+		return err
+	}
+	q, err := tx.QueryContext(ctx, `SELECT id FROM assignment WHERE (owner = $1 OR subject = $1) AND state <> 'erased'`, s.Party)
+	if err != nil {
+		return err
+	}
+	defer q.Close()
+	covered := assignmentSet(s.Assignments)
+	for q.Next() {
+		var id holdfast.AssignmentID
+		if err := q.Scan(&id); err != nil {
+			return err
+		}
+		if !covered[id] {
+			return holdfast.Errorf(holdfast.Conflict, "party %s got assignment %s since this erasure was asked for: ask again", s.Party, id)
+		}
+	}
+	return q.Err()
+}
+
+func assignmentSet(ids []holdfast.AssignmentID) map[holdfast.AssignmentID]bool {
+	set := make(map[holdfast.AssignmentID]bool, len(ids))
+	for _, id := range ids {
+		set[id] = true
+	}
+	return set
+}
+
 // Erase takes what s covers out of the catalog; it may run again. Of an erased
 // assignment, its device and its party there remain their ids and the word
 // erased. Of an erased stream of a living assignment there remain its id and the
@@ -96,8 +134,9 @@ func (c *Custody) Erase(ctx context.Context, s holdfast.Scope) error {
 		if err != nil {
 			return err
 		}
+		erased := assignmentSet(batch)
 		c.forget(func(r *Route) bool { // children too: their gateway may be among the erased
-			return slices.Contains(batch, r.Assignment) || !r.Gateway.IsZero()
+			return erased[r.Assignment] || !r.Gateway.IsZero()
 		})
 	}
 	if !s.Whole {

@@ -35,6 +35,7 @@ func ParsePartyKind(s string) (PartyKind, error) {
 // States of parties, devices and assignments.
 const (
 	Operating = "operating" // the party that runs this hub
+	Leaving   = "leaving"   // the party's erasure is under way: it gets nothing new
 	Active    = "active"
 	Unclaimed = "unclaimed" // no owner yet
 	Closed    = "closed"    // takes no more readings; what it has stays
@@ -46,7 +47,7 @@ type Party struct {
 	ID    holdfast.PartyID
 	Name  string
 	Kind  PartyKind
-	State string // Operating, Active or Erased
+	State string // Operating, Active, Leaving or Erased
 	Added time.Time
 }
 
@@ -257,8 +258,26 @@ func (c *Custody) livingParty(ctx context.Context, id holdfast.PartyID) error {
 	if err != nil {
 		return err
 	}
-	if p.State == Erased {
-		return holdfast.Errorf(holdfast.Conflict, "party %s is erased", id)
+	if p.State == Erased || p.State == Leaving {
+		return holdfast.Errorf(holdfast.Conflict, "party %s is %s", id, p.State)
+	}
+	return nil
+}
+
+// stillLiving is livingParty within the transaction that gives a party something:
+// its erasure may have been accepted since.
+func stillLiving(ctx context.Context, tx *sql.Tx, ids ...holdfast.PartyID) error {
+	for _, id := range ids {
+		if id.IsZero() {
+			continue
+		}
+		living, err := exists(ctx, tx, `SELECT count(*) FROM party WHERE id = $1 AND state IN ('active', 'operating')`, id)
+		if err != nil {
+			return err
+		}
+		if !living {
+			return holdfast.Errorf(holdfast.Conflict, "party %s is being erased", id)
+		}
 	}
 	return nil
 }

@@ -3,7 +3,6 @@ package grant
 import (
 	"context"
 	"database/sql"
-	"maps"
 	"slices"
 	"time"
 
@@ -66,21 +65,16 @@ func (r *Register) SetBar(ctx context.Context, tx *sql.Tx, b Bar) error {
 	}
 	r.barsMu.Lock()
 	defer r.barsMu.Unlock()
-	bars := maps.Clone(*r.bars.Load())
-	bars[b.Assignment] = append(slices.Clone(bars[b.Assignment]), b)
-	r.bars.Store(&bars)
+	r.bars[b.Assignment] = append(r.bars[b.Assignment], b)
 	return nil
 }
 
 // Barred reports whether a reading of a stream, taken at a time and arrived at
-// another (ns since 1970), must not come in. It reads memory only and takes no
-// lock.
+// another (ns since 1970), must not come in. It reads memory only.
 func (r *Register) Barred(a holdfast.AssignmentID, s holdfast.StreamID, at, arrived int64) bool {
-	bars := *r.bars.Load()
-	if len(bars) == 0 {
-		return false
-	}
-	for _, b := range bars[a] {
+	r.barsMu.RLock()
+	defer r.barsMu.RUnlock()
+	for _, b := range r.bars[a] {
 		if b.bars(s, at, arrived) && arrived < b.Expires.UnixNano() {
 			return true
 		}
@@ -114,7 +108,7 @@ func (r *Register) ReloadBars(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	r.bars.Store(&bars)
+	r.bars = bars
 	return nil
 }
 
@@ -131,12 +125,12 @@ func (r *Register) expireBars(ctx context.Context) error {
 	}
 	r.barsMu.Lock()
 	defer r.barsMu.Unlock()
-	bars := make(map[holdfast.AssignmentID][]Bar)
-	for a, some := range *r.bars.Load() {
-		if left := slices.DeleteFunc(slices.Clone(some), func(b Bar) bool { return !b.Expires.After(now) }); len(left) > 0 {
-			bars[a] = left
+	for a, some := range r.bars {
+		if left := slices.DeleteFunc(some, func(b Bar) bool { return !b.Expires.After(now) }); len(left) > 0 {
+			r.bars[a] = left
+		} else {
+			delete(r.bars, a)
 		}
 	}
-	r.bars.Store(&bars)
 	return nil
 }

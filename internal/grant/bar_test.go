@@ -119,7 +119,7 @@ func TestBarsExpire(t *testing.T) {
 		t.Fatal(err)
 	}
 	h.restart()
-	if n := len(*h.bars.Load()); n != 0 {
+	if n := len(h.bars); n != 0 {
 		t.Errorf("%d bars are left", n)
 	}
 }

@@ -59,8 +59,8 @@ type Register struct {
 	now    func() time.Time
 
 	purposes atomic.Pointer[map[holdfast.Purpose]Purpose]
-	barsMu   sync.Mutex // serialises changes of bars
-	bars     atomic.Pointer[map[holdfast.AssignmentID][]Bar]
+	barsMu   sync.RWMutex
+	bars     map[holdfast.AssignmentID][]Bar
 
 	disclosing sync.Mutex // one OpenDisclosure at a time reaches the catalog
 	mu         sync.Mutex // guards the two below

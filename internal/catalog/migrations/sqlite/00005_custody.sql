@@ -3,7 +3,7 @@
 CREATE TABLE party (
 	id          BLOB NOT NULL PRIMARY KEY,
 	name_hash   BLOB UNIQUE,       -- NULL once erased
-	state       TEXT NOT NULL,     -- operating | active | erased
+	state       TEXT NOT NULL,     -- operating | active | leaving | erased
 	info_sealed BLOB               -- under the party; NULL once erased
 ) STRICT, WITHOUT ROWID;
 CREATE UNIQUE INDEX party_operating ON party (state) WHERE state = 'operating';

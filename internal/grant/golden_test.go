@@ -1,0 +1,69 @@
+package grant
+
+import (
+	"bytes"
+	"encoding/json"
+	"flag"
+	"os"
+	"path/filepath"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/holdfast-iot/holdfast"
+)
+
+var update = flag.Bool("update", false, "write the golden files")
+
+// The golden file holds what the sealed columns contain, one line per table
+// (docs/format/grant.md). What an older build wrote must be read as it was meant.
+func TestGolden(t *testing.T) {
+	infos := []struct {
+		table string
+		info  any
+		read  func([]byte) (any, error)
+	}{
+		{"purpose", purposeInfo{Name: "care", IRI: "https://w3id.org/dpv#ServiceProvision", LegalBasis: "contract", RetentionDays: 30, Text: "Care.", Added: 1, Ended: 2},
+			reader[purposeInfo]},
+		{"data_grant", grantInfo{Purpose: "care", AllDevices: true, Devices: []holdfast.DeviceID{{1}}, AllStreams: true, Streams: []string{"pulse"},
+			From: -1, To: 2, Until: 3, Made: 1, Ended: 2, By: holdfast.CredentialID{2}}, reader[grantInfo]},
+		{"disclosure", disclosureInfo{Reader: holdfast.CredentialID{2}, Recipient: holdfast.PartyID{3}, Purpose: "care", Grant: holdfast.GrantID{4},
+			Streams: []holdfast.StreamID{{5}}, Opened: 1, Last: 2, Reads: 3, Rows: 4, First: -1, Final: 5}, reader[disclosureInfo]},
+	}
+	file := filepath.Join("testdata", "info.ndjson")
+	var got []byte
+	for _, i := range infos {
+		b, err := json.Marshal(i.info)
+		if err != nil {
+			t.Fatal(err)
+		}
+		got = append(append(got, b...), '\n')
+	}
+	if *update {
+		if err := os.MkdirAll("testdata", 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(file, got, 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(string(want), string(got)); diff != "" {
+		t.Error(diff)
+	}
+	lines := bytes.Split(want, []byte{'\n'})
+	for n, i := range infos {
+		if read, err := i.read(lines[n]); err != nil || !cmp.Equal(read, i.info) {
+			t.Errorf("%s reads as %+v, %v", i.table, read, err)
+		}
+	}
+}
+
+func reader[T any](b []byte) (any, error) {
+	var v T
+	err := json.Unmarshal(b, &v)
+	return v, err
+}

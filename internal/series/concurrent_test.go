@@ -118,6 +118,10 @@ func TestASlowScanKeepsWhatItReads(t *testing.T) {
 	defer stop()
 	first, err, _ := next()
 	r.must(err)
+	r.crashAt("merged", 1) // a merge that fails and is done all the same
+	if err := r.Merge(t.Context()); !errors.Is(err, errCrash) {
+		t.Fatal(err)
+	}
 	for n := range 20 {
 		r.must(r.sendCounted(alice, 40+n))
 		r.roll()

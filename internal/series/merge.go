@@ -204,14 +204,17 @@ func (m *merge) commit(ctx context.Context) error {
 		}
 		return m.out.commit(ctx, tx)
 	})
+	if err == nil {
+		err = s.step("merged")
+	}
+	s.readers.retire(m.old) // in any case: a commit that failed may be done
 	if err != nil {
 		return err
 	}
-	s.readers.retire(m.old)
 	s.extents.forget(m.old)
 	s.stats.merged.Add(float64(len(m.old)))
 	s.stats.bytes.Add(float64(m.out.bytes))
 	m.old = m.old[:0]
 	m.out.reset()
-	return s.step("merged")
+	return nil
 }

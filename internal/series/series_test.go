@@ -1,6 +1,8 @@
 package series
 
 import (
+	"context"
+	"errors"
 	"fmt"
 	"math"
 	"math/rand/v2"
@@ -324,6 +326,34 @@ func (r *rig) story(rng *rand.Rand) (crashed bool) {
 		return
 	}
 	return !do(r.Merge(ctx)) || crashed
+}
+
+// TestFailuresAreMadeGood has each step fail once, after its work was done, and the
+// same process go on.
+func TestFailuresAreMadeGood(t *testing.T) {
+	for _, step := range []string{"announced", "put", "rolled", "trimmed", "merged", "deleted", "punched"} {
+		r := newRig(t, Options{})
+		rng := rand.New(rand.NewPCG(3, 3))
+		r.sliceBytes, r.segmentSize = 200*readingSize, 4<<10
+		r.crashAt(step, 1)
+		failed := false
+		for n := range byte(6) {
+			r.send(bob, testStream(100+n), testArrival, number(1, 1)) // keeps its segment alive
+			r.sendMixed(rng, 20)
+			for _, do := range []func(context.Context) error{r.Roll, r.Merge} {
+				err := do(t.Context())
+				if err != nil && !errors.Is(err, errCrash) {
+					t.Fatalf("%s: %v", step, err)
+				}
+				failed = failed || err != nil
+				r.check(step)
+			}
+		}
+		if !failed {
+			t.Errorf("%s did not come", step)
+		}
+		r.tidy(step)
+	}
 }
 
 // forget tells the oracle what is erased.

@@ -137,12 +137,17 @@ func (w *Window) ofNumbers(a Aggregate) (holdfast.Value, bool) {
 	return holdfast.Value{}, false
 }
 
-// total is the compensated sum; infinities and NaN have nothing to compensate.
+// total is the compensated sum; infinities have nothing to compensate. A NaN is
+// the plain one, whatever the bits of those that made it.
 func (w *Window) total() float64 {
-	if t := w.sum + w.carry; !math.IsNaN(t) && !math.IsInf(w.sum, 0) {
+	switch t := w.sum + w.carry; {
+	case math.IsInf(w.sum, 0):
+		return w.sum
+	case math.IsNaN(t):
+		return math.NaN()
+	default:
 		return t
 	}
-	return w.sum
 }
 
 // mean is total / Count. Where finite values add up beyond float64 it is Inf.

@@ -8,7 +8,6 @@ import (
 	"crypto/x509/pkix"
 	"encoding/binary"
 	"encoding/hex"
-	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -331,11 +330,6 @@ func (p pub) bytes(version byte) []byte {
 }
 
 func pubrel(id uint16) []byte { return []byte{typePubrel<<4 | 2, 2, byte(id >> 8), byte(id)} }
-
-// isGone reports whether err says that the other end has closed.
-func isGone(err error) bool {
-	return errors.Is(err, io.ErrClosedPipe) || errors.Is(err, io.EOF) || errors.Is(err, net.ErrClosed)
-}
 
 // patience is how long a test waits for the server. Time in a synctest bubble,
 // which begins in the year 2000, costs nothing.

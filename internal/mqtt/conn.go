@@ -137,7 +137,7 @@ func (c *conn) closeLocked() {
 func (c *conn) send(write func([]byte) []byte) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	for len(c.out) > maxOut && !c.closing {
+	for len(c.out) > maxOut && c.over == nil {
 		c.cond.Wait()
 	}
 	if !c.closing {

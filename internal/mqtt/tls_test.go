@@ -23,14 +23,14 @@ import (
 // authority is a CA, a server certificate and as many device certificates as a
 // test wants. A device's id is its certificate's common name.
 type authority struct {
-	t    *testing.T
+	t    testing.TB
 	cert *x509.Certificate
 	key  *ecdsa.PrivateKey
 	pool *x509.CertPool
 	n    int64
 }
 
-func newAuthority(t *testing.T) *authority {
+func newAuthority(t testing.TB) *authority {
 	t.Helper()
 	a := &authority{t: t, pool: x509.NewCertPool()}
 	template := &x509.Certificate{

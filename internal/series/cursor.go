@@ -97,7 +97,7 @@ func (c *cursor) each(ctx context.Context, yield func(holdfast.Reading) bool) er
 			return ctx.Err()
 		}
 		top := c.heap[0]
-		if top.row != nil && top.cols == nil {
+		if top.row != nil && top.cols == nil { // not opened yet
 			if err := c.open(ctx, top); err != nil {
 				return err
 			}
@@ -204,8 +204,8 @@ func (c *cursor) open(ctx context.Context, src *source) error {
 	return nil
 }
 
-// sources is a heap. Where times are equal, an unopened chunk comes before the
-// rows: its own may come first among them.
+// sources is a heap by time, then by arrival. An unopened chunk stands at its first
+// time or before, so it is opened in time.
 type sources []*source
 
 func (h sources) Len() int { return len(h) }
@@ -214,9 +214,6 @@ func (h sources) Less(i, j int) bool {
 	a, b := h[i], h[j]
 	if a.next != b.next {
 		return a.next < b.next
-	}
-	if aw, bw := a.waits(), b.waits(); aw != bw {
-		return aw
 	}
 	return a.order.before(b.order)
 }
@@ -231,5 +228,3 @@ func (h *sources) Pop() any {
 	*h = old[:len(old)-1]
 	return x
 }
-
-func (c *source) waits() bool { return c.row != nil && c.cols == nil }

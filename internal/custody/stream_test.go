@@ -3,6 +3,8 @@ package custody
 import (
 	"fmt"
 	"math"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -315,6 +317,21 @@ func profileOf(more string) string {
 		more = strings.TrimSuffix(`"type":"text",`+more, ",")
 	}
 	return `{"name":"a","version":1,"streams":[{"name":"s",` + more + `}]}`
+}
+
+func TestTheProfileInTheDocumentIsOne(t *testing.T) {
+	page, err := os.ReadFile(filepath.Join("..", "..", "docs", "profiles.md"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, example, found := strings.Cut(string(page), "```json\n")
+	example, _, closed := strings.Cut(example, "```")
+	if !found || !closed {
+		t.Fatal("the page has no example")
+	}
+	if p, err := ParseProfile([]byte(example)); err != nil || len(p.Streams) != 2 {
+		t.Errorf("%+v, %v", p, err)
+	}
 }
 
 func TestProfileVersionsOnlyGrow(t *testing.T) {

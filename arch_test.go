@@ -63,7 +63,6 @@ var keepsNothing = map[string]string{
 	"internal/blob":                "opaque sealed objects; series punches and deletes them",
 	"internal/vault":               "keys are not purged but destroyed: Destroy",
 	"internal/ledger":              "commitments stay for ever; their payloads die with the owner's records key",
-	"internal/ingest":              "Sessions.Erase; the journal's records are series'",
 	"internal/erasure":             "its rows hold ids, which are the certificate",
 	"internal/server":              "wires the stores, holds no data of its own",
 	"internal/archive":             "writes only where a person named a folder for an export",

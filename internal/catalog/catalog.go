@@ -19,6 +19,7 @@ import (
 	"fmt"
 	"io/fs"
 	"net/url"
+	"os"
 	"path/filepath"
 
 	"github.com/pressly/goose/v3"
@@ -53,6 +54,11 @@ func Open(ctx context.Context, dir string, o Options) (*DB, error) {
 		o.Readers = 8
 	}
 	path := filepath.Join(dir, File)
+	if f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600); err != nil {
+		return nil, holdfast.Errorf(holdfast.Unavailable, "open catalog: %w", err)
+	} else {
+		f.Close() // the engine would make it readable for others
+	}
 	writer, err := sql.Open("sqlite", dsn(path, "_txlock=immediate"))
 	if err != nil {
 		return nil, fmt.Errorf("open catalog: %w", err)

@@ -15,9 +15,11 @@ import (
 	"context"
 	"database/sql"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"log/slog"
 	"maps"
+	"math"
 	"slices"
 	"sync"
 	"time"
@@ -27,6 +29,7 @@ import (
 	"github.com/holdfast-iot/holdfast"
 	"github.com/holdfast-iot/holdfast/internal/access"
 	"github.com/holdfast-iot/holdfast/internal/catalog"
+	"github.com/holdfast-iot/holdfast/internal/grant"
 	"github.com/holdfast-iot/holdfast/internal/ledger"
 	"github.com/holdfast-iot/holdfast/internal/seal"
 	"github.com/holdfast-iot/holdfast/internal/series"
@@ -40,20 +43,13 @@ const (
 	Done      = "done"      // the ciphertext too; there is a certificate
 )
 
-// Bars leaves bars, so that what was erased is not taken in again.
-type Bars interface {
-	Bar(ctx context.Context, tx *sql.Tx, a holdfast.AssignmentID, s holdfast.StreamID, span holdfast.Span, asked int64) error
-	// Refresh makes what was committed count.
-	Refresh(ctx context.Context) error
-}
-
 // Deps is what a Gate is built on; all are required.
 type Deps struct {
 	Catalog *catalog.DB
 	Vault   *vault.Vault
 	Ledger  *ledger.Ledger
 	Series  *series.Series
-	Bars    Bars
+	Grants  *grant.Register
 	Places  Places
 	Logger  *slog.Logger
 }
@@ -229,37 +225,37 @@ func (g *Gate) writeDown(ctx context.Context, e Erasure, s holdfast.Scope) error
 			VALUES ($1, (SELECT coalesce(max(number), 0) + 1 FROM erasure), $2, $3, $4)`, e.ID, e.Party, Asked, box); err != nil {
 			return err
 		}
-		for _, a := range s.Assignments {
-			for _, stream := range orAll(s.Streams) {
-				if err := g.Bars.Bar(ctx, tx, a, stream, barred(s), s.Before); err != nil {
-					return err
-				}
+		for _, bar := range bars(s) {
+			if err := g.Grants.SetBar(ctx, tx, bar); err != nil {
+				return err
 			}
 		}
 		_, err := g.Ledger.Append(ctx, tx, on, "erasure asked", map[string]any{"erasure": e.ID, "scope": e.Scope, "by": e.By})
 		return err
 	})
 	if err != nil {
-		return err
+		return errors.Join(err, g.Grants.ReloadBars(ctx))
 	}
-	return g.Bars.Refresh(ctx)
+	return nil
 }
 
-// orAll says "every stream" with the zero id.
-func orAll(streams []holdfast.StreamID) []holdfast.StreamID {
-	if len(streams) == 0 {
-		return []holdfast.StreamID{{}}
-	}
-	return streams
-}
-
-// barred is the span that is not taken in again: of an assignment that ends, all
-// time; of one that lives on, what lies before the erasure.
-func barred(s holdfast.Scope) holdfast.Span {
+// bars keep out what the scope covers: of assignments that end, whatever comes;
+// of those that live on, what arrived or was taken before the erasure.
+func bars(s holdfast.Scope) (out []grant.Bar) {
+	before := s.Before
 	if !inPart(s) {
-		return holdfast.Always
+		before = math.MaxInt64
 	}
-	return holdfast.Span{From: s.Span.From, To: min(s.Span.To, s.Before)}
+	streams := s.Streams
+	if len(streams) == 0 {
+		streams = []holdfast.StreamID{{}} // every one
+	}
+	for _, a := range s.Assignments {
+		for _, stream := range streams {
+			out = append(out, grant.Bar{Party: s.Party, Assignment: a, Stream: stream, Span: s.Span, ArrivedBefore: before})
+		}
+	}
+	return out
 }
 
 // Hold says whether readings of a stream may come in now: not while an erasure

@@ -24,13 +24,13 @@ type Places struct {
 	Sessions    Place // ingest: MQTT sessions
 	Readings    Place // series: journal tail, chunks, caches
 	Journal     Place // journal: what is rolled or dead leaves the files
-	Custody     Place // custody: streams, devices, assignments, the party; last, others look things up in it
+	Custody     Place // custody: streams, devices, assignments, the party
 	Catalog     Place // catalog: deleted rows leave its files
 }
 
 // refuse lists the places that end access, which come at once; purge lists all,
 // in order.
-func (p Places) refuse() []Place { return []Place{p.Connections, p.Credentials} }
+func (p Places) refuse() []Place { return []Place{p.Connections, p.Credentials, p.Custody} }
 
 func (p Places) purge() []Place {
 	return []Place{p.Connections, p.Credentials, p.Grants, p.Sessions, p.Readings, p.Journal, p.Custody, p.Catalog}

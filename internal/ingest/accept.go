@@ -127,6 +127,9 @@ func (b *Batch) reading(route *custody.Route, x *holdfast.Sample) (int, error) {
 	if b.gate.purposes.Barred(route.Assignment, stream.ID, r.Time, b.arrival) {
 		return 0, holdfast.Errorf(holdfast.Denied, "these readings were erased: they are not taken back in")
 	}
+	if err := b.gate.opt.Hold(route.Assignment, stream.ID); err != nil {
+		return 0, err
+	}
 	at := b.part(route.Assignment, seal.BucketOf(b.arrival, stream.Daily))
 	p := b.parts[at]
 	p.content.Rows = append(p.content.Rows, series.Row{Stream: stream.ID, Reading: r})

@@ -55,6 +55,9 @@ type Options struct {
 	// Spool is how old a device's reading may be before its time is marked as the
 	// device's clock being off; default 30 days.
 	Spool time.Duration
+	// Hold says why readings of a stream may not come in now, nil if they may: an
+	// erasure of it is under way.
+	Hold func(a holdfast.AssignmentID, s holdfast.StreamID) error
 	// MaxBatchReadings bounds what one message carries; default 10,000.
 	MaxBatchReadings int
 }
@@ -82,6 +85,9 @@ type Gate struct {
 func New(c Custody, p Purposes, k Keys, log journal.Log, t Tail, s *Sessions, clock *Clock, o Options) *Gate {
 	if o.Spool <= 0 {
 		o.Spool = 30 * 24 * time.Hour
+	}
+	if o.Hold == nil {
+		o.Hold = func(holdfast.AssignmentID, holdfast.StreamID) error { return nil }
 	}
 	if o.MaxBatchReadings <= 0 {
 		o.MaxBatchReadings = 10_000

@@ -12,6 +12,7 @@ import (
 
 	"github.com/holdfast-iot/holdfast"
 	"github.com/holdfast-iot/holdfast/internal/catalog"
+	"github.com/holdfast-iot/holdfast/internal/identity"
 	"github.com/holdfast-iot/holdfast/internal/journal"
 	"github.com/holdfast-iot/holdfast/internal/series"
 )
@@ -46,6 +47,7 @@ type who struct {
 type session struct {
 	name     string // 16 random bytes
 	who      who
+	owner    holdfast.AssignmentID // that the device's certificate is of
 	expiry   time.Duration
 	closed   int64 // ns since 1970, 0 while open
 	received map[uint16]bool
@@ -62,7 +64,7 @@ func OpenSessions(ctx context.Context, db *catalog.DB, keys hasher) (*Sessions, 
 		if err := tx.QueryRowContext(ctx, `SELECT max(arrival) FROM ingest_clock`).Scan(&floor); err != nil {
 			return err
 		}
-		rows, err := tx.QueryContext(ctx, `SELECT name, device, client, expiry, closed, received FROM mqtt_session`)
+		rows, err := tx.QueryContext(ctx, `SELECT name, device, assignment, client, expiry, closed, received FROM mqtt_session`)
 		if err != nil {
 			return err
 		}
@@ -71,7 +73,7 @@ func OpenSessions(ctx context.Context, db *catalog.DB, keys hasher) (*Sessions, 
 			x := &session{stored: true, received: map[uint16]bool{}}
 			var name, client, ids []byte
 			var expiry int64
-			if err := rows.Scan(&name, &x.who.device, &client, &expiry, &x.closed, &ids); err != nil {
+			if err := rows.Scan(&name, &x.who.device, &x.owner, &client, &expiry, &x.closed, &ids); err != nil {
 				return err
 			}
 			x.name, x.expiry = string(name), time.Duration(expiry)*time.Second
@@ -136,12 +138,12 @@ type Opened struct {
 // Open finds or makes the session of a device and client id; clean ends an older
 // one first. It lives until expiry after Close; with an expiry of 0 it ends with
 // the connection and leaves no trace on disk.
-func (s *Sessions) Open(ctx context.Context, device holdfast.DeviceID, clientID string, clean bool, expiry time.Duration) (Opened, error) {
+func (s *Sessions) Open(ctx context.Context, p identity.Peer, clientID string, clean bool, expiry time.Duration) (Opened, error) {
 	hash, err := s.keys.Hash(ctx, "mqtt client", clientID)
 	if err != nil {
 		return Opened{}, err
 	}
-	w := who{device: device}
+	w := who{device: p.Device}
 	copy(w.client[:], hash)
 	s.mu.Lock()
 	old := s.byWho[w]
@@ -155,7 +157,7 @@ func (s *Sessions) Open(ctx context.Context, device holdfast.DeviceID, clientID 
 	x := old
 	if x == nil {
 		name := holdfast.NewID[[16]byte]()
-		x = &session{name: string(name[:]), who: w, received: map[uint16]bool{}}
+		x = &session{name: string(name[:]), who: w, owner: p.Assignment, received: map[uint16]bool{}}
 	}
 	s.mu.Lock()
 	changed := x.expiry != expiry
@@ -182,12 +184,12 @@ func (s *Sessions) Open(ctx context.Context, device holdfast.DeviceID, clientID 
 }
 
 // Close says that the connection has ended; an expiry of 0 ends the session.
-func (s *Sessions) Close(ctx context.Context, device holdfast.DeviceID, clientID string, expiry time.Duration) error {
+func (s *Sessions) Close(ctx context.Context, p identity.Peer, clientID string, expiry time.Duration) error {
 	hash, err := s.keys.Hash(ctx, "mqtt client", clientID)
 	if err != nil {
 		return err
 	}
-	w := who{device: device}
+	w := who{device: p.Device}
 	copy(w.client[:], hash)
 	s.mu.Lock()
 	x := s.byWho[w]
@@ -299,12 +301,15 @@ func (s *Sessions) Run(ctx context.Context) error {
 	}
 }
 
-// Erase ends the sessions of erased devices.
-func (s *Sessions) Erase(ctx context.Context, devices []holdfast.DeviceID) error {
+// Erase ends the sessions of devices whose assignment is erased.
+func (s *Sessions) Erase(ctx context.Context, scope holdfast.Scope) error {
+	if scope.Partial() || len(scope.Streams) > 0 {
+		return nil
+	}
 	var gone []*session
 	s.mu.Lock()
 	for _, x := range s.byName {
-		if slices.Contains(devices, x.who.device) {
+		if slices.Contains(scope.Assignments, x.owner) {
 			gone = append(gone, x)
 		}
 	}
@@ -321,13 +326,14 @@ func (s *Sessions) Erase(ctx context.Context, devices []holdfast.DeviceID) error
 type sessionRow struct {
 	name     []byte
 	who      who
+	owner    holdfast.AssignmentID
 	expiry   int64
 	closed   int64
 	received []byte
 }
 
 func (x *session) row() sessionRow {
-	r := sessionRow{name: []byte(x.name), who: x.who, expiry: int64(x.expiry / time.Second), closed: x.closed, received: []byte{}}
+	r := sessionRow{name: []byte(x.name), who: x.who, owner: x.owner, expiry: int64(x.expiry / time.Second), closed: x.closed, received: []byte{}}
 	for _, id := range slices.Sorted(maps.Keys(x.received)) {
 		r.received = binary.BigEndian.AppendUint16(r.received, id)
 	}
@@ -335,9 +341,9 @@ func (x *session) row() sessionRow {
 }
 
 func (r sessionRow) put(tx *sql.Tx) error {
-	_, err := tx.Exec(`INSERT INTO mqtt_session (name, device, client, expiry, closed, received) VALUES ($1, $2, $3, $4, $5, $6)
+	_, err := tx.Exec(`INSERT INTO mqtt_session (name, device, assignment, client, expiry, closed, received) VALUES ($1, $2, $3, $4, $5, $6, $7)
 		ON CONFLICT (name) DO UPDATE SET expiry = excluded.expiry, closed = excluded.closed, received = excluded.received`,
-		r.name, r.who.device, r.who.client[:], r.expiry, r.closed, r.received)
+		r.name, r.who.device, r.owner, r.who.client[:], r.expiry, r.closed, r.received)
 	return err
 }
 

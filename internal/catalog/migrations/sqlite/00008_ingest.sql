@@ -2,6 +2,7 @@
 CREATE TABLE mqtt_session ( -- sessions that outlive a connection
 	name      BLOB    NOT NULL PRIMARY KEY, -- random; stands in journal records
 	device    BLOB    NOT NULL,
+	assignment BLOB   NOT NULL,
 	client    BLOB    NOT NULL, -- keyed hash of the client id
 	expiry    INTEGER NOT NULL, -- seconds after the connection's end
 	closed    INTEGER NOT NULL, -- ns since 1970; 0 while open, or not known to have closed

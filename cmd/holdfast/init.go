@@ -1,0 +1,73 @@
+package main
+
+import (
+	"fmt"
+	"os"
+	"strings"
+
+	"github.com/holdfast-iot/holdfast/internal/server"
+)
+
+type initCmd struct {
+	Dir          string   `arg:"" help:"The data folder to make: new, or empty."`
+	Organisation string   `help:"The organisation that runs this hub (default: the first host)." placeholder:"NAME"`
+	Host         []string `help:"A name or address by which devices and people reach this hub; may be repeated (default: host name, localhost, own addresses)." placeholder:"NAME"`
+	RootKey      string   `help:"Where the root key goes: outside the data folder (default: in your configuration folder)." placeholder:"PATH"`
+	Passphrase   string   `name:"passphrase-file" help:"A file whose first line protects the root key." placeholder:"FILE"`
+}
+
+func (initCmd) Help() string {
+	return `Makes a data folder, a root key outside it, a certificate authority, a ledger
+and a first administrator, whose identity lies in DIR/admin.
+
+Whoever loses the root key loses all data: keep a copy of it where nobody can
+take both it and the data folder.
+
+Example:
+  holdfast init ./data --organisation "Acme Plants" --host hub.acme.example`
+}
+
+func (c *initCmd) Run(a *app) error {
+	pass, err := readPassphrase(c.Passphrase)
+	if err != nil {
+		return err
+	}
+	made, err := server.Init(a.ctx, c.Dir, server.InitOptions{
+		Organisation: c.Organisation, Hosts: c.Host, RootKey: c.RootKey, Passphrase: pass,
+	})
+	if err != nil {
+		return err
+	}
+	fmt.Fprintf(a.stdout, `Made the hub of %s.
+
+  data folder    %s
+  root key       %s
+  administrator  %s
+  hosts          %s
+  ledger key     %s
+
+The root key is the only way to the data. Copy it to a safe place that is not
+this disk; whoever has it and the data folder can read everything.
+
+Next:
+  holdfast serve --data %s
+  holdfast device add my-device --data %s
+`, made.Organisation, made.Dir, made.RootKey, made.Admin, strings.Join(made.Hosts, ", "), made.Verifier, quoted(made.Dir), quoted(made.Dir))
+	return nil
+}
+
+// readPassphrase returns the first line of a file, nil without a file.
+func readPassphrase(path string) ([]byte, error) {
+	if path == "" {
+		return nil, nil
+	}
+	b, err := os.ReadFile(path)
+	if err != nil {
+		return nil, usagef("read passphrase: %w", err)
+	}
+	line, _, _ := strings.Cut(string(b), "\n")
+	if line = strings.TrimRight(line, "\r"); line == "" {
+		return nil, usagef("the passphrase file %s begins with an empty line", path)
+	}
+	return []byte(line), nil
+}

@@ -1,0 +1,63 @@
+package main
+
+import (
+	"crypto/tls"
+	"fmt"
+	"log/slog"
+
+	"github.com/holdfast-iot/holdfast/internal/server"
+)
+
+type serveCmd struct {
+	Data         string `required:"" help:"The data folder that init made." placeholder:"DIR"`
+	RootKey      string `help:"Where the root key is (default: where init put it)." placeholder:"PATH"`
+	Passphrase   string `name:"passphrase-file" help:"A file whose first line is the root key's passphrase." placeholder:"FILE"`
+	ListenAPI    string `help:"Address for people and programs." default:"127.0.0.1:8443" placeholder:"ADDRESS"`
+	ListenDevice string `help:"Address for devices over HTTPS." default:":8444" placeholder:"ADDRESS"`
+	ListenMQTT   string `name:"listen-mqtt" help:"Address for devices over MQTT." default:":8883" placeholder:"ADDRESS"`
+	APICert      string `name:"api-cert" help:"Certificate file for people and programs, from an authority that browsers know." placeholder:"FILE" and:"api"`
+	APIKey       string `name:"api-key" help:"Its key file." placeholder:"FILE" and:"api"`
+	DeviceTLSMin string `name:"device-tls-min" help:"Oldest TLS that devices may speak: 1.3, or 1.2 for parts in the field." default:"1.3" enum:"1.3,1.2"`
+	Log          string `help:"How the log on stderr is written." default:"text" enum:"text,json"`
+	LogLevel     string `help:"What the log tells." default:"info" enum:"debug,info,warn,error"`
+}
+
+func (serveCmd) Help() string {
+	return `Runs the hub until it is interrupted. All ports are TLS; devices need a
+certificate, people and programs one or a token.
+
+Example:
+  holdfast serve --data ./data --listen-api :8443`
+}
+
+func (c *serveCmd) Run(a *app) error {
+	pass, err := readPassphrase(c.Passphrase)
+	if err != nil {
+		return err
+	}
+	least := uint16(tls.VersionTLS13)
+	if c.DeviceTLSMin == "1.2" {
+		least = tls.VersionTLS12
+	}
+	s, err := server.Open(a.ctx, server.Config{
+		Data: c.Data, RootKey: c.RootKey, Passphrase: pass,
+		ListenAPI: c.ListenAPI, ListenDevice: c.ListenDevice, ListenMQTT: c.ListenMQTT,
+		APICert: c.APICert, APIKey: c.APIKey, DeviceTLSMin: least, Logger: c.logger(a),
+	})
+	if err != nil {
+		return err
+	}
+	return s.Run(a.ctx, func(at server.Addresses) {
+		fmt.Fprintf(a.stdout, "Holdfast is ready.\n  people and programs  %s\n  devices over HTTPS   %s\n  devices over MQTT    %s\n", at.API, at.Device, at.MQTT)
+	})
+}
+
+func (c *serveCmd) logger(a *app) *slog.Logger {
+	var level slog.Level
+	level.UnmarshalText([]byte(c.LogLevel)) // kong has checked it
+	o := &slog.HandlerOptions{Level: level}
+	if c.Log == "json" {
+		return slog.New(slog.NewJSONHandler(a.stderr, o))
+	}
+	return slog.New(slog.NewTextHandler(a.stderr, o))
+}

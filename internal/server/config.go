@@ -1,0 +1,47 @@
+package server
+
+import (
+	"crypto/tls"
+	"log/slog"
+)
+
+// Config is what serve may be told. Only Data is required; every other field's
+// zero value is its default.
+type Config struct {
+	Data       string // the data folder
+	RootKey    string // default: where init put it
+	Passphrase []byte // of the root key, if it has one
+
+	ListenAPI    string // people and programs; default 127.0.0.1:8443
+	ListenDevice string // devices over HTTPS; default :8444
+	ListenMQTT   string // devices over MQTT; default :8883
+
+	// Certificate and key files for ListenAPI, from an authority that browsers
+	// know; default: the hub's own authority.
+	APICert, APIKey string
+
+	// DeviceTLSMin is tls.VersionTLS13 (default) or tls.VersionTLS12, for parts in
+	// the field that can't do better.
+	DeviceTLSMin uint16
+
+	Logger *slog.Logger // default: nothing is logged
+}
+
+func (c Config) withDefaults() Config {
+	if c.ListenAPI == "" {
+		c.ListenAPI = "127.0.0.1:8443"
+	}
+	if c.ListenDevice == "" {
+		c.ListenDevice = ":8444"
+	}
+	if c.ListenMQTT == "" {
+		c.ListenMQTT = ":8883"
+	}
+	if c.DeviceTLSMin == 0 {
+		c.DeviceTLSMin = tls.VersionTLS13
+	}
+	if c.Logger == nil {
+		c.Logger = slog.New(slog.DiscardHandler)
+	}
+	return c
+}

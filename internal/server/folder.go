@@ -1,0 +1,114 @@
+package server
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+
+	"github.com/holdfast-iot/holdfast"
+)
+
+// The data folder:
+//
+//	holdfast.json   what this folder is, and where its root key lies
+//	lock            held by the process that uses the folder
+//	catalog/        the database
+//	journal/        readings not yet rolled
+//	segments/       readings, sealed and compressed
+//	keyring/        owner keys, wrapped
+//	admin/          the first administrator's certificate and key
+//	run.json        where the running hub listens; gone when it has stopped
+const (
+	folderFile  = "holdfast.json"
+	lockFile    = "lock"
+	runFile     = "run.json"
+	catalogDir  = "catalog"
+	journalDir  = "journal"
+	segmentsDir = "segments"
+	keyringDir  = "keyring"
+	adminDir    = "admin"
+)
+
+// folderFormat is the version of the layout.
+const folderFormat = "1"
+
+// folder is holdfast.json.
+type folder struct {
+	Format  string `json:"holdfast-data"`
+	Hub     string `json:"hub"`      // random; part of the ledger's origin
+	RootKey string `json:"root_key"` // absolute, unless inside (demo)
+	// Apart says that the root key may lie inside: a demo's folder goes as a whole.
+	Apart bool `json:"demo,omitempty"`
+}
+
+func readFolder(dir string) (folder, error) {
+	var f folder
+	b, err := os.ReadFile(filepath.Join(dir, folderFile))
+	if errors.Is(err, fs.ErrNotExist) {
+		return f, holdfast.Errorf(holdfast.NotFound, "%s is not a data folder: make one with `holdfast init %s`", dir, dir)
+	} else if err != nil {
+		return f, fmt.Errorf("open data folder: %w", err)
+	}
+	if err := json.Unmarshal(b, &f); err != nil || f.Format == "" {
+		return f, holdfast.Errorf(holdfast.Invalid, "%s is damaged", filepath.Join(dir, folderFile))
+	}
+	if f.Format != folderFormat {
+		return f, holdfast.Errorf(holdfast.Conflict, "the data folder %s has format %s, this program knows %s: start the newer holdfast that wrote it", dir, f.Format, folderFormat)
+	}
+	return f, nil
+}
+
+// writeJSON writes a small file whole or not at all, mode 0600.
+func writeJSON(path string, v any) error {
+	b, err := json.MarshalIndent(v, "", "  ")
+	if err != nil {
+		return err
+	}
+	temp := path + ".tmp"
+	if err := os.WriteFile(temp, append(b, '\n'), 0o600); err != nil {
+		return err
+	}
+	return os.Rename(temp, path)
+}
+
+// lock takes the data folder for this process. The lock goes with the process,
+// however it ends.
+func lock(dir string) (*os.File, error) {
+	f, err := os.OpenFile(filepath.Join(dir, lockFile), os.O_RDWR|os.O_CREATE, 0o600)
+	if err != nil {
+		if errors.Is(err, fs.ErrPermission) || errors.Is(err, syscall.EROFS) {
+			return nil, holdfast.Errorf(holdfast.Unavailable, "the data folder %s can't be written: check its owner, rights and mount: %w", dir, err)
+		}
+		return nil, fmt.Errorf("lock data folder: %w", err)
+	}
+	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
+		f.Close()
+		return nil, holdfast.Errorf(holdfast.Conflict, "the data folder %s is in use by another holdfast: stop that one first", dir)
+	}
+	return f, nil
+}
+
+// inside reports whether path lies in dir, links resolved as far as they exist.
+func inside(dir, path string) bool {
+	real := func(p string) string {
+		p, _ = filepath.Abs(p)
+		for rest := ""; ; {
+			if r, err := filepath.EvalSymlinks(p); err == nil {
+				return filepath.Join(r, rest)
+			}
+			parent := filepath.Dir(p)
+			if parent == p {
+				return filepath.Join(p, rest)
+			}
+			rest = filepath.Join(filepath.Base(p), rest)
+			p = parent
+		}
+	}
+	rel, err := filepath.Rel(real(dir), real(path))
+	return err == nil && rel != ".." && !strings.HasPrefix(rel, ".."+string(filepath.Separator))
+}

@@ -1,0 +1,85 @@
+package server
+
+import (
+	"context"
+	"errors"
+	"os"
+	"path/filepath"
+
+	"github.com/holdfast-iot/holdfast"
+	"github.com/holdfast-iot/holdfast/internal/blob"
+	"github.com/holdfast-iot/holdfast/internal/catalog"
+	"github.com/holdfast-iot/holdfast/internal/journal"
+	"github.com/holdfast-iot/holdfast/internal/vault"
+)
+
+// stores are the seams: what holds bytes.
+type stores struct {
+	lock    *os.File
+	folder  folder
+	catalog *catalog.DB
+	journal *journal.File
+	blobs   *blob.Dir
+	vault   *vault.Vault
+	holders []vault.Holder
+}
+
+// openStores takes the data folder and opens what is in it.
+func openStores(ctx context.Context, c Config) (_ *stores, err error) {
+	s := &stores{}
+	if s.folder, err = readFolder(c.Data); err != nil {
+		return nil, err
+	}
+	if s.lock, err = lock(c.Data); err != nil {
+		return nil, err
+	}
+	defer func() {
+		if err != nil {
+			s.close()
+		}
+	}()
+	path := c.RootKey
+	if path == "" {
+		path = s.folder.RootKey
+	}
+	if inside(c.Data, path) && !s.folder.Apart {
+		return nil, holdfast.Errorf(holdfast.Denied, "the root key %s lies in the data folder: whoever copies the folder has both; move it out and say where with --root-key", path)
+	}
+	holder, err := vault.OpenFileHolder(path, c.Passphrase)
+	if err != nil {
+		return nil, err
+	}
+	s.holders = []vault.Holder{holder}
+	if s.catalog, err = catalog.Open(ctx, filepath.Join(c.Data, catalogDir), catalog.Options{}); err != nil {
+		return nil, err
+	}
+	if s.journal, err = journal.OpenFile(filepath.Join(c.Data, journalDir), journal.Options{}); err != nil {
+		return nil, err
+	}
+	if s.blobs, err = blob.OpenDir(filepath.Join(c.Data, segmentsDir)); err != nil {
+		return nil, err
+	}
+	s.vault, err = vault.Open(ctx, s.catalog, vault.Dir(filepath.Join(c.Data, keyringDir)), s.holders)
+	return s, err
+}
+
+// close closes in the reverse order of opening.
+func (s *stores) close() error {
+	var errs []error
+	if s.vault != nil {
+		errs = append(errs, s.vault.Close())
+	}
+	if s.blobs != nil {
+		errs = append(errs, s.blobs.Close())
+	}
+	if s.journal != nil {
+		errs = append(errs, s.journal.Close())
+	}
+	if s.catalog != nil {
+		errs = append(errs, s.catalog.Close())
+	}
+	if s.lock != nil {
+		errs = append(errs, s.lock.Close())
+	}
+	return errors.Join(errs...)
+}

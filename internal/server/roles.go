@@ -1,0 +1,177 @@
+package server
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/holdfast-iot/holdfast"
+	"github.com/holdfast-iot/holdfast/internal/deviceapi"
+)
+
+// Addresses is where a running hub listens; run.json in the data folder says it
+// to commands on the same machine.
+type Addresses struct {
+	API    string `json:"api"`    // https://HOST:PORT
+	Device string `json:"device"` // https://HOST:PORT
+	MQTT   string `json:"mqtt"`   // mqtts://HOST:PORT
+}
+
+// Addresses returns where the hub listens, once Run has bound its ports.
+func (s *Server) Addresses() Addresses {
+	<-s.bound
+	return s.at
+}
+
+// checkpointEvery is the fixed clock on which the ledger signs.
+const checkpointEvery = time.Minute
+
+// grace is how long HTTP requests under way get to end at a shutdown.
+const grace = 10 * time.Second
+
+// Run serves until ctx ends or something fails that the hub must not outlive. It
+// closes the Server. ready is called when all ports answer.
+func (s *Server) Run(ctx context.Context, ready func(Addresses)) (err error) {
+	defer func() { err = errors.Join(err, s.stores.close()) }()
+	defer s.stop()
+	lis, err := s.listen()
+	if err != nil {
+		return err
+	}
+	// Keepers outlive the edges: what these hand in at the end is still rolled and
+	// recorded.
+	keeping, stopKeeping := context.WithCancel(context.Background())
+	defer stopKeeping()
+	keepers, failed := errgroup.WithContext(keeping)
+	s.keep(failed, keepers)
+
+	edges, edgesFailed := errgroup.WithContext(s.edges)
+	s.serve(edgesFailed, edges, lis)
+	close(s.bound)
+	if err := writeJSON(filepath.Join(s.config.Data, runFile), s.at); err != nil {
+		s.log.Warn("server: write run.json", "err", err)
+	}
+	defer os.Remove(filepath.Join(s.config.Data, runFile))
+	if ready != nil {
+		ready(s.at)
+	}
+
+	select {
+	case <-ctx.Done():
+	case <-failed.Done():
+	case <-edgesFailed.Done():
+	case <-s.stores.journal.Failed():
+		err = holdfast.Errorf(holdfast.Unavailable, "the journal's disk failed: nothing is acknowledged any more; mend the disk, then start again")
+	}
+	s.stop()
+	err = errors.Join(err, ended(edges.Wait()))
+	stopKeeping()
+	return errors.Join(err, ended(keepers.Wait()), s.grants.Close(context.Background()))
+}
+
+// ended takes the end of a context for what it is at a shutdown: no error.
+func ended(err error) error {
+	if errors.Is(err, context.Canceled) {
+		return nil
+	}
+	return err
+}
+
+// keep starts the long runners that serve no port.
+func (s *Server) keep(ctx context.Context, g *errgroup.Group) {
+	g.Go(func() error { return s.series.Run(ctx) })
+	g.Go(func() error { return s.sessions.Run(ctx) })
+	g.Go(func() error { return s.ledger.Run(ctx, checkpointEvery) })
+	g.Go(func() error { return s.erasure.Run(ctx) })
+	g.Go(func() error {
+		return s.grants.Run(ctx, func(err error) { s.log.Error("grant: write disclosures", "err", err) })
+	})
+	g.Go(func() error { return s.access.Run(ctx) })
+}
+
+// listeners are the bound ports.
+type listeners struct{ api, device, mqtt net.Listener }
+
+// listen binds every port before any is served.
+func (s *Server) listen() (l listeners, err error) {
+	bind := func(flag, address string) net.Listener {
+		if err != nil {
+			return nil
+		}
+		var ln net.Listener
+		if ln, err = net.Listen("tcp", address); err != nil {
+			err = holdfast.Errorf(holdfast.Unavailable, "can't listen on %s: %w (choose another with %s)", address, err, flag)
+		}
+		return ln
+	}
+	l.api = bind("--listen-api", s.config.ListenAPI)
+	l.device = bind("--listen-device", s.config.ListenDevice)
+	l.mqtt = bind("--listen-mqtt", s.config.ListenMQTT)
+	if err != nil {
+		for _, ln := range []net.Listener{l.api, l.device, l.mqtt} {
+			if ln != nil {
+				ln.Close()
+			}
+		}
+		return listeners{}, err
+	}
+	s.at = Addresses{
+		API:    "https://" + s.public(l.api),
+		Device: "https://" + s.public(l.device),
+		MQTT:   "mqtts://" + s.public(l.mqtt),
+	}
+	return l, nil
+}
+
+// public is the address of a listener as others write it: an unspecified host is
+// the first of the certificate's hosts.
+func (s *Server) public(ln net.Listener) string {
+	a := ln.Addr().(*net.TCPAddr)
+	host := a.IP.String()
+	if a.IP.IsUnspecified() {
+		host = s.identity.Hosts()[0]
+	}
+	return net.JoinHostPort(host, fmt.Sprint(a.Port))
+}
+
+// serve starts the edges.
+func (s *Server) serve(ctx context.Context, g *errgroup.Group, l listeners) {
+	devices := deviceapi.Server(s.identity.DeviceTLS(s.config.DeviceTLSMin), s.devices, s.log)
+	g.Go(func() error { return serveHTTP(ctx, devices, l.device) })
+	g.Go(func() error {
+		return s.mqtt.Run(ctx, tls.NewListener(l.mqtt, s.identity.MQTTTLS(s.config.DeviceTLSMin)))
+	})
+	l.api.Close()
+}
+
+// serveHTTP serves until ctx ends, then lets requests under way end.
+func serveHTTP(ctx context.Context, srv *http.Server, ln net.Listener) error {
+	var closing sync.WaitGroup
+	stop := context.AfterFunc(ctx, func() {
+		defer closing.Done()
+		late, cancel := context.WithTimeout(context.Background(), grace)
+		defer cancel()
+		if srv.Shutdown(late) != nil {
+			srv.Close()
+		}
+	})
+	closing.Add(1)
+	err := srv.ServeTLS(ln, "", "")
+	if stop() { // it failed before ctx ended
+		closing.Done()
+	}
+	closing.Wait()
+	if errors.Is(err, http.ErrServerClosed) {
+		return nil
+	}
+	return fmt.Errorf("serve: %w", err)
+}

@@ -1,0 +1,173 @@
+// Package server puts the house together: it opens what is below, wires it, and
+// runs it. Every choice of a driver and every "who is given what" stands here and
+// nowhere else.
+//
+// It promises that nothing listens before what a crash left is mended, and that a
+// shutdown loses nothing: first the edges stop, then what they handed in becomes
+// durable, then the keepers stop, then the stores close.
+package server
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+
+	"github.com/holdfast-iot/holdfast"
+	"github.com/holdfast-iot/holdfast/internal/access"
+	"github.com/holdfast-iot/holdfast/internal/custody"
+	"github.com/holdfast-iot/holdfast/internal/deviceapi"
+	"github.com/holdfast-iot/holdfast/internal/erasure"
+	"github.com/holdfast-iot/holdfast/internal/grant"
+	"github.com/holdfast-iot/holdfast/internal/identity"
+	"github.com/holdfast-iot/holdfast/internal/ingest"
+	"github.com/holdfast-iot/holdfast/internal/ledger"
+	"github.com/holdfast-iot/holdfast/internal/mqtt"
+	"github.com/holdfast-iot/holdfast/internal/query"
+	"github.com/holdfast-iot/holdfast/internal/series"
+)
+
+// Server is a hub, open and not yet running.
+type Server struct {
+	config Config
+	log    *slog.Logger
+	stores *stores
+
+	ledger   *ledger.Ledger
+	identity *identity.Identity
+	access   *access.Access
+	custody  *custody.Custody
+	grants   *grant.Register
+	series   *series.Series
+	sessions *ingest.Sessions
+	clock    *ingest.Clock
+	ingest   *ingest.Gate
+	query    *query.Query
+	erasure  *erasure.Gate
+	mqtt     *mqtt.Server
+	devices  *deviceapi.API
+
+	metrics *prometheus.Registry
+	edges   context.Context // ends when the edges are to stop
+	stop    context.CancelFunc
+	bound   chan struct{} // closed when Addresses is known
+	at      Addresses
+}
+
+// Open opens the data folder and mends what a crash left: it finishes or undoes a
+// rotation of keys, replays the journal, and carries out the erasures that were
+// asked for. Nothing listens yet.
+func Open(ctx context.Context, c Config) (_ *Server, err error) {
+	c = c.withDefaults()
+	s := &Server{config: c, log: c.Logger, metrics: prometheus.NewRegistry(), bound: make(chan struct{})}
+	if s.stores, err = openStores(ctx, c); err != nil {
+		return nil, err
+	}
+	defer func() {
+		if err != nil {
+			s.stores.close()
+		}
+	}()
+	if err := s.openKeepers(ctx); err != nil {
+		return nil, err
+	}
+	if err := s.openGates(ctx); err != nil {
+		return nil, err
+	}
+	s.edges, s.stop = context.WithCancel(context.Background())
+	if err := s.openEdges(); err != nil {
+		return nil, err
+	}
+	return s, s.registerMetrics()
+}
+
+func (s *Server) openKeepers(ctx context.Context) (err error) {
+	db, v := s.stores.catalog, s.stores.vault
+	if s.ledger, err = ledger.Open(ctx, db, v); err != nil {
+		return err
+	}
+	if s.identity, err = identity.Open(ctx, identity.Deps{Catalog: db, Vault: v, Ledger: s.ledger}, identity.Options{Log: s.log}); err != nil {
+		return err
+	}
+	if s.access, err = access.Open(ctx, access.Deps{Catalog: db, Vault: v, Ledger: s.ledger, Authority: s.identity}, access.Options{Log: s.log}); err != nil {
+		return err
+	}
+	s.custody = custody.New(db, v, s.ledger, custody.Options{})
+	if s.grants, err = grant.Open(ctx, db, v, s.ledger, grant.Options{}); err != nil {
+		return err
+	}
+	if s.sessions, s.clock, err = ingest.OpenSessions(ctx, db, v); err != nil {
+		return err
+	}
+	// Packet ids go to the catalog before the records that carried them go.
+	log := s.sessions.Guard(s.stores.journal)
+	s.series = series.New(db, log, s.stores.blobs, v, series.Options{Logger: s.log})
+	return s.series.Recover(ctx, s.sessions.Replay)
+}
+
+func (s *Server) openGates(ctx context.Context) (err error) {
+	s.erasure, err = erasure.Open(ctx, erasure.Deps{
+		Catalog: s.stores.catalog, Vault: s.stores.vault, Ledger: s.ledger, Series: s.series,
+		Grants: s.grants, Places: s.places(), Logger: s.log,
+	})
+	if err != nil {
+		return err
+	}
+	if err := s.erasure.Once(ctx); err != nil { // what a crash interrupted
+		return fmt.Errorf("finish erasures: %w", err)
+	}
+	s.ingest = ingest.New(s.custody, s.grants, s.stores.vault, s.stores.journal, s.series, s.sessions, s.clock, ingest.Options{Hold: s.erasure.Hold})
+	s.query = query.New(s.custody, s.grants, s.series, query.Options{})
+	return nil
+}
+
+// places is where an owner's data can be, for package erasure.
+func (s *Server) places() erasure.Places {
+	return erasure.Places{
+		Connections: s.identity.Erase,
+		Credentials: s.access.Erase,
+		Grants:      s.grants.Erase,
+		Sessions:    s.sessions.Erase,
+		Readings: func(ctx context.Context, scope holdfast.Scope) error {
+			scope.Before = 0 // while the erasure held the streams, nothing came in
+			_, err := s.series.Erase(ctx, scope)
+			return err
+		},
+		Journal: func(ctx context.Context, _ holdfast.Scope) error {
+			if err := s.stores.journal.Cut(); err != nil {
+				return err
+			}
+			return s.series.Roll(ctx) // rolls what lives, then trims and zeroes the files
+		},
+		Custody: s.custody.Erase,
+		Catalog: func(ctx context.Context, _ holdfast.Scope) error { return s.stores.catalog.Purge(ctx) },
+	}
+}
+
+func (s *Server) openEdges() error {
+	s.mqtt = mqtt.New(authenticate(s.identity), gate{s.edges, s.ingest}, sessions{s.sessions},
+		mqtt.Options{Track: track(s.identity), Logger: s.log})
+	s.devices = deviceapi.New(deviceapi.Deps{Identity: s.identity, Gate: s.ingest, Custody: s.custody},
+		deviceapi.Options{Logger: s.log, Now: s.clock.Now})
+	return nil
+}
+
+func (s *Server) registerMetrics() error {
+	all := []prometheus.Collector{
+		collectors.NewGoCollector(),
+		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
+	}
+	all = append(all, s.ingest.Metrics()...)
+	all = append(all, s.erasure.Metrics()...)
+	all = append(all, s.series.Metrics()...)
+	all = append(all, s.devices.Metrics()...)
+	all = append(all, s.mqtt.Collector(), s.journalMetrics())
+	for _, c := range all {
+		if err := s.metrics.Register(c); err != nil {
+			return fmt.Errorf("register metrics: %w", err)
+		}
+	}
+	return nil
+}

@@ -186,6 +186,10 @@ func (c *Custody) OpenStream(ctx context.Context, r *Route, x holdfast.Sample) (
 
 // findOrMake returns the stream of x's name as the catalog has it, else a new one.
 func (c *Custody) findOrMake(ctx context.Context, r *Route, x holdfast.Sample) (*Stream, error) {
+	info, err := r.define(x) // first: a device that sends names it may not costs no look-up
+	if err != nil {
+		return nil, err
+	}
 	hash, err := c.streamHash(ctx, r.Assignment, x.Stream)
 	if err != nil {
 		return nil, err
@@ -205,10 +209,6 @@ func (c *Custody) findOrMake(ctx context.Context, r *Route, x holdfast.Sample) (
 		id = holdfast.NewID[holdfast.StreamID]()
 		known, err = false, nil
 	}
-	if err != nil {
-		return nil, err
-	}
-	info, err := r.define(x)
 	if err != nil {
 		return nil, err
 	}

@@ -144,3 +144,34 @@ func BenchmarkLoopback(b *testing.B) {
 		b.Error(err)
 	}
 }
+
+// BenchmarkConnect is a full TLS 1.3 handshake with client certificate, CONNECT,
+// CONNACK and DISCONNECT, client included.
+func BenchmarkConnect(b *testing.B) {
+	a, h := newAuthority(b), newHub()
+	ln, err := tls.Listen("tcp", "127.0.0.1:0", a.server())
+	if err != nil {
+		b.Fatal(err)
+	}
+	s := New(authenticate, nullGate{}, h, Options{HandshakesPerIP: -1})
+	ctx, cancel := context.WithCancel(context.Background())
+	ended := make(chan error, 1)
+	go func() { ended <- s.Run(ctx, ln) }()
+	config := a.client(holdfast.DeviceID{1})
+	for b.Loop() {
+		nc, err := tls.Dial("tcp", ln.Addr().String(), config)
+		if err != nil {
+			b.Fatal(err)
+		}
+		nc.Write(hello{version: v311, id: "a", clean: true}.bytes())
+		if p, err := readPacket(nc); err != nil || p.kind != typeConnack {
+			b.Fatal(p, err)
+		}
+		nc.Write([]byte{typeDisconnect << 4, 0})
+		nc.Close()
+	}
+	cancel()
+	if err := <-ended; err != nil {
+		b.Error(err)
+	}
+}

@@ -57,6 +57,7 @@ type conn struct {
 	bytes    *rate.Limiter
 
 	returned atomic.Int64 // to Receive Maximum, ever
+	stopped  atomic.Bool  // nothing that has been read counts any more
 
 	mu         sync.Mutex
 	cond       sync.Cond // out drained, a flight landed, over set, shut
@@ -111,6 +112,7 @@ func (c *conn) cut(e ending) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	e.cut = true
+	c.stopped.Store(true)
 	c.quitLocked(e)
 	c.over.cut = true
 	c.closeLocked()
@@ -158,7 +160,7 @@ func (c *conn) kickLocked() {
 func (c *conn) writeTimeLocked() time.Duration {
 	switch {
 	case c.over != nil && c.over.cut:
-		return 500 * time.Millisecond
+		return 300 * time.Millisecond
 	case c.closing:
 		return time.Second
 	}
@@ -191,9 +193,15 @@ func (c *conn) flush() {
 		c.out = nil
 	}
 	if c.closing && !c.shut {
-		polite := !c.broken && !c.over.abrupt
+		patience := linger
+		switch {
+		case c.broken || c.over.abrupt:
+			patience = 0
+		case c.over.cut:
+			patience = linger / 3
+		}
 		c.mu.Unlock()
-		c.hangUp(polite)
+		c.hangUp(patience)
 		c.mu.Lock()
 		c.shut = true
 	}
@@ -201,23 +209,21 @@ func (c *conn) flush() {
 	c.cond.Broadcast()
 }
 
-// hangUp closes the socket. Politely: after the client has had a moment to read
-// the last packet.
-func (c *conn) hangUp(polite bool) {
+// hangUp closes the socket, after the client has had a moment to read the last
+// packet if there is patience for that.
+func (c *conn) hangUp(patience time.Duration) {
 	raw := c.nc
 	if t, ok := c.nc.(*tls.Conn); ok {
 		raw = t.NetConn()
-		if polite {
-			t.SetWriteDeadline(time.Now().Add(linger))
+		if patience > 0 {
+			t.SetWriteDeadline(time.Now().Add(patience))
 			t.CloseWrite()
 		}
 	}
-	if polite {
-		if w, ok := raw.(interface{ CloseWrite() error }); ok {
-			w.CloseWrite()
-			raw.SetReadDeadline(time.Now().Add(linger))
-			io.Copy(io.Discard, io.LimitReader(raw, lingerBytes))
-		}
+	if w, ok := raw.(interface{ CloseWrite() error }); ok && patience > 0 {
+		w.CloseWrite()
+		raw.SetReadDeadline(time.Now().Add(patience))
+		io.Copy(io.Discard, io.LimitReader(raw, lingerBytes))
 	}
 	raw.Close()
 }

@@ -214,6 +214,10 @@ func (c *conn) consume(b []byte) (rest []byte, need int, err error) {
 			need = total
 			break
 		}
+		if c.stopped.Load() {
+			err = errOver
+			break
+		}
 		if b[0]>>4 == typePublish {
 			publishes++
 			err = c.onPublish(b[0], b[header:total])

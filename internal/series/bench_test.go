@@ -2,6 +2,7 @@ package series
 
 import (
 	"database/sql"
+	"fmt"
 	"math/rand/v2"
 	"testing"
 
@@ -83,13 +84,17 @@ func BenchmarkRoll(b *testing.B) {
 }
 
 func BenchmarkRecover(b *testing.B) {
-	r := newSizedRig(b, Options{Bytes: 1 << 40}, 64<<20)
-	hs, cs := devices(rand.New(rand.NewPCG(1, 1)), 1000, 100, 20)
-	r.fill(hs, cs)
-	for b.Loop() {
-		r.must(r.Recover(b.Context(), nil))
+	for _, perRecord := range []int{1, 20, 300} {
+		b.Run(fmt.Sprintf("%d-per-record", perRecord), func(b *testing.B) {
+			r := newSizedRig(b, Options{Bytes: 1 << 40}, 64<<20)
+			hs, cs := devices(rand.New(rand.NewPCG(1, 1)), 1000, 100, perRecord)
+			r.fill(hs, cs)
+			for b.Loop() {
+				r.must(r.Recover(b.Context(), nil))
+			}
+			b.ReportMetric(float64(b.N)*float64(r.log.End())/b.Elapsed().Seconds()/1e6, "MB/s")
+		})
 	}
-	b.ReportMetric(float64(b.N)*float64(r.log.End())/b.Elapsed().Seconds()/1e6, "MB/s")
 }
 
 func BenchmarkScan(b *testing.B) {

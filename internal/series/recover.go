@@ -3,13 +3,10 @@ package series
 import (
 	"context"
 	"database/sql"
-	"errors"
 	"fmt"
 
 	"github.com/holdfast-iot/holdfast"
 	"github.com/holdfast-iot/holdfast/internal/journal"
-	"github.com/holdfast-iot/holdfast/internal/seal"
-	"github.com/holdfast-iot/holdfast/internal/vault"
 )
 
 // Recover comes before all else: it clears what a crash left, and reads the journal
@@ -43,32 +40,21 @@ func (s *Series) Recover(ctx context.Context, each func(Header, *Content) error)
 			"the journal begins at position %d, but readings from %d on are still to be rolled: records are missing", start, from)
 	}
 	s.tail.restart(from)
-	return s.replay(ctx, from, each)
+	return s.replay(ctx, from, end, each)
 }
 
-func (s *Series) replay(ctx context.Context, from journal.Pos, each func(Header, *Content) error) error {
-	ciphers := map[seal.KeyID]*seal.Cipher{}
-	var scratch []byte
-	var content Content
-	for e, err := range s.log.Read(from) {
+func (s *Series) replay(ctx context.Context, from, end journal.Pos, each func(Header, *Content) error) error {
+	for r, err := range s.records(ctx, from, end) {
 		if err != nil {
 			return fmt.Errorf("replay journal: %w", err)
 		}
-		if err := ctx.Err(); err != nil {
-			return err
-		}
-		var h Header
-		h, scratch, err = s.openRecord(ctx, scratch, ciphers, e.Data, &content)
-		if errors.Is(err, vault.ErrRetired) {
+		if r.retired {
 			continue
 		}
-		if err != nil {
-			return fmt.Errorf("replay journal record at position %d: %w", e.Pos, err)
-		}
-		s.Observe(h, e.Pos, e.Next)
+		s.Observe(r.header, r.pos, r.next)
 		if each != nil {
-			if err := each(h, &content); err != nil {
-				return fmt.Errorf("replay journal record at position %d: %w", e.Pos, err)
+			if err := each(r.header, &r.content); err != nil {
+				return fmt.Errorf("replay journal record at position %d: %w", r.pos, err)
 			}
 		}
 	}

@@ -64,7 +64,7 @@ func (s *Series) roll(ctx context.Context) error {
 
 // rollSlice rolls as many records as memory allows and returns where it ended.
 func (s *Series) rollSlice(ctx context.Context, out *output, from, end journal.Pos, number int64) (journal.Pos, error) {
-	sl := slice{s: s, cells: map[Cell]*sliceCell{}, ciphers: map[seal.KeyID]*seal.Cipher{}}
+	sl := slice{s: s, cells: map[Cell]*sliceCell{}}
 	next, err := sl.read(ctx, from, end)
 	if err != nil {
 		return 0, err
@@ -110,7 +110,6 @@ func (s *Series) trim(pos journal.Pos) error {
 type slice struct {
 	s        *Series
 	cells    map[Cell]*sliceCell
-	ciphers  map[seal.KeyID]*seal.Cipher
 	bytes    int // of memory, roughly
 	readings int
 }
@@ -126,30 +125,17 @@ const readingSize = 64 // of a holdfast.Reading in a growing slice, without text
 
 // read takes records until memory is full or end is reached.
 func (sl *slice) read(ctx context.Context, from, end journal.Pos) (journal.Pos, error) {
-	var scratch []byte
-	var content Content
-	for e, err := range sl.s.log.Read(from) {
-		if err != nil {
-			return 0, err
-		}
-		if e.Pos >= end {
-			break
-		}
-		if err := ctx.Err(); err != nil {
-			return 0, err
-		}
-		var h Header
-		h, scratch, err = sl.s.openRecord(ctx, scratch, sl.ciphers, e.Data, &content)
+	for r, err := range sl.s.records(ctx, from, end) {
 		switch {
-		case errors.Is(err, vault.ErrRetired):
-			sl.s.stats.retired.Inc()
 		case err != nil:
-			return 0, fmt.Errorf("journal record at position %d: %w", e.Pos, err)
+			return 0, err
+		case r.retired:
+			sl.s.stats.retired.Inc()
 		default:
-			sl.take(h, content.Rows)
+			sl.take(r.header, r.content.Rows)
 		}
 		if sl.bytes >= sl.s.sliceBytes {
-			return e.Next, nil
+			return r.next, nil
 		}
 	}
 	return end, nil
@@ -287,27 +273,3 @@ func sortByTime(rows []holdfast.Reading) {
 		slices.SortStableFunc(rows, byTime)
 	}
 }
-
-// openRecord opens a journal record. ciphers keeps keys between calls.
-func (s *Series) openRecord(ctx context.Context, scratch []byte, ciphers map[seal.KeyID]*seal.Cipher, data []byte, into *Content) (Header, []byte, error) {
-	h, box, err := ParseHeader(data)
-	if err != nil {
-		return h, scratch, err
-	}
-	c := ciphers[h.Key]
-	if c == nil {
-		if c, err = s.keys.JournalOpener(ctx, h.Assignment, h.Bucket, h.Key); err != nil {
-			return h, scratch, err
-		}
-		if len(ciphers) >= openCiphers {
-			clear(ciphers)
-		}
-		ciphers[h.Key] = c
-	}
-	scratch, err = OpenRecord(scratch, h, box, c, into)
-	return h, scratch, err
-}
-
-// openCiphers bounds the journal keys that one pass over the journal keeps: 1.3 KB
-// each.
-const openCiphers = 4096

@@ -181,27 +181,24 @@ func (s *Series) trySnapshot(ctx context.Context, a holdfast.AssignmentID, strea
 
 // readTail decodes the tail's readings of a stream, in order.
 func (s *Series) readTail(ctx context.Context, view *tailView, from journal.Pos, stream holdfast.StreamID) (rows []holdfast.Reading, err error) {
-	ciphers := map[seal.KeyID]*seal.Cipher{}
-	var scratch []byte
-	var content Content
+	o := opener{s: s, ciphers: map[seal.KeyID]*seal.Cipher{}}
+	var r record
 	for _, e := range view.entries {
 		if e.pos < from {
 			continue
 		}
-		data, err := s.log.At(e.pos)
-		if err != nil {
-			return nil, fmt.Errorf("read journal record at position %d: %w", e.pos, err)
+		if r.data, err = s.log.At(e.pos); err == nil {
+			err = o.record(ctx, &r)
 		}
-		_, scratch, err = s.openRecord(ctx, scratch, ciphers, data, &content)
 		if errors.Is(err, vault.ErrRetired) {
 			continue
 		}
 		if err != nil {
-			return nil, fmt.Errorf("read journal record at position %d: %w", e.pos, err)
+			return nil, fmt.Errorf("open journal record at position %d: %w", e.pos, err)
 		}
-		for i := range content.Rows {
-			if content.Rows[i].Stream == stream {
-				rows = append(rows, content.Rows[i].Reading)
+		for i := range r.content.Rows {
+			if x := &r.content.Rows[i]; x.Stream == stream {
+				rows = append(rows, x.Reading)
 			}
 		}
 	}

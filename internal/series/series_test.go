@@ -428,6 +428,35 @@ func TestRecoverRefusesWhatDoesNotOpen(t *testing.T) {
 	}
 }
 
+func TestRecoverGivesEveryRecordInOrder(t *testing.T) {
+	r := newSizedRig(t, Options{}, 1<<20)
+	text := holdfast.TextValue(strings.Repeat("x", 5000))
+	const n = 120 // more than one stretch
+	for i := range n {
+		r.append(Header{Assignment: alice, Bucket: 202611, Arrival: testArrival + int64(i)}, &Content{
+			Session: fmt.Appendf(nil, "session %d", i), Received: []uint16{uint16(i)},
+			Rows: []Row{{testStream(1), holdfast.Reading{Time: int64(i), Value: text}}},
+		})
+	}
+	r.close()
+	r.open()
+	i := 0
+	r.must(r.Recover(t.Context(), func(h Header, c *Content) error {
+		if h.Arrival != testArrival+int64(i) || string(c.Session) != fmt.Sprintf("session %d", i) || c.Received[0] != uint16(i) || c.Rows[0].Time != int64(i) {
+			t.Errorf("record %d: %+v, session %s", i, h, c.Session)
+		}
+		i++
+		return nil
+	}))
+	if i != n {
+		t.Errorf("%d records", i)
+	}
+	boom := errors.New("boom")
+	if err := r.Recover(t.Context(), func(Header, *Content) error { return boom }); !errors.Is(err, boom) {
+		t.Errorf("recover: %v", err)
+	}
+}
+
 func TestRecoverRefusesAnotherJournal(t *testing.T) {
 	r := newRig(t, Options{})
 	r.send(alice, testStream(1), testArrival, number(1, 1))

@@ -43,6 +43,12 @@ const (
 	Done      = "done"      // the ciphertext too; there is a certificate
 )
 
+// Custody closes a party in the transaction that accepts its erasure, and refuses
+// a scope that has missed an assignment made meanwhile.
+type Custody interface {
+	Leave(ctx context.Context, tx *sql.Tx, s holdfast.Scope) error
+}
+
 // Deps is what a Gate is built on; all are required.
 type Deps struct {
 	Catalog *catalog.DB
@@ -50,6 +56,7 @@ type Deps struct {
 	Ledger  *ledger.Ledger
 	Series  *series.Series
 	Grants  *grant.Register
+	Custody Custody
 	Places  Places
 	Logger  *slog.Logger
 }
@@ -128,7 +135,7 @@ func Open(ctx context.Context, d Deps) (*Gate, error) {
 	}
 	g := &Gate{Deps: d, wake: make(chan struct{}, 1), metrics: newMetrics(),
 		open: map[holdfast.ErasureID]holdfast.Scope{}, done: map[holdfast.ErasureID]chan struct{}{}}
-	undone, err := g.undone(ctx)
+	undone, err := g.Undone(ctx)
 	if err != nil {
 		return nil, fmt.Errorf("open erasures: %w", err)
 	}
@@ -223,6 +230,9 @@ func (g *Gate) writeDown(ctx context.Context, e Erasure, s holdfast.Scope) error
 	err = g.Catalog.Write(ctx, func(tx *sql.Tx) error {
 		if _, err := tx.ExecContext(ctx, `INSERT INTO erasure (id, number, party, state, plan_sealed)
 			VALUES ($1, (SELECT coalesce(max(number), 0) + 1 FROM erasure), $2, $3, $4)`, e.ID, e.Party, Asked, box); err != nil {
+			return err
+		}
+		if err := g.Custody.Leave(ctx, tx, s); err != nil {
 			return err
 		}
 		for _, bar := range bars(s) {
@@ -329,7 +339,8 @@ func (g *Gate) Wait(ctx context.Context, id holdfast.ErasureID) error {
 	}
 }
 
-func (g *Gate) undone(ctx context.Context) ([]Erasure, error) {
+// Undone returns the erasures that are not done, oldest first.
+func (g *Gate) Undone(ctx context.Context) ([]Erasure, error) {
 	return g.list(ctx, `state <> $1`, Done)
 }
 

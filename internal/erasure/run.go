@@ -43,7 +43,7 @@ func (g *Gate) Run(ctx context.Context) error {
 
 // Once carries out everything that is asked for now.
 func (g *Gate) Once(ctx context.Context) error {
-	undone, err := g.undone(ctx)
+	undone, err := g.Undone(ctx)
 	if err != nil {
 		return err
 	}
@@ -60,7 +60,7 @@ func (g *Gate) Once(ctx context.Context) error {
 			return fmt.Errorf("destroy keys: %w", err)
 		}
 	}
-	if undone, err = g.undone(ctx); err != nil {
+	if undone, err = g.Undone(ctx); err != nil {
 		return err
 	}
 	for _, e := range undone {

@@ -110,7 +110,7 @@ func (s *Server) openKeepers(ctx context.Context) (err error) {
 func (s *Server) openGates(ctx context.Context) (err error) {
 	s.erasure, err = erasure.Open(ctx, erasure.Deps{
 		Catalog: s.stores.catalog, Vault: s.stores.vault, Ledger: s.ledger, Series: s.series,
-		Grants: s.grants, Places: s.places(), Logger: s.log,
+		Grants: s.grants, Custody: s.custody, Places: s.places(), Logger: s.log,
 	})
 	if err != nil {
 		return err

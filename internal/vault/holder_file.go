@@ -158,6 +158,9 @@ func (h *FileHolder) key(n uint64) (seal.Key, error) {
 // Path returns where the file lies.
 func (h *FileHolder) Path() string { return h.path }
 
+// Protected reports that a passphrase protects the file.
+func (h *FileHolder) Protected() bool { return h.doc.Salt != "" }
+
 func (h *FileHolder) Name() string { return "file" }
 func (h *FileHolder) Grade() Grade { return Clear }
 

@@ -26,6 +26,10 @@ func (s *Series) Roll(ctx context.Context) error {
 		return err
 	}
 	defer s.unlock()
+	return s.clearAndRoll(ctx)
+}
+
+func (s *Series) clearAndRoll(ctx context.Context) error {
 	if err := s.clear(ctx); err != nil {
 		return fmt.Errorf("roll journal: %w", err)
 	}

@@ -14,9 +14,13 @@ import (
 	"github.com/holdfast-iot/holdfast/internal/vault"
 )
 
-// tailLimit is how much of the journal a scan takes into memory. Beyond it, the
-// journal is rolled first.
-const tailLimit = 8 << 20
+// tailLimit is how much of an assignment's journal a scan likes to take into memory.
+// Beyond it the journal is rolled first, unless segments are being changed already;
+// then a scan takes up to tailMost.
+const (
+	tailLimit = 8 << 20
+	tailMost  = 64 << 20
+)
 
 // Scan yields the readings of a stream in span: by time, equal times in order of
 // arrival, repeats once. It sees one moment: all that was observed before the
@@ -130,10 +134,8 @@ func (v *snapshot) cursor(span holdfast.Span) *cursor {
 const snapshots = 3
 
 func (s *Series) snapshot(ctx context.Context, a holdfast.AssignmentID, stream holdfast.StreamID) (*snapshot, error) {
-	if s.tail.sizeOf(a) > tailLimit {
-		if err := s.Roll(ctx); err != nil {
-			return nil, err
-		}
+	if err := s.shorten(ctx, a); err != nil {
+		return nil, err
 	}
 	for try := 1; ; try++ {
 		v, err := s.trySnapshot(ctx, a, stream)
@@ -144,6 +146,24 @@ func (s *Series) snapshot(ctx context.Context, a holdfast.AssignmentID, stream h
 			return nil, err
 		}
 	}
+}
+
+// shorten keeps the tail of an assignment within what a scan may take. It does not
+// wait for others: who holds a Rewrite may scan.
+func (s *Series) shorten(ctx context.Context, a holdfast.AssignmentID) error {
+	if s.tail.sizeOf(a) <= tailLimit {
+		return nil
+	}
+	select {
+	case s.work <- struct{}{}:
+		defer s.unlock()
+		return s.clearAndRoll(ctx)
+	default:
+	}
+	if s.tail.sizeOf(a) > tailMost {
+		return holdfast.Errorf(holdfast.Unavailable, "too much of assignment %s is still in the journal, try again", a)
+	}
+	return nil
 }
 
 // trySnapshot narrates an order that matters. The scan enters, so that no chunk it

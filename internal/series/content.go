@@ -141,27 +141,26 @@ type rowEncoder struct {
 }
 
 func (e *rowEncoder) append(dst []byte, rows []Row) []byte {
-	dst = append(dst, 0, 0)
-	table := len(dst)
-	at := -1
+	t := streamTable{dst: append(dst, 0, 0), start: len(dst) + 2}
 	for i := range rows { // the table of streams, each once
-		if dst, at = tableIndex(dst, table, at, &rows[i].Stream); len(dst)-table > MaxStreams*holdfast.IDSize {
-			panic("series: a record of more than 65535 streams")
-		}
+		t.index(&rows[i].Stream)
 	}
-	end := len(dst)
-	binary.BigEndian.PutUint16(dst[table-2:], uint16((end-table)/holdfast.IDSize))
-	at = -1
+	if t.n > MaxStreams {
+		panic("series: content beyond the limits of a record")
+	}
+	dst = t.dst
+	binary.BigEndian.PutUint16(dst[t.start-2:], uint16(t.n))
+	t.last = -1
 	for i := 0; i < len(rows); {
 		n := 1
 		for i+n < len(rows) && rows[i+n].Stream == rows[i].Stream {
 			n++
 		}
-		_, at = tableIndex(dst[:end:end], table, at, &rows[i].Stream)
+		at := uint64(t.index(&rows[i].Stream))
 		if n == 1 {
-			dst = binary.AppendUvarint(dst, uint64(at)<<1)
+			dst = binary.AppendUvarint(dst, at<<1)
 		} else {
-			dst = binary.AppendUvarint(dst, uint64(at)<<1|1)
+			dst = binary.AppendUvarint(dst, at<<1|1)
 			dst = binary.AppendUvarint(dst, uint64(n))
 		}
 		for ; n > 0; n-- {
@@ -172,25 +171,56 @@ func (e *rowEncoder) append(dst []byte, rows []Row) []byte {
 	return dst
 }
 
-// tableIndex returns the place of s in the table that begins at dst[table:],
-// appending it when it is new. It looks first where it was and just behind:
-// packs repeat the same streams in the same order.
-func tableIndex(dst []byte, table, at int, s *holdfast.StreamID) ([]byte, int) {
-	const size = holdfast.IDSize
-	n := (len(dst) - table) / size
-	is := func(i int) bool { return i >= 0 && i < n && holdfast.StreamID(dst[table+i*size:]) == *s }
-	if is(at) {
-		return dst, at
+// streamTable is the table of streams at the end of dst.
+type streamTable struct {
+	dst      []byte
+	start, n int
+	last     int // found last
+	hash     map[holdfast.StreamID]int
+}
+
+// A table this long gets a hash; a shorter one is searched without allocating.
+const longTable = 32
+
+// index returns the place of s, which is appended when it is new. It looks first
+// where it was and just behind: packs repeat the same streams in the same order.
+func (t *streamTable) index(s *holdfast.StreamID) int {
+	if !t.is(t.last, s) {
+		t.last = t.find(s)
 	}
-	if is(at + 1) {
-		return dst, at + 1
+	return t.last
+}
+
+func (t *streamTable) is(i int, s *holdfast.StreamID) bool {
+	return i >= 0 && i < t.n && holdfast.StreamID(t.dst[t.start+i*holdfast.IDSize:]) == *s
+}
+
+func (t *streamTable) find(s *holdfast.StreamID) int {
+	if t.is(t.last+1, s) {
+		return t.last + 1
 	}
-	for i := range n {
-		if is(i) {
-			return dst, i
+	if t.hash != nil {
+		if i, ok := t.hash[*s]; ok {
+			return i
+		}
+	} else {
+		for i := range t.n {
+			if t.is(i, s) {
+				return i
+			}
 		}
 	}
-	return append(dst, s[:]...), n
+	t.dst = append(t.dst, s[:]...)
+	t.n++
+	if t.hash == nil && t.n > longTable {
+		t.hash = make(map[holdfast.StreamID]int, 4*longTable)
+		for i := range t.n {
+			t.hash[holdfast.StreamID(t.dst[t.start+i*holdfast.IDSize:])] = i
+		}
+	} else if t.hash != nil {
+		t.hash[*s] = t.n - 1
+	}
+	return t.n - 1
 }
 
 func (e *rowEncoder) row(dst []byte, r *holdfast.Reading) []byte {

@@ -146,6 +146,26 @@ func twenty() []Row {
 	return rows
 }
 
+func TestContentOfManyStreams(t *testing.T) {
+	rng := newRNG(t)
+	for _, streams := range []int{1, 31, 32, 33, 34, 500} {
+		var rows []Row
+		for i := range 3000 {
+			n := i % streams // a pack's order, then any
+			if i > 1500 {
+				n = rng.IntN(streams)
+			}
+			id := testStream(byte(n))
+			id[1] = byte(n >> 8)
+			rows = append(rows, Row{id, holdfast.Reading{Time: testArrival + int64(i), Value: holdfast.IntegerValue(int64(i))}})
+		}
+		plain := roundTrip(t, testHeader(), Content{Rows: rows})
+		if got := int(plain[9])<<8 | int(plain[10]); got != streams {
+			t.Errorf("a table of %d streams, want %d", got, streams)
+		}
+	}
+}
+
 func TestContentIsSmall(t *testing.T) {
 	size := func(rows []Row) int { return len(AppendContent(nil, testHeader(), &Content{Rows: rows})) }
 	if n := float64(size(twenty())) / 20; n >= 12 {

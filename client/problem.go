@@ -144,8 +144,11 @@ func unreachable(hub string, err error) error {
 		return holdfast.Errorf(holdfast.Denied, "can't trust %s: its certificate is not valid at this machine's time, %s: is the clock right?",
 			hub, time.Now().UTC().Format(time.RFC3339))
 	}
-	if _, ok := errors.AsType[tls.AlertError](err); ok {
-		return holdfast.Errorf(holdfast.Denied, "%s refuses the certificate of this identity (%w): if it was revoked or superseded, enrol again", hub, err)
+	// An alert of TLS has no exported type; this is how net names what the other
+	// side said.
+	if e, ok := errors.AsType[*net.OpError](err); ok && e.Op == "remote error" {
+		return holdfast.Errorf(holdfast.Denied, "%s refuses the certificate of this identity (%s): if it was revoked or superseded, enrol again",
+			hub, printable(e.Err.Error()))
 	}
 	return holdfast.Errorf(holdfast.Unavailable, "can't reach %s: %s", hub, reason(err))
 }

@@ -1,0 +1,186 @@
+package deviceapi
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"log/slog"
+	"net/http"
+	"runtime/debug"
+	"time"
+
+	"golang.org/x/sync/semaphore"
+
+	"github.com/holdfast-iot/holdfast"
+	"github.com/holdfast-iot/holdfast/internal/custody"
+	"github.com/holdfast-iot/holdfast/internal/identity"
+	"github.com/holdfast-iot/holdfast/internal/ingest"
+)
+
+// Identity says who is at the other end, tells of revocations, and enrols.
+type Identity interface {
+	Peer(ctx context.Context, cs tls.ConnectionState) (identity.Peer, error)
+	Track(p identity.Peer, cut func(reason error)) (forget func())
+	EST() http.Handler
+}
+
+// Gate takes readings in.
+type Gate interface {
+	Batch(ctx context.Context, p identity.Peer, session string) *ingest.Batch
+}
+
+// Custody says what a line protocol tag means to a device.
+type Custody interface {
+	Route(ctx context.Context, id holdfast.DeviceID) (*custody.Route, error)
+	Child(ctx context.Context, gateway holdfast.DeviceID, name string) (holdfast.DeviceID, error)
+}
+
+// Deps is what an API stands on.
+type Deps struct {
+	Identity Identity
+	Gate     Gate
+	Custody  Custody
+}
+
+// Options bound what devices may take. The zero value of each field means the
+// default that stands beside it.
+type Options struct {
+	Logger *slog.Logger // nothing is logged
+	Now    func() int64 // ns since 1970; the system's clock. Relative SenML times count from it
+
+	MaxBody     int           // 4 MiB, of a body as sent and again as decompressed
+	MaxReadings int           // 10,000 of one request
+	BodyTimeout time.Duration // 60 s for a body to arrive
+
+	MaxRequests      int     // 512 at once; more are asked to come again
+	MaxInflightBytes int     // 32 MiB of bodies being read and taken in, all devices together
+	MaxPerDevice     int     // 8 requests of one device at once
+	PerSecond        float64 // 100 requests of one device a second; negative: no limit
+	Burst            int     // 500
+}
+
+func (o Options) withDefaults() Options {
+	if o.Logger == nil {
+		o.Logger = slog.New(slog.DiscardHandler)
+	}
+	if o.Now == nil {
+		o.Now = func() int64 { return time.Now().UnixNano() }
+	}
+	if o.BodyTimeout <= 0 {
+		o.BodyTimeout = time.Minute
+	}
+	for _, d := range []struct {
+		field *int
+		value int
+	}{{&o.MaxBody, 4 << 20}, {&o.MaxReadings, 10_000}, {&o.MaxRequests, 512}, {&o.MaxInflightBytes, 32 << 20}, {&o.MaxPerDevice, 8}, {&o.Burst, 500}} {
+		if *d.field <= 0 {
+			*d.field = d.value
+		}
+	}
+	if o.PerSecond == 0 {
+		o.PerSecond = 100
+	}
+	o.MaxInflightBytes = max(o.MaxInflightBytes, 2*o.MaxBody) // one body, twice if compressed
+	return o
+}
+
+// API is the handler of the devices' listener. Serve it with Server.
+type API struct {
+	d       Deps
+	o       Options
+	mux     *http.ServeMux
+	busy    *semaphore.Weighted // requests
+	bytes   *semaphore.Weighted // of bodies
+	budgets *budgets
+	metrics metrics
+}
+
+// New makes an API.
+func New(d Deps, o Options) *API {
+	o = o.withDefaults()
+	a := &API{
+		d: d, o: o, mux: http.NewServeMux(),
+		busy: semaphore.NewWeighted(int64(o.MaxRequests)), bytes: semaphore.NewWeighted(int64(o.MaxInflightBytes)),
+		budgets: newBudgets(o), metrics: newMetrics(),
+	}
+	a.mux.Handle("/.well-known/est/", d.Identity.EST())
+	a.mux.Handle("POST /v1/data", a.device(a.data))
+	a.mux.Handle("POST /write", a.device(a.lines))
+	a.mux.Handle("POST /api/v2/write", a.device(a.lines))
+	a.mux.Handle("/", a.device(func(w http.ResponseWriter, r *http.Request, _ identity.Peer) error {
+		return holdfast.Errorf(holdfast.NotFound, "devices send by POST to /v1/data, /write or /api/v2/write")
+	}))
+	return a
+}
+
+// ServeHTTP answers one request.
+func (a *API) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	answer := &answer{ResponseWriter: w}
+	_, route := a.mux.Handler(r)
+	defer func() {
+		if v := recover(); v != nil {
+			if err, ok := v.(error); !ok || !errors.Is(err, http.ErrAbortHandler) {
+				// Neither the value nor the request is logged: either could hold content.
+				a.o.Logger.ErrorContext(r.Context(), "deviceapi: a request panicked", "route", route, "stack", string(debug.Stack()))
+			}
+			a.metrics.count(route, http.StatusInternalServerError)
+			panic(http.ErrAbortHandler) // ends the connection, quietly
+		}
+		a.metrics.count(route, answer.status)
+	}()
+	a.mux.ServeHTTP(answer, r)
+}
+
+// answer remembers the status.
+type answer struct {
+	http.ResponseWriter
+	status int
+}
+
+func (a *answer) Unwrap() http.ResponseWriter { return a.ResponseWriter }
+
+func (a *answer) WriteHeader(status int) {
+	if a.status == 0 {
+		a.status = status
+	}
+	a.ResponseWriter.WriteHeader(status)
+}
+
+func (a *answer) Write(b []byte) (int, error) {
+	if a.status == 0 {
+		a.status = http.StatusOK
+	}
+	return a.ResponseWriter.Write(b)
+}
+
+// device lets devices in that are who they say, not too often, not too many.
+func (a *API) device(next func(http.ResponseWriter, *http.Request, identity.Peer) error) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.TLS == nil || len(r.TLS.PeerCertificates) == 0 {
+			a.problem(w, r, errNobody)
+			return
+		}
+		p, err := a.d.Identity.Peer(r.Context(), *r.TLS)
+		if err == nil {
+			err = a.follow(r, p)
+		}
+		if err != nil {
+			a.problem(w, r, err)
+			return
+		}
+		leave, err := a.budgets.enter(p.Device, time.Now())
+		if err != nil {
+			a.problem(w, r, err)
+			return
+		}
+		defer leave()
+		if !a.busy.TryAcquire(1) {
+			a.problem(w, r, holdfast.Errorf(holdfast.Unavailable, "the hub has too many requests at once: try again"))
+			return
+		}
+		defer a.busy.Release(1)
+		if err := next(w, r, p); err != nil {
+			a.problem(w, r, err)
+		}
+	})
+}

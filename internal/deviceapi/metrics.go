@@ -1,0 +1,27 @@
+package deviceapi
+
+import (
+	"strconv"
+
+	"github.com/prometheus/client_golang/prometheus"
+)
+
+// metrics counts requests; no label tells whose they were.
+type metrics struct{ requests *prometheus.CounterVec }
+
+func newMetrics() metrics {
+	return metrics{requests: prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: "holdfast_deviceapi_requests_total",
+		Help: "Requests to the devices' HTTPS listener by route and class of status.",
+	}, []string{"route", "status"})}
+}
+
+func (m metrics) count(route string, status int) {
+	if status == 0 { // the connection was taken over, or nothing was said
+		status = 100
+	}
+	m.requests.WithLabelValues(route, strconv.Itoa(status/100)+"xx").Inc()
+}
+
+// Metrics returns the collectors of this package.
+func (a *API) Metrics() []prometheus.Collector { return []prometheus.Collector{a.metrics.requests} }

@@ -21,6 +21,7 @@ import (
 type commands struct {
 	Init  initCmd  `cmd:"" help:"Make a data folder, a root key and the first administrator."`
 	Serve serveCmd `cmd:"" help:"Run the hub."`
+	Demo  demoCmd  `cmd:"" help:"See it all at once: a hub, devices, owners, a grant, an erasure."`
 	Enrol enrolCmd `cmd:"" help:"Get this device its certificate with an enrolment code."`
 	Send  sendCmd  `cmd:"" help:"Send readings as a device."`
 

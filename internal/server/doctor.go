@@ -102,7 +102,7 @@ func (s *Server) checkRootKey(add func(level, what, mend string)) {
 			continue
 		}
 		var key, data syscall.Stat_t
-		if syscall.Stat(f.Path(), &key) == nil && syscall.Stat(s.config.Data, &data) == nil && key.Dev == data.Dev && !s.stores.folder.Apart {
+		if syscall.Stat(f.Path(), &key) == nil && syscall.Stat(s.config.Data, &data) == nil && key.Dev == data.Dev {
 			add(weak, "the root key lies on the disk of the data folder: whoever takes the disk has both", "put it elsewhere and say where with --root-key")
 		}
 		if !f.Protected() {

@@ -41,9 +41,7 @@ const folderFormat = "1"
 type folder struct {
 	Format  string `json:"holdfast-data"`
 	Hub     string `json:"hub"`      // random; part of the ledger's origin
-	RootKey string `json:"root_key"` // absolute, unless inside (demo)
-	// Apart says that the root key may lie inside: a demo's folder goes as a whole.
-	Apart bool `json:"demo,omitempty"`
+	RootKey string `json:"root_key"` // where init put it, absolute
 }
 
 func readFolder(dir string) (folder, error) {

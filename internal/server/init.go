@@ -25,9 +25,6 @@ type InitOptions struct {
 	Hosts        []string // default: host name, localhost, own addresses
 	RootKey      string   // default: a file in the user's configuration folder
 	Passphrase   []byte   // protects the root key, if given
-	// Apart lets the root key lie in the data folder: a demo's folder goes as a
-	// whole.
-	Apart bool
 }
 
 // Initialised is what Init made.
@@ -68,7 +65,7 @@ func Init(ctx context.Context, dir string, o InitOptions) (_ Initialised, err er
 	if o.RootKey, err = filepath.Abs(o.RootKey); err != nil {
 		return Initialised{}, err
 	}
-	if inside(dir, o.RootKey) && !o.Apart {
+	if inside(dir, o.RootKey) {
 		return Initialised{}, holdfast.Errorf(holdfast.Invalid, "the root key must not lie in the data folder: whoever copies the folder would have both")
 	}
 	// Everything is made beside its place and moved there at the end.
@@ -80,21 +77,16 @@ func Init(ctx context.Context, dir string, o InitOptions) (_ Initialised, err er
 		return Initialised{}, fmt.Errorf("make data folder: %w", err)
 	}
 	defer os.RemoveAll(made)
-	rootKey := o.RootKey
-	if inside(dir, rootKey) {
-		rel, _ := filepath.Rel(dir, rootKey)
-		rootKey = filepath.Join(made, rel)
-	}
-	holder, err := vault.CreateFileHolder(rootKey, o.Passphrase)
+	holder, err := vault.CreateFileHolder(o.RootKey, o.Passphrase)
 	if err != nil {
 		return Initialised{}, err
 	}
 	defer func() {
 		if err != nil {
-			os.Remove(rootKey)
+			os.Remove(o.RootKey)
 		}
 	}()
-	f := folder{Format: folderFormat, Hub: name, RootKey: o.RootKey, Apart: o.Apart}
+	f := folder{Format: folderFormat, Hub: name, RootKey: o.RootKey}
 	out := Initialised{Dir: dir, RootKey: o.RootKey, Organisation: o.Organisation, Hosts: o.Hosts, Admin: filepath.Join(dir, adminDir)}
 	if out.Verifier, err = fill(ctx, made, f, holder, o); err != nil {
 		return Initialised{}, err

@@ -42,7 +42,7 @@ func openStores(ctx context.Context, c Config) (_ *stores, err error) {
 	if path == "" {
 		path = s.folder.RootKey
 	}
-	if inside(c.Data, path) && !s.folder.Apart {
+	if inside(c.Data, path) {
 		return nil, holdfast.Errorf(holdfast.Denied, "the root key %s lies in the data folder: whoever copies the folder has both; move it out and say where with --root-key", path)
 	}
 	holder, err := vault.OpenFileHolder(path, c.Passphrase)

@@ -10,6 +10,7 @@ import (
 	"encoding/hex"
 	"fmt"
 	"io"
+	"log/slog"
 	"net"
 	"strings"
 	"sync"
@@ -54,6 +55,9 @@ type pipes struct {
 
 func newPipes(t *testing.T, h *hub, o Options) *pipes {
 	ctx, cancel := context.WithCancel(context.Background())
+	if o.Logger == nil {
+		o.Logger = slog.New(slog.DiscardHandler)
+	}
 	p := &pipes{t: t, s: New(authenticate, h, h, o), ctx: ctx}
 	t.Cleanup(func() {
 		cancel()

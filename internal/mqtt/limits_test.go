@@ -4,11 +4,13 @@ import (
 	"bytes"
 	"context"
 	"crypto/tls"
+	"log/slog"
 	"net"
 	"net/netip"
 	"runtime"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -144,7 +146,7 @@ func TestClientThatDoesNotRead(t *testing.T) {
 		if d := time.Since(start); d > 15*time.Second {
 			t.Errorf("it was cut after %s", d)
 		}
-		if written > 2*maxOut {
+		if written > 2*maxOut+bufferSize { // one out-buffer is being written, one waits
 			t.Errorf("%d bytes of PINGREQ were read while the answers waited", written)
 		}
 
@@ -353,6 +355,87 @@ type addrConn struct {
 
 func (c addrConn) RemoteAddr() net.Addr {
 	return net.TCPAddrFromAddrPort(netip.MustParseAddrPort(c.addr))
+}
+
+// faultyListener fails its first accepts, as when file descriptors run out.
+type faultyListener struct {
+	net.Listener
+	faults int
+}
+
+func (l *faultyListener) Accept() (net.Conn, error) {
+	if l.faults > 0 {
+		l.faults--
+		return nil, syscall.EMFILE
+	}
+	return l.Listener.Accept()
+}
+
+func TestAcceptSurvivesAndSheds(t *testing.T) {
+	a, h := newAuthority(t), newHub()
+	ln, err := tls.Listen("tcp", "127.0.0.1:0", a.server())
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := New(authenticate, h, h, Options{MaxConnections: 1, Logger: slog.New(slog.DiscardHandler)})
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan error, 1)
+	go func() { ended <- s.Run(ctx, &faultyListener{ln, 3}) }()
+	config := a.client(holdfast.DeviceID{1})
+	nc, err := tls.Dial("tcp", ln.Addr().String(), config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := newClient(t, nc)
+	c.connect(hello{version: v5, id: "a"})
+	if nc, err := tls.Dial("tcp", ln.Addr().String(), config); err == nil {
+		nc.Close()
+		t.Error("a connection beyond the limit was taken")
+	}
+	theirs, ours := net.Pipe()
+	s.ServeConn(ctx, theirs, state(holdfast.DeviceID{2}, time.Time{}))
+	if _, err := ours.Write([]byte{0}); err == nil {
+		t.Error("a connection beyond the limit was served")
+	}
+	if n := s.m.shed.Load(); n != 2 {
+		t.Errorf("%d were shed", n)
+	}
+	c.silent()
+	ln.Close() // not by ctx: that is an error
+	if err := <-ended; err == nil {
+		t.Error("Run ended without error when its listener was closed")
+	}
+	c.expectEnd(shuttingDown)
+	cancel()
+}
+
+// A commit that never lands does not keep Run for ever, and is not hidden.
+func TestRunDoesNotWaitForEver(t *testing.T) {
+	a, h := newAuthority(t), newHub()
+	h.manual = true
+	ln, err := tls.Listen("tcp", "127.0.0.1:0", a.server())
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := New(authenticate, h, h, Options{ShutdownGrace: 100 * time.Millisecond, CommitGrace: 10 * time.Millisecond})
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan error, 1)
+	go func() { ended <- s.Run(ctx, ln) }()
+	nc, err := tls.Dial("tcp", ln.Addr().String(), a.client(holdfast.DeviceID{1}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := newClient(t, nc)
+	c.connect(hello{version: v5, id: "a"})
+	c.send(c.publish(pub{qos: 1, id: 1, topic: "data/x", payload: "1"}))
+	c.silent()
+	cancel()
+	c.expectEnd(shuttingDown)
+	if err := <-ended; holdfast.KindOf(err) != holdfast.Internal || err == nil {
+		t.Errorf("Run: %v", err)
+	}
+	h.land(1)
+	s.wg.Wait()
 }
 
 // Run returns when everything has ended, over real sockets and TLS.

@@ -128,6 +128,38 @@ func TestCleanStart(t *testing.T) {
 	})
 }
 
+// A client need not wait for CONNACK.
+func TestPublishesBehindConnect(t *testing.T) {
+	each(t, func(t *testing.T, v byte) {
+		h := newHub()
+		p := newPipes(t, h, Options{})
+		c := p.dial(holdfast.DeviceID{1})
+		c.version = v
+		one := c.publish(pub{qos: 1, id: 1, topic: "data/x", payload: "1"})
+		two := c.publish(pub{qos: 1, id: 2, topic: "data/x", payload: "2"})
+		c.send(slices.Concat(hello{version: v, id: "a", clean: true}.bytes(), one, two[:5]))
+		if p := c.next(); p.kind != typeConnack || p.body[1] != 0 {
+			t.Fatalf("received %v", p)
+		}
+		c.expect(typePuback, "0001")
+		c.send(two[5:])
+		c.expect(typePuback, "0002")
+		// Many, in one piece with CONNECT.
+		c = p.dial(holdfast.DeviceID{1})
+		c.version = v
+		all := hello{version: v, id: "b", clean: true}.bytes()
+		for range 1000 {
+			all = append(all, c.publish(pub{topic: "data/y", payload: "1"})...)
+		}
+		c.send(append(all, typePingreq<<4, 0))
+		c.next()
+		c.expect(typePingresp, "")
+		if n := len(values(t, h.await(1002), "y")); n != 1000 {
+			t.Errorf("%d arrivals", n)
+		}
+	})
+}
+
 func TestClientIDs(t *testing.T) {
 	h := newHub()
 	p := newPipes(t, h, Options{})

@@ -1,0 +1,224 @@
+// Package api is the HTTP API of people and programs: the listener on port 8443.
+//
+// It translates and authenticates; it decides nothing. Who asks is package
+// access's word, what may be read is package query's, and a path, a status and a
+// format are this package's. Each file holds one word of the hub.
+//
+// It promises that no route but those in open (route.go) answers a caller who is
+// not authenticated; that what a caller may not know is refused like what does
+// not exist; that a refusal never repeats what was sent; that a body is bounded
+// before it is read, and a stream ends when its credential does; and that no name
+// and no payload stands in a log line or a metric label.
+//
+// It keeps nothing. docs/api.md is its page for users, /openapi.json its
+// description for programs.
+package api
+
+import (
+	"context"
+	"crypto/tls"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log"
+	"log/slog"
+	"net/http"
+	"time"
+
+	"github.com/danielgtaylor/huma/v2"
+	"github.com/danielgtaylor/huma/v2/adapters/humago"
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/holdfast-iot/holdfast"
+	"github.com/holdfast-iot/holdfast/internal/access"
+	"github.com/holdfast-iot/holdfast/internal/custody"
+	"github.com/holdfast-iot/holdfast/internal/erasure"
+	"github.com/holdfast-iot/holdfast/internal/grant"
+	"github.com/holdfast-iot/holdfast/internal/identity"
+	"github.com/holdfast-iot/holdfast/internal/ledger"
+	"github.com/holdfast-iot/holdfast/internal/query"
+	"github.com/holdfast-iot/holdfast/internal/series"
+)
+
+// Measure says how much there is of a stream, without its values: package series.
+type Measure interface {
+	Extent(ctx context.Context, a holdfast.AssignmentID, s holdfast.StreamID) (series.Extent, error)
+}
+
+// Exporter writes all that is a party's as a tar of its bundle's folder. It reads
+// by the right of who asks, and w gets its bytes as they are made.
+type Exporter interface {
+	Export(ctx context.Context, by access.Principal, party holdfast.PartyID, w io.Writer) error
+}
+
+// Deps is what an API stands on.
+type Deps struct {
+	Access   *access.Access
+	Custody  *custody.Custody
+	Identity *identity.Identity
+	Grants   *grant.Register
+	Query    *query.Query
+	Measure  Measure
+	Erasure  *erasure.Gate
+	Ledger   *ledger.Ledger
+	Archive  Exporter
+
+	Gatherer prometheus.Gatherer             // of /metrics; nil: there are none
+	Ready    func(ctx context.Context) error // nil while the hub can do its work
+	Logger   *slog.Logger                    // default: nothing is logged
+
+	Address       string // HOST:PORT of this listener, for invitations; default: the hub's first host, port 8443
+	DeviceAddress string // HOST:PORT of the devices' listener, for enrolment codes; default: identity's
+	Version       string // of this program
+
+	Limits Limits
+}
+
+// Limits bound what callers may cost; a zero is its default.
+type Limits struct {
+	PerSecond    float64       // requests of one credential, default 100
+	Burst        int           // requests of one credential at once, default 400
+	Streams      int           // readings and exports under way, default 64
+	OwnStreams   int           // of them, of one credential, default 8
+	StreamStall  time.Duration // how long a stream waits for its reader, default 1 minute
+	ErasureWait  time.Duration // how long a request waits for an erasure, default and most 60 s
+	OpenRequests float64       // requests without a credential, by address and second, default 5
+}
+
+func (l Limits) orDefaults() Limits {
+	set := func(f *float64, v float64) {
+		if *f <= 0 {
+			*f = v
+		}
+	}
+	setInt := func(i *int, v int) {
+		if *i <= 0 {
+			*i = v
+		}
+	}
+	set(&l.PerSecond, 100)
+	set(&l.OpenRequests, 5)
+	setInt(&l.Burst, 400)
+	setInt(&l.Streams, 64)
+	setInt(&l.OwnStreams, 8)
+	if l.StreamStall <= 0 {
+		l.StreamStall = time.Minute
+	}
+	if l.ErasureWait <= 0 || l.ErasureWait > time.Minute {
+		l.ErasureWait = time.Minute
+	}
+	return l
+}
+
+// API is the handler of port 8443.
+type API struct {
+	Deps
+	mux     *http.ServeMux
+	huma    huma.API
+	rules   map[string]rule // by pattern
+	spec    []byte          // openapi.json
+	origins *http.CrossOriginProtection
+	callers *rates
+	guests  *rates
+	streams *slots
+	metrics *metrics
+}
+
+// New builds the API.
+func New(d Deps) (*API, error) {
+	if d.Access == nil || d.Custody == nil || d.Identity == nil || d.Grants == nil || d.Query == nil || d.Measure == nil ||
+		d.Erasure == nil || d.Ledger == nil || d.Archive == nil {
+		return nil, errors.New("api: a keeper is not wired")
+	}
+	if d.Logger == nil {
+		d.Logger = slog.New(slog.DiscardHandler)
+	}
+	if d.Ready == nil {
+		d.Ready = func(context.Context) error { return nil }
+	}
+	if d.Version == "" {
+		d.Version = "(devel)"
+	}
+	d.Limits = d.Limits.orDefaults()
+	a := &API{
+		Deps: d, mux: http.NewServeMux(), rules: map[string]rule{}, origins: http.NewCrossOriginProtection(),
+		callers: newRates(d.Limits.PerSecond, d.Limits.Burst), guests: newRates(d.Limits.OpenRequests, int(10*d.Limits.OpenRequests)),
+		streams: newSlots(d.Limits.Streams, d.Limits.OwnStreams), metrics: newMetrics(),
+	}
+	a.metrics.count = a.streams.count
+	a.origins.SetDenyHandler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		a.refuse(w, r, holdfast.Errorf(holdfast.Denied, "a page of another origin can't ask for this"))
+	}))
+	a.huma = humago.New(routes{a}, config(d.Version))
+	for _, register := range []func(){
+		a.health, a.parties, a.invitations, a.tokens, a.profiles, a.devices, a.units, a.claims, a.purposes, a.grants,
+		a.readings, a.exports, a.erasures, a.record, a.me,
+	} {
+		register()
+	}
+	return a, a.describe()
+}
+
+// config is huma's: one media type in, no pages, no links, errors as ours.
+func config(version string) huma.Config {
+	c := huma.Config{
+		OpenAPI: &huma.OpenAPI{
+			OpenAPI: "3.1.0",
+			Info: &huma.Info{Title: "Holdfast", Version: version,
+				Description: "The API of a Holdfast hub for people and programs. Every error is a problem document (RFC 9457)."},
+			Components: &huma.Components{
+				Schemas: huma.NewMapRegistry("#/components/schemas/", huma.DefaultSchemaNamer),
+				SecuritySchemes: map[string]*huma.SecurityScheme{
+					"token":       {Type: "http", Scheme: "bearer", Description: "A token of the hub."},
+					"certificate": {Type: "mutualTLS", Description: "A client certificate of the hub's authority."},
+				},
+			},
+		},
+		Formats:                      map[string]huma.Format{"application/json": huma.DefaultJSONFormat, "json": huma.DefaultJSONFormat},
+		DefaultFormat:                "application/json",
+		RejectUnknownQueryParameters: true,
+		Transformers:                 []huma.Transformer{cleaned},
+	}
+	return c
+}
+
+// describe makes openapi.json, once: it is the same for everybody.
+func (a *API) describe() error {
+	delete(a.huma.OpenAPI().Components.Schemas.Map(), "ErrorModel") // nobody gets one: see cleaned
+	var err error
+	if a.spec, err = json.Marshal(a.huma.OpenAPI()); err != nil {
+		return fmt.Errorf("describe api: %w", err)
+	}
+	return nil
+}
+
+// Metrics returns the collectors of this package.
+func (a *API) Metrics() []prometheus.Collector { return a.metrics.collectors() }
+
+// Server returns an HTTP server for h with the timeouts of this listener. A
+// handler that streams moves its own deadlines.
+func Server(t *tls.Config, h http.Handler, logger *slog.Logger) *http.Server {
+	if logger == nil {
+		logger = slog.New(slog.DiscardHandler)
+	}
+	return &http.Server{
+		Handler:           h,
+		TLSConfig:         t,
+		ReadHeaderTimeout: 10 * time.Second,
+		ReadTimeout:       time.Minute,
+		WriteTimeout:      time.Minute,
+		IdleTimeout:       2 * time.Minute,
+		MaxHeaderBytes:    32 << 10,
+		ErrorLog:          log.New(serverLog{logger}, "", 0),
+	}
+}
+
+// serverLog keeps net/http's lines, which may quote what a client sent, out of the
+// operator's log: only that there was one is said.
+type serverLog struct{ to *slog.Logger }
+
+func (l serverLog) Write(p []byte) (int, error) {
+	l.to.Debug("a connection of the API ended early")
+	return len(p), nil
+}

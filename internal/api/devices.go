@@ -1,0 +1,327 @@
+package api
+
+import (
+	"context"
+	"encoding/hex"
+	"net/http"
+	"time"
+
+	"github.com/holdfast-iot/holdfast"
+	"github.com/holdfast-iot/holdfast/internal/access"
+	"github.com/holdfast-iot/holdfast/internal/custody"
+	"github.com/holdfast-iot/holdfast/internal/identity"
+)
+
+// Device is a unit in one owner's hands.
+type Device struct {
+	ID             string     `json:"id"`
+	Label          string     `json:"label,omitempty"`
+	Owner          *PartyRef  `json:"owner,omitempty"`
+	Subject        *PartyRef  `json:"subject,omitempty" doc:"Whom the readings are about, if another than the owner."`
+	State          string     `json:"state" enum:"active,closed,unclaimed,erased"`
+	Profile        string     `json:"profile,omitempty"`
+	ProfileVersion int        `json:"profile_version,omitempty"`
+	Gateway        string     `json:"gateway,omitempty" doc:"The id of the device that publishes for it."`
+	Child          string     `json:"child,omitempty" doc:"What the gateway calls it."`
+	Serial         string     `json:"serial,omitempty"`
+	Added          *time.Time `json:"added,omitempty"`
+
+	// Of one device, not in lists.
+	Connections  *int          `json:"connections,omitempty" doc:"Live connections now."`
+	Certificates []Certificate `json:"certificates,omitempty"`
+	Streams      []Stream      `json:"streams,omitempty" doc:"Shown to the one whose data it is, and to the operating organisation of its own devices."`
+}
+
+// Certificate is one that a device was given.
+type Certificate struct {
+	Fingerprint string     `json:"fingerprint" doc:"SHA-256 of the signed part."`
+	From        *time.Time `json:"from"`
+	Until       *time.Time `json:"until"`
+	State       string     `json:"state" enum:"fresh,used,superseded,revoked"`
+}
+
+// Stream is one kind of reading of a device.
+type Stream struct {
+	Name          string     `json:"name"`
+	Type          string     `json:"type" enum:"number,integer,boolean,text,bytes,location"`
+	Unit          string     `json:"unit,omitempty"`
+	Category      string     `json:"category,omitempty"`
+	Sensitivity   string     `json:"sensitivity,omitempty"`
+	Purposes      []string   `json:"purposes"`
+	RetentionDays int        `json:"retention_days,omitempty"`
+	Readings      uint64     `json:"readings" doc:"How many there are; a repeat that is not merged yet counts."`
+	First         *time.Time `json:"first,omitempty"`
+	Last          *time.Time `json:"last,omitempty" doc:"The time of the latest reading."`
+}
+
+// AddedDevice is a new device with the codes that are shown this once.
+type AddedDevice struct {
+	Device         Device     `json:"device"`
+	EnrolmentCode  string     `json:"enrolment_code,omitempty" doc:"Gets the device its certificate: holdfast enrol CODE --out DIR."`
+	EnrolmentUntil *time.Time `json:"enrolment_until,omitempty"`
+	ClaimCode      string     `json:"claim_code,omitempty" doc:"Makes a party the owner of an unclaimed device."`
+}
+
+// Codes is what a device was given anew.
+type Codes struct {
+	EnrolmentCode  string     `json:"enrolment_code,omitempty"`
+	EnrolmentUntil *time.Time `json:"enrolment_until,omitempty"`
+	ClaimCode      string     `json:"claim_code,omitempty"`
+}
+
+type addDevice struct {
+	Body struct {
+		Label     string `json:"label" minLength:"1"`
+		Owner     string `json:"owner,omitempty" doc:"A name or an id; default: the operating organisation."`
+		Unclaimed bool   `json:"unclaimed,omitempty" doc:"Nobody's until its claim code is used."`
+		Subject   string `json:"subject,omitempty" doc:"Whom the readings are about, if another than the owner."`
+		Profile   string `json:"profile,omitempty" maxLength:"128"`
+		Gateway   string `json:"gateway,omitempty" doc:"The device that publishes for it: it gets no enrolment code."`
+		Serial    string `json:"serial,omitempty" maxLength:"128"`
+		Days      int    `json:"days,omitempty" minimum:"1" maximum:"400" doc:"How long the enrolment code lives, default 7."`
+	}
+}
+
+func (a *API) devices() {
+	handle(a, route{method: "POST", path: "/v1/devices", summary: "Add a device.", status: http.StatusCreated, rule: writes(access.Administrator)}, a.addDevice)
+	handle(a, route{method: "GET", path: "/v1/devices", summary: "List devices: an owner's own, to administrators all.", rule: reads()}, a.listDevices)
+	handle(a, route{method: "GET", path: "/v1/devices/{id}", summary: "Show a device.", rule: reads()},
+		func(ctx context.Context, by access.Principal, in *named) (*reply[Device], error) {
+			d, err := a.device(ctx, by, in.ID)
+			if err != nil {
+				return nil, err
+			}
+			doc, err := a.wholeDevice(ctx, by, d)
+			return &reply[Device]{doc}, err
+		})
+	handle(a, route{method: "POST", path: "/v1/devices/{id}/codes", summary: "Make a new enrolment or claim code; the old one ends.",
+		status: http.StatusCreated, rule: writes(access.Administrator)}, a.addCode)
+	handle(a, route{method: "POST", path: "/v1/devices/{id}/revocation", summary: "Take back a device's certificates and end its connections.",
+		rule: writes(access.Administrator, access.Owner)}, a.revokeDevice)
+}
+
+func (a *API) addDevice(ctx context.Context, by access.Principal, in *addDevice) (*reply[AddedDevice], error) {
+	b := &in.Body
+	spec := custody.DeviceSpec{Label: b.Label, Unclaimed: b.Unclaimed, Profile: b.Profile, Serial: b.Serial}
+	for _, of := range []struct {
+		text string
+		id   *holdfast.PartyID
+	}{{b.Owner, &spec.Owner}, {b.Subject, &spec.Subject}} {
+		if of.text == "" {
+			continue
+		}
+		p, err := a.party(ctx, by, of.text)
+		if err != nil {
+			return nil, err
+		}
+		*of.id = p.ID
+	}
+	if b.Gateway != "" {
+		g, err := a.device(ctx, by, b.Gateway)
+		if err != nil {
+			return nil, err
+		}
+		spec.Gateway = g.ID
+	}
+	added, err := a.Custody.AddDevice(ctx, by.Credential, spec)
+	if err != nil {
+		return nil, err
+	}
+	n, err := a.names(ctx, by)
+	if err != nil {
+		return nil, err
+	}
+	out := AddedDevice{Device: deviceDoc(added.Device, n), ClaimCode: added.ClaimCode}
+	out.Device.Serial = b.Serial
+	if spec.Gateway.IsZero() {
+		out.EnrolmentCode, out.EnrolmentUntil, err = a.enrolmentCode(ctx, added.Device, b.Days)
+	}
+	return &reply[AddedDevice]{out}, err
+}
+
+func (a *API) enrolmentCode(ctx context.Context, d custody.Device, days int) (string, *time.Time, error) {
+	code, until, err := a.Identity.MakeCode(ctx, d.ID, d.Assignment, identity.CodeOptions{
+		Address: a.DeviceAddress, Life: time.Duration(days) * 24 * time.Hour,
+	})
+	if err != nil {
+		return "", nil, err
+	}
+	return code.Text(), moment(until), nil
+}
+
+func (a *API) addCode(ctx context.Context, by access.Principal, in *struct {
+	named
+	Body struct {
+		Kind string `json:"kind,omitempty" enum:"enrolment,claim" default:"enrolment"`
+		Days int    `json:"days,omitempty" minimum:"1" maximum:"400" doc:"How long an enrolment code lives, default 7."`
+	} `required:"false"`
+}) (*reply[Codes], error) {
+	d, err := a.device(ctx, by, in.ID)
+	if err != nil {
+		return nil, err
+	}
+	var out Codes
+	switch {
+	case in.Body.Kind == "claim":
+		out.ClaimCode, err = a.Custody.NewClaimCode(ctx, by.Credential, d.ID)
+	case d.State != custody.Active && d.State != custody.Unclaimed:
+		err = holdfast.Errorf(holdfast.Conflict, "the device is %s: add a new one", d.State)
+	case !d.Gateway.IsZero():
+		err = holdfast.Errorf(holdfast.Conflict, "the device is a declared child: its gateway has the certificate")
+	default:
+		out.EnrolmentCode, out.EnrolmentUntil, err = a.enrolmentCode(ctx, d, in.Body.Days)
+	}
+	return &reply[Codes]{out}, err
+}
+
+func (a *API) revokeDevice(ctx context.Context, by access.Principal, in *struct {
+	named
+	Body *struct {
+		Reason string `json:"reason,omitempty" maxLength:"128" doc:"For the record."`
+	}
+}) (*nothing, error) {
+	d, err := a.device(ctx, by, in.ID)
+	if err != nil {
+		return nil, err
+	}
+	if by.Role == access.Owner && d.Owner != by.Party {
+		return nil, holdfast.Errorf(holdfast.Denied, "this needs the credential of the device's owner")
+	}
+	reason := "revoked by " + by.Role.String()
+	if in.Body != nil && in.Body.Reason != "" {
+		reason = in.Body.Reason
+	}
+	return &nothing{}, a.Identity.Revoke(ctx, d.ID, reason)
+}
+
+func (a *API) listDevices(ctx context.Context, by access.Principal, in *struct {
+	Owner     string `query:"owner" doc:"A name or an id: that party's only."`
+	Unclaimed bool   `query:"unclaimed" doc:"Only those that nobody has claimed, to administrators."`
+	Paging
+}) (*reply[Page[Device]], error) {
+	all, err := a.visibleDevices(ctx, by, in.Owner, in.Unclaimed)
+	if err != nil {
+		return nil, err
+	}
+	n, err := a.names(ctx, by)
+	if err != nil {
+		return nil, err
+	}
+	page, err := paged(all, func(d custody.Device) string { return d.ID.String() }, in.Paging)
+	return &reply[Page[Device]]{mapped(page, func(d custody.Device) Device { return deviceDoc(d, n) })}, err
+}
+
+func (a *API) visibleDevices(ctx context.Context, by access.Principal, owner string, unclaimed bool) ([]custody.Device, error) {
+	switch {
+	case by.Role == access.Administrator && unclaimed && owner == "":
+		return a.Custody.Devices(ctx, holdfast.PartyID{})
+	case unclaimed:
+		return nil, holdfast.Errorf(holdfast.Denied, "unclaimed devices are nobody's: administrators see them")
+	case by.Role == access.Administrator && owner == "":
+		return a.Custody.AllDevices(ctx)
+	}
+	p, err := a.party(ctx, by, owner)
+	if err != nil {
+		return nil, err
+	}
+	all, err := a.ofParty(ctx, p.ID)
+	if err != nil || by.Role == access.Administrator {
+		return all, err
+	}
+	visible := all[:0]
+	for _, d := range all {
+		ok, err := a.sees(ctx, by, d)
+		if err != nil {
+			return nil, err
+		}
+		if ok {
+			visible = append(visible, d)
+		}
+	}
+	return visible, nil
+}
+
+// ofParty returns the devices of which a party is the owner or the data subject.
+func (a *API) ofParty(ctx context.Context, id holdfast.PartyID) ([]custody.Device, error) {
+	all, err := a.Custody.Devices(ctx, id)
+	if err != nil {
+		return nil, err
+	}
+	assignments, err := a.Custody.Assignments(ctx, id)
+	if err != nil {
+		return nil, err
+	}
+	for _, s := range assignments {
+		if s.Subject != id || s.Owner == id || s.State == custody.Erased {
+			continue
+		}
+		d, err := a.Custody.Device(ctx, s.Device)
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, d)
+	}
+	return all, nil
+}
+
+func deviceDoc(d custody.Device, n names) Device {
+	out := Device{ID: d.ID.String(), Label: d.Label, Owner: n.ref(d.Owner), Subject: n.ref(d.Subject), State: d.State, Profile: d.Profile,
+		ProfileVersion: d.ProfileVersion, Child: d.Child, Added: moment(d.Added)}
+	if !d.Gateway.IsZero() {
+		out.Gateway = d.Gateway.String()
+	}
+	return out
+}
+
+// wholeDevice adds what takes a question for each device.
+func (a *API) wholeDevice(ctx context.Context, by access.Principal, d custody.Device) (Device, error) {
+	n, err := a.names(ctx, by)
+	if err != nil {
+		return Device{}, err
+	}
+	out := deviceDoc(d, n)
+	if by.Role == access.Administrator && !d.Unit.IsZero() {
+		u, err := a.Custody.Unit(ctx, d.Unit)
+		if err != nil {
+			return out, err
+		}
+		out.Serial = u.Serial
+	}
+	live := a.Identity.Connected(d.ID)
+	out.Connections = &live
+	certificates, err := a.Identity.Certificates(ctx, d.ID)
+	if err != nil {
+		return out, err
+	}
+	for _, c := range certificates {
+		out.Certificates = append(out.Certificates, Certificate{
+			Fingerprint: hex.EncodeToString(c.Fingerprint[:]), From: moment(c.NotBefore), Until: moment(c.NotAfter), State: c.State,
+		})
+	}
+	if ok, err := a.seesData(ctx, by, d); err != nil || !ok {
+		return out, err
+	}
+	out.Streams, err = a.streamDocs(ctx, d)
+	return out, err
+}
+
+func (a *API) streamDocs(ctx context.Context, d custody.Device) ([]Stream, error) {
+	streams, err := a.Custody.StreamsOf(ctx, d.Assignment)
+	if err != nil {
+		return nil, err
+	}
+	var out []Stream
+	for _, s := range streams {
+		x, err := a.Measure.Extent(ctx, s.Assignment, s.ID)
+		if err != nil {
+			return nil, err
+		}
+		doc := Stream{Name: s.Name, Type: s.Type.String(), Unit: s.Unit, Category: s.Category, Sensitivity: s.Sensitivity,
+			Purposes: words(s.Purposes), RetentionDays: s.RetentionDays, Readings: x.Rows}
+		if x.Rows > 0 {
+			doc.First, doc.Last = momentOf(x.First), momentOf(x.Last)
+		}
+		out = append(out, doc)
+	}
+	return out, nil
+}

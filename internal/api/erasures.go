@@ -1,0 +1,167 @@
+package api
+
+import (
+	"context"
+	"errors"
+	"net/http"
+	"time"
+
+	"github.com/holdfast-iot/holdfast"
+	"github.com/holdfast-iot/holdfast/internal/access"
+	"github.com/holdfast-iot/holdfast/internal/erasure"
+)
+
+// Erasure is one erasure and how far it has come. It names ids only.
+type Erasure struct {
+	ID            string     `json:"id" doc:"Whoever knows it may ask how far the erasure has come."`
+	Party         string     `json:"party"`
+	State         string     `json:"state" enum:"asked,destroyed,done" doc:"asked: refused on every path; destroyed: the keys are gone; done: the ciphertext too."`
+	Whole         bool       `json:"whole_party,omitempty"`
+	Assignments   []string   `json:"assignments"`
+	Streams       []string   `json:"streams,omitempty"`
+	From          *time.Time `json:"from,omitempty"`
+	To            *time.Time `json:"to,omitempty"`
+	By            string     `json:"by" doc:"The role that asked."`
+	Asked         *time.Time `json:"asked"`
+	Refused       *time.Time `json:"refused,omitempty"`
+	KeysDestroyed *time.Time `json:"keys_destroyed,omitempty"`
+	Purged        *time.Time `json:"purged,omitempty"`
+	Certificate   string     `json:"certificate,omitempty" doc:"Signed text; holdfast verify checks it without a server."`
+	Verifier      string     `json:"verifier,omitempty" doc:"The hub's public key for it."`
+}
+
+type erasureReply struct {
+	Status int
+	Body   Erasure
+}
+
+type addErasure struct {
+	Wait int `query:"wait" minimum:"0" maximum:"60" default:"30" doc:"How many seconds to wait for the end."`
+	Body struct {
+		Party  string `json:"party,omitempty" doc:"All of a party, by name or id."`
+		Device string `json:"device,omitempty" doc:"All of a device, by label or id."`
+		Stream string `json:"stream,omitempty" doc:"One stream of the device, by name."`
+		From   string `json:"from,omitempty" doc:"The earliest reading to erase; left out: all before."`
+		To     string `json:"to,omitempty" doc:"The latest; left out: all after."`
+	}
+}
+
+func (a *API) erasures() {
+	ask := writes(access.Administrator, access.Owner)
+	ask.slow = true
+	handle(a, route{method: "POST", path: "/v1/erasures", summary: "Erase a party, a device or a stream, or a span of time of the last two.", rule: ask}, a.addErasure)
+	handle(a, route{method: "GET", path: "/v1/erasures", summary: "List erasures: an owner's own, to administrators all.",
+		rule: reads(access.Administrator, access.Owner)},
+		func(ctx context.Context, by access.Principal, in *struct{ Paging }) (*reply[Page[Erasure]], error) {
+			all, err := a.Erasure.Erasures(ctx, by)
+			if err != nil {
+				return nil, err
+			}
+			page, err := paged(all, func(e erasure.Erasure) string { return e.ID.String() }, in.Paging)
+			return &reply[Page[Erasure]]{mapped(page, a.erasureDoc)}, err
+		})
+	handle(a, route{method: "GET", path: "/v1/erasures/{id}", summary: "Show how far an erasure has come. The id is enough: no credential is needed.",
+		rule: rule{slow: true}},
+		func(ctx context.Context, _ access.Principal, in *struct {
+			ID   string `path:"id"`
+			Wait int    `query:"wait" minimum:"0" maximum:"60" doc:"How many seconds to wait for the end."`
+		}) (*erasureReply, error) {
+			id, err := holdfast.ParseID[holdfast.ErasureID](in.ID)
+			if err != nil {
+				return nil, holdfast.Errorf(holdfast.NotFound, "there is no such erasure")
+			}
+			return a.wait(ctx, id, in.Wait)
+		})
+}
+
+func (a *API) addErasure(ctx context.Context, by access.Principal, in *addErasure) (*erasureReply, error) {
+	s, err := a.scope(ctx, by, in)
+	if err != nil {
+		return nil, err
+	}
+	e, err := a.Erasure.Ask(ctx, by, s)
+	if err != nil {
+		return nil, err
+	}
+	return a.wait(ctx, e.ID, in.Wait)
+}
+
+func (a *API) scope(ctx context.Context, by access.Principal, in *addErasure) (s holdfast.Scope, err error) {
+	b := &in.Body
+	switch {
+	case (b.Party == "") == (b.Device == "") || b.Stream != "" && b.Device == "":
+		return s, holdfast.Errorf(holdfast.Invalid, "say what to erase: a party, a device, or a device and a stream")
+	case b.Party != "" && (b.From != "" || b.To != ""):
+		return s, holdfast.Errorf(holdfast.Invalid, "a span of time is erased of a device or a stream, not of a party")
+	case b.Party != "":
+		p, err := a.party(ctx, by, b.Party)
+		if err != nil {
+			return s, err
+		}
+		return a.Custody.ScopeOfParty(ctx, p.ID)
+	}
+	d, err := a.device(ctx, by, b.Device)
+	if err != nil {
+		return s, err
+	}
+	if by.Role == access.Owner && whose(d) != by.Party {
+		return s, holdfast.Errorf(holdfast.Denied, "the device's readings are about somebody else: he or an administrator can have them erased")
+	}
+	if b.Stream != "" {
+		if err := holdfast.CheckName("stream", b.Stream); err != nil {
+			return s, err
+		}
+		s, err = a.Custody.ScopeOfStream(ctx, d.ID, b.Stream)
+	} else {
+		s, err = a.Custody.ScopeOfDevice(ctx, d.ID)
+	}
+	if err != nil || b.From == "" && b.To == "" {
+		return s, err
+	}
+	s.Span, err = span(b.From, b.To, time.Now(), holdfast.Always.From, holdfast.Always.To)
+	return s, err
+}
+
+// wait answers when an erasure has ended or the time is over, whichever is first.
+func (a *API) wait(ctx context.Context, id holdfast.ErasureID, seconds int) (*erasureReply, error) {
+	e, err := a.Erasure.Erasure(ctx, id)
+	if err != nil {
+		return nil, err
+	}
+	if limit := min(time.Duration(seconds)*time.Second, a.Limits.ErasureWait); e.State != erasure.Done && limit > 0 {
+		waiting, cancel := context.WithTimeout(ctx, limit)
+		err := a.Erasure.Wait(waiting, id)
+		cancel()
+		if err != nil && !errors.Is(err, context.DeadlineExceeded) {
+			return nil, err
+		}
+		if e, err = a.Erasure.Erasure(ctx, id); err != nil {
+			return nil, err
+		}
+	}
+	out := &erasureReply{Status: http.StatusOK, Body: a.erasureDoc(e)}
+	if e.State != erasure.Done {
+		out.Status = http.StatusAccepted
+	}
+	return out, nil
+}
+
+func (a *API) erasureDoc(e erasure.Erasure) Erasure {
+	out := Erasure{ID: e.ID.String(), Party: e.Party.String(), State: e.State, Whole: e.Scope.Whole, From: e.Scope.From, To: e.Scope.To,
+		By: e.By, Asked: moment(e.AskedAt), Refused: moment(e.RefusedAt), KeysDestroyed: moment(e.KeysDeadAt), Purged: moment(e.PurgedAt),
+		Certificate: string(e.Certificate), Assignments: []string{}}
+	if e.Party.IsZero() {
+		out.Party = ""
+	}
+	for _, s := range e.Scope.Assignments {
+		out.Assignments = append(out.Assignments, s.String())
+	}
+	for _, s := range e.Scope.Streams {
+		out.Streams = append(out.Streams, s.String())
+	}
+	if out.Certificate != "" {
+		out.Verifier = a.Ledger.VerifierKey()
+	}
+	return out
+}
+

@@ -1,0 +1,228 @@
+package api
+
+import (
+	"context"
+	"slices"
+	"time"
+
+	"github.com/holdfast-iot/holdfast"
+	"github.com/holdfast-iot/holdfast/internal/access"
+	"github.com/holdfast-iot/holdfast/internal/custody"
+	"github.com/holdfast-iot/holdfast/internal/grant"
+)
+
+// Me is who asks.
+type Me struct {
+	Credential string     `json:"credential"`
+	Party      Party      `json:"party"`
+	Role       string     `json:"role" enum:"administrator,owner,program"`
+	Purposes   []string   `json:"purposes,omitempty"`
+	Scopes     string     `json:"scopes"`
+	Until      *time.Time `json:"until"`
+}
+
+// Disclosure is the record that readings left: to whom, why, which and when.
+type Disclosure struct {
+	ID        string         `json:"id"`
+	Recipient *PartyRef      `json:"recipient"`
+	Reader    string         `json:"reader" doc:"The credential that read."`
+	Purpose   string         `json:"purpose"`
+	Grant     string         `json:"grant,omitempty" doc:"Left out where none was needed."`
+	Streams   []DataStreamID `json:"streams"`
+	Opened    *time.Time     `json:"opened"`
+	Last      *time.Time     `json:"last" doc:"When readings were last read."`
+	Reads     uint64         `json:"reads"`
+	Rows      uint64         `json:"rows"`
+	First     *time.Time     `json:"first,omitempty" doc:"The time of the earliest reading that left."`
+	Final     *time.Time     `json:"final,omitempty" doc:"Of the latest."`
+	Complete  bool           `json:"complete" doc:"false: a read is under way, or its amount is not known after a crash; rows is then the least."`
+}
+
+// DataStreamID names a stream of one's own.
+type DataStreamID struct {
+	Device string `json:"device"`
+	Label  string `json:"label,omitempty"`
+	Stream string `json:"stream,omitempty" doc:"Left out if the stream was erased since."`
+}
+
+// DataPurpose is a purpose that one's own data are used for.
+type DataPurpose struct {
+	Purpose
+	Streams []DataStreamID `json:"streams" doc:"Collected for it."`
+	Grants  []string       `json:"grants,omitempty" doc:"Own grants that name it."`
+}
+
+// Data is what there is of a party.
+type Data struct {
+	Party    Party        `json:"party"`
+	Devices  []DataDevice `json:"devices"`
+	Readings uint64       `json:"readings"`
+}
+
+// DataDevice is what there is of a device.
+type DataDevice struct {
+	Device
+	Readings uint64 `json:"readings"`
+}
+
+func (a *API) me() {
+	handle(a, route{method: "GET", path: "/v1/me", summary: "Who am I?", rule: rule{}},
+		func(ctx context.Context, by access.Principal, _ *struct{}) (*reply[Me], error) {
+			p, err := a.Custody.Party(ctx, by.Party)
+			return &reply[Me]{Me{Credential: by.Credential.String(), Party: partyDoc(p), Role: by.Role.String(), Purposes: words(by.Purposes),
+				Scopes: by.Scopes.String(), Until: moment(by.NotAfter)}}, err
+		})
+	handle(a, route{method: "GET", path: "/v1/me/recipients", summary: "Who read my data, why, and how much.",
+		rule: reads(access.Administrator, access.Owner)}, a.recipients)
+	handle(a, route{method: "GET", path: "/v1/me/purposes", summary: "What my data are used for.", rule: reads(access.Administrator, access.Owner)}, a.myPurposes)
+	handle(a, route{method: "GET", path: "/v1/me/data", summary: "What there is of mine.", rule: reads(access.Administrator, access.Owner)},
+		func(ctx context.Context, by access.Principal, _ *struct{}) (*reply[Data], error) {
+			d, err := a.data(ctx, by)
+			return &reply[Data]{d}, err
+		})
+	erase := writes(access.Owner)
+	erase.slow = true
+	handle(a, route{method: "DELETE", path: "/v1/me/data", summary: "Erase all of mine, and myself.", rule: erase},
+		func(ctx context.Context, by access.Principal, in *struct {
+			Wait int `query:"wait" minimum:"0" maximum:"60" default:"30" doc:"How many seconds to wait for the end."`
+		}) (*erasureReply, error) {
+			s, err := a.Custody.ScopeOfParty(ctx, by.Party)
+			if err != nil {
+				return nil, err
+			}
+			e, err := a.Erasure.Ask(ctx, by, s)
+			if err != nil {
+				return nil, err
+			}
+			return a.wait(ctx, e.ID, in.Wait)
+		})
+}
+
+// mine returns the devices whose data are the caller's party's.
+func (a *API) mine(ctx context.Context, by access.Principal) ([]custody.Device, error) {
+	all, err := a.ofParty(ctx, by.Party)
+	return slices.DeleteFunc(all, func(d custody.Device) bool { return whose(d) != by.Party }), err
+}
+
+// streamsOfMine names every stream of the caller's.
+func (a *API) streamsOfMine(ctx context.Context, by access.Principal) (map[holdfast.StreamID]DataStreamID, map[holdfast.StreamID]*custody.Stream, error) {
+	devices, err := a.mine(ctx, by)
+	if err != nil {
+		return nil, nil, err
+	}
+	ids, streams := map[holdfast.StreamID]DataStreamID{}, map[holdfast.StreamID]*custody.Stream{}
+	for _, d := range devices {
+		all, err := a.Custody.StreamsOf(ctx, d.Assignment)
+		if err != nil {
+			return nil, nil, err
+		}
+		for _, s := range all {
+			ids[s.ID], streams[s.ID] = DataStreamID{Device: d.ID.String(), Label: d.Label, Stream: s.Name}, s
+		}
+	}
+	return ids, streams, nil
+}
+
+func (a *API) recipients(ctx context.Context, by access.Principal, in *struct{ Paging }) (*reply[Page[Disclosure]], error) {
+	all, err := a.Grants.Disclosures(ctx, by.Party)
+	if err != nil {
+		return nil, err
+	}
+	ids, _, err := a.streamsOfMine(ctx, by)
+	if err != nil {
+		return nil, err
+	}
+	n, err := a.names(ctx, by)
+	if err != nil {
+		return nil, err
+	}
+	page, err := paged(all, func(d grant.Disclosure) string { return d.ID.String() }, in.Paging)
+	if err != nil {
+		return nil, err
+	}
+	for _, d := range page.Items {
+		if err := a.withNames(ctx, n, d.Recipient); err != nil {
+			return nil, err
+		}
+	}
+	return &reply[Page[Disclosure]]{mapped(page, func(d grant.Disclosure) Disclosure { return disclosureDoc(d, n, ids) })}, nil
+}
+
+func disclosureDoc(d grant.Disclosure, n names, ids map[holdfast.StreamID]DataStreamID) Disclosure {
+	out := Disclosure{ID: d.ID.String(), Recipient: n.ref(d.Recipient), Reader: d.Reader.String(), Purpose: string(d.Purpose), Streams: []DataStreamID{},
+		Opened: moment(d.Opened), Last: moment(d.Last), Reads: d.Reads, Rows: d.Rows, Complete: d.Complete}
+	if !d.Grant.IsZero() {
+		out.Grant = d.Grant.String()
+	}
+	if d.Rows > 0 {
+		out.First, out.Final = momentOf(d.First), momentOf(d.Final)
+	}
+	for _, s := range d.Streams {
+		out.Streams = append(out.Streams, ids[s])
+	}
+	return out
+}
+
+func (a *API) myPurposes(ctx context.Context, by access.Principal, _ *struct{}) (*reply[Page[DataPurpose]], error) {
+	ids, streams, err := a.streamsOfMine(ctx, by)
+	if err != nil {
+		return nil, err
+	}
+	grants, err := a.Grants.GrantsBy(ctx, by.Party)
+	if err != nil {
+		return nil, err
+	}
+	all, err := a.Grants.Purposes(ctx)
+	if err != nil {
+		return nil, err
+	}
+	out := Page[DataPurpose]{Items: []DataPurpose{}}
+	for _, p := range all {
+		doc := DataPurpose{Purpose: purposeDoc(p), Streams: []DataStreamID{}}
+		for id, s := range streams {
+			if slices.Contains(s.Purposes, p.Name) {
+				doc.Streams = append(doc.Streams, ids[id])
+			}
+		}
+		slices.SortFunc(doc.Streams, func(x, y DataStreamID) int {
+			return slices.Compare([]string{x.Label, x.Device, x.Stream}, []string{y.Label, y.Device, y.Stream})
+		})
+		for _, g := range grants {
+			if g.Purpose == p.Name && g.Live(time.Now()) {
+				doc.Grants = append(doc.Grants, g.ID.String())
+			}
+		}
+		if len(doc.Streams) > 0 || len(doc.Grants) > 0 || p.Name == holdfast.OwnAccess {
+			out.Items = append(out.Items, doc)
+		}
+	}
+	return &reply[Page[DataPurpose]]{out}, nil
+}
+
+func (a *API) data(ctx context.Context, by access.Principal) (Data, error) {
+	p, err := a.Custody.Party(ctx, by.Party)
+	if err != nil {
+		return Data{}, err
+	}
+	out := Data{Party: partyDoc(p), Devices: []DataDevice{}}
+	devices, err := a.mine(ctx, by)
+	if err != nil {
+		return out, err
+	}
+	n, err := a.names(ctx, by)
+	if err != nil {
+		return out, err
+	}
+	for _, d := range devices {
+		doc := DataDevice{Device: deviceDoc(d, n)}
+		if doc.Streams, err = a.streamDocs(ctx, d); err != nil {
+			return out, err
+		}
+		for _, s := range doc.Streams {
+			doc.Readings += s.Readings
+		}
+		out.Readings += doc.Readings
+		out.Devices = append(out.Devices, doc)
+	}
+	return out, nil
+}

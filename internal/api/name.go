@@ -1,0 +1,177 @@
+package api
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/holdfast-iot/holdfast"
+	"github.com/holdfast-iot/holdfast/internal/access"
+	"github.com/holdfast-iot/holdfast/internal/custody"
+)
+
+// A name or an id is taken wherever one is asked for. What a caller may not know
+// is answered like what does not exist.
+
+func noParty() error  { return holdfast.Errorf(holdfast.NotFound, "there is no such party") }
+func noDevice() error { return holdfast.Errorf(holdfast.NotFound, "there is no such device") }
+
+// longestName is a name of MaxNameBytes or an id.
+func tooLong(text string) bool { return len(text) > holdfast.MaxNameBytes }
+
+// party returns the party that a caller means: an administrator's is any, anyone
+// else's is his own. The empty text is the caller's own.
+func (a *API) party(ctx context.Context, by access.Principal, text string) (custody.Party, error) {
+	switch {
+	case text == "" || text == by.Party.String():
+		return a.Custody.Party(ctx, by.Party)
+	case tooLong(text):
+		return custody.Party{}, noParty()
+	}
+	p, err := a.Custody.ResolveParty(ctx, text)
+	if err == nil && by.Role != access.Administrator && p.ID != by.Party {
+		err = noParty()
+	}
+	return p, err
+}
+
+// recipient returns the party that an owner wants to grant something. Persons and
+// households he names by the id that they gave him: names are not for trying out.
+func (a *API) recipient(ctx context.Context, text string) (custody.Party, error) {
+	if tooLong(text) {
+		return custody.Party{}, noParty()
+	}
+	p, err := a.Custody.ResolveParty(ctx, text)
+	if err != nil {
+		return p, err
+	}
+	if _, byName := holdfast.ParseID[holdfast.PartyID](text); byName != nil && p.Kind != custody.Organisation && p.Kind != custody.Service {
+		return custody.Party{}, noParty()
+	}
+	return p, nil
+}
+
+// operates reports whether a caller works for the operating organisation.
+func (a *API) operates(ctx context.Context, by access.Principal) (bool, error) {
+	operating, err := a.Custody.Operating(ctx)
+	if err != nil {
+		return false, fmt.Errorf("find operating organisation: %w", err)
+	}
+	return by.Party == operating && by.Role != access.Owner, nil
+}
+
+// whose is the party whose data a device's readings are.
+func whose(d custody.Device) holdfast.PartyID {
+	if !d.Subject.IsZero() {
+		return d.Subject
+	}
+	return d.Owner
+}
+
+// sees reports whether a caller may know of a device.
+func (a *API) sees(ctx context.Context, by access.Principal, d custody.Device) (bool, error) {
+	switch by.Role {
+	case access.Administrator:
+		return true, nil
+	case access.Owner:
+		return d.Owner == by.Party || d.Subject == by.Party, nil
+	}
+	return a.seesData(ctx, by, d)
+}
+
+// seesData reports whether a caller may know what a device measures, and when it
+// last did: the one whose data it is, and the operating organisation of its own.
+func (a *API) seesData(ctx context.Context, by access.Principal, d custody.Device) (bool, error) {
+	if whose(d).IsZero() || whose(d) != by.Party {
+		return false, nil
+	}
+	if by.Role == access.Owner {
+		return true, nil
+	}
+	return a.operates(ctx, by)
+}
+
+// device returns the device that a caller means. A label is looked for among his
+// own first.
+func (a *API) device(ctx context.Context, by access.Principal, text string) (custody.Device, error) {
+	if tooLong(text) || text == "" {
+		return custody.Device{}, noDevice()
+	}
+	d, err := custody.Device{}, noDevice()
+	if _, bad := holdfast.ParseID[holdfast.DeviceID](text); bad != nil {
+		d, err = a.Custody.DeviceByLabel(ctx, by.Party, text)
+	}
+	if holdfast.KindOf(err) == holdfast.NotFound && (by.Role == access.Administrator || isID(text)) {
+		d, err = a.Custody.ResolveDevice(ctx, text)
+	}
+	if err != nil {
+		return d, err
+	}
+	if ok, err := a.sees(ctx, by, d); err != nil || !ok {
+		return custody.Device{}, orElse(err, noDevice())
+	}
+	return d, nil
+}
+
+func isID(text string) bool {
+	_, err := holdfast.ParseID[holdfast.DeviceID](text)
+	return err == nil
+}
+
+func orElse(err, other error) error {
+	if err != nil {
+		return err
+	}
+	return other
+}
+
+// names knows what parties are called, for one answer.
+type names map[holdfast.PartyID]string
+
+// names returns the names of all parties to an administrator, and to anyone else
+// his own.
+func (a *API) names(ctx context.Context, by access.Principal) (names, error) {
+	n := names{}
+	if by.Role != access.Administrator {
+		p, err := a.Custody.Party(ctx, by.Party)
+		if err == nil {
+			n[p.ID] = p.Name
+		}
+		return n, err
+	}
+	all, err := a.Custody.Parties(ctx)
+	for _, p := range all {
+		n[p.ID] = p.Name
+	}
+	return n, err
+}
+
+// withNames adds those of organisations and services that a caller has dealt with.
+// Of a person he has the id, whoever it is.
+func (a *API) withNames(ctx context.Context, n names, ids ...holdfast.PartyID) error {
+	for _, id := range ids {
+		if _, ok := n[id]; ok || id.IsZero() {
+			continue
+		}
+		p, err := a.Custody.Party(ctx, id)
+		if err != nil && holdfast.KindOf(err) != holdfast.NotFound {
+			return err
+		}
+		if p.Kind == custody.Organisation || p.Kind == custody.Service {
+			n[id] = p.Name
+		}
+	}
+	return nil
+}
+
+// PartyRef names a party. Its name is left out where the caller may not know it.
+type PartyRef struct {
+	ID   string `json:"id"`
+	Name string `json:"name,omitempty"`
+}
+
+func (n names) ref(id holdfast.PartyID) *PartyRef {
+	if id.IsZero() {
+		return nil
+	}
+	return &PartyRef{ID: id.String(), Name: n[id]}
+}

@@ -1,0 +1,315 @@
+package api
+
+import (
+	"context"
+	"mime"
+	"net/http"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/holdfast-iot/holdfast"
+	"github.com/holdfast-iot/holdfast/internal/access"
+	"github.com/holdfast-iot/holdfast/internal/custody"
+	"github.com/holdfast-iot/holdfast/internal/query"
+)
+
+type readingsInput struct {
+	Device  string `query:"device" doc:"A label or an id."`
+	Stream  string `query:"stream" doc:"A name; without a device, the one device of the caller's that has it."`
+	Owner   string `query:"owner" doc:"A name or an id: all of that party."`
+	From    string `query:"from" doc:"RFC 3339, a date, or -2h; default an hour ago."`
+	To      string `query:"to" doc:"The end, included; default 5 minutes from now, for clocks that are ahead."`
+	Every   string `query:"every" doc:"Windows of this length in place of readings: 1m, 1h, 1d."`
+	Agg     string `query:"agg" doc:"What to say of a window, with commas: count, sum, mean, min, max, first, last; default mean."`
+	Purpose string `query:"purpose" doc:"Why; may be left out by who holds one."`
+	Grant   string `query:"grant" doc:"The grant to read under; default whichever fits."`
+	Limit   int    `query:"limit" minimum:"0" maximum:"100000000" doc:"Rows of a page; 0: all."`
+	Cursor  string `query:"cursor" maxLength:"256" doc:"The next of the page before."`
+	Format  string `query:"format" enum:"json,ndjson,csv,senml" doc:"Default: what Accept asks for, else json."`
+	Accept  string `header:"Accept" hidden:"true"`
+}
+
+// defaultSpan is what a request without times asks for. Readings may be as far
+// ahead of this clock as a device's may be.
+const (
+	defaultPast  = time.Hour
+	defaultAhead = 5 * time.Minute
+)
+
+func (a *API) readings() {
+	rule := rule{needs: access.ScopeRead, slow: true}
+	stream(a, route{method: "GET", path: "/v1/readings", summary: "Read readings of a stream, a device or an owner, or windows of them.", rule: rule},
+		[]string{"application/json", "application/x-ndjson", "text/csv", "application/senml+json"}, a.read)
+}
+
+func (a *API) read(w http.ResponseWriter, r *http.Request, by access.Principal, in *readingsInput) error {
+	ctx := r.Context()
+	format, err := in.format()
+	if err != nil {
+		return err
+	}
+	q, err := in.request(by, time.Now())
+	if err != nil {
+		return err
+	}
+	if format == formatSenML && q.Every > 0 {
+		return holdfast.Errorf(holdfast.Invalid, "SenML has no windows: ask for json, ndjson or csv")
+	}
+	if q.Purpose != "" && q.Purpose != holdfast.OwnAccess && !a.Grants.Live(ctx, q.Purpose) {
+		return holdfast.Errorf(holdfast.Denied, "the purpose does not exist or has ended")
+	}
+	if q.Selection, err = a.selection(ctx, by, in); err != nil {
+		return err
+	}
+	leave, err := a.streams.take(by.Credential)
+	if err != nil {
+		return err
+	}
+	defer leave()
+	result, err := a.Query.Read(ctx, q)
+	if err != nil {
+		return err
+	}
+	defer result.Close()
+	return a.give(w, by, format, result)
+}
+
+// give writes the rows of a result. An error before the first byte is still a
+// problem document; after it the answer breaks off, so that no reader takes a part
+// for the whole.
+func (a *API) give(w http.ResponseWriter, by access.Principal, f format, result *query.Result) error {
+	out := newSink(w, a.Limits.StreamStall)
+	rows := newRows(f, out, result)
+	rows.headers(w.Header())
+	given := 0
+	defer func() { a.metrics.rows.Add(float64(given)) }()
+	for row, err := range result.Rows {
+		if err == nil && given%1024 == 0 {
+			err = a.Access.Live(by)
+		}
+		if err == nil && given == 0 {
+			err = rows.begin()
+		}
+		if err == nil {
+			err = rows.row(row)
+		}
+		if err != nil {
+			if given > 0 {
+				rows.broken(problemOf(err))
+				out.flush()
+				http.NewResponseController(w).Flush()
+				panicIfBegun(w)
+			}
+			return err
+		}
+		given++
+	}
+	if given == 0 {
+		if err := rows.begin(); err != nil {
+			return err
+		}
+	}
+	if next := result.Cursor(); next != "" {
+		w.Header().Set(http.TrailerPrefix+"Holdfast-Next", next)
+	}
+	if err := rows.end(result.Cursor()); err != nil {
+		return err
+	}
+	return out.end()
+}
+
+// panicIfBegun breaks off an answer that has begun.
+func panicIfBegun(w http.ResponseWriter) {
+	if t, ok := w.(*answer); ok && t.status != 0 {
+		panic(http.ErrAbortHandler)
+	}
+}
+
+// format is how rows are written.
+type format string
+
+const (
+	formatJSON   format = "json"
+	formatNDJSON format = "ndjson"
+	formatCSV    format = "csv"
+	formatSenML  format = "senml"
+)
+
+func (in *readingsInput) format() (format, error) {
+	if in.Format != "" {
+		return format(in.Format), nil
+	}
+	if in.Accept == "" {
+		return formatJSON, nil
+	}
+	for part := range strings.SplitSeq(in.Accept, ",") {
+		media, _, err := mime.ParseMediaType(strings.TrimSpace(part))
+		if err != nil {
+			continue
+		}
+		switch media {
+		case "application/json", "*/*", "application/*":
+			return formatJSON, nil
+		case "application/x-ndjson":
+			return formatNDJSON, nil
+		case "text/csv":
+			return formatCSV, nil
+		case "application/senml+json":
+			return formatSenML, nil
+		}
+	}
+	return "", problem(http.StatusNotAcceptable, "readings come as application/json, application/x-ndjson, text/csv or application/senml+json")
+}
+
+// request reads all of a question but what it asks about.
+func (in *readingsInput) request(by access.Principal, now time.Time) (query.Request, error) {
+	q := query.Request{Who: by, Purpose: holdfast.Purpose(in.Purpose), Limit: in.Limit, Cursor: in.Cursor}
+	var err error
+	if q.Span, err = span(in.From, in.To, now, now.Add(-defaultPast).UnixNano(), now.Add(defaultAhead).UnixNano()); err != nil {
+		return q, err
+	}
+	if in.Purpose != "" {
+		if err := holdfast.CheckName("purpose", in.Purpose); err != nil {
+			return q, err
+		}
+	}
+	if in.Grant != "" {
+		if q.Grant, err = holdfast.ParseID[holdfast.GrantID](in.Grant); err != nil {
+			return q, err
+		}
+	}
+	if in.Every == "" {
+		if in.Agg != "" {
+			return q, holdfast.Errorf(holdfast.Invalid, "agg needs every: how long are the windows?")
+		}
+		return q, nil
+	}
+	if q.Every, err = ParseDuration(in.Every); err != nil || q.Every <= 0 {
+		return q, holdfast.Errorf(holdfast.Invalid, "a window's length looks like 30s, 15m, 2h or 1d")
+	}
+	q.Aggregates, err = ParseAggregates(in.Agg)
+	return q, err
+}
+
+// ParseAggregates reads names with commas; the empty text is the mean.
+func ParseAggregates(text string) ([]query.Aggregate, error) {
+	if text == "" {
+		return []query.Aggregate{query.Mean}, nil
+	}
+	var out []query.Aggregate
+	for name := range strings.SplitSeq(text, ",") {
+		g, err := query.ParseAggregate(strings.TrimSpace(name))
+		if err != nil {
+			return nil, err
+		}
+		if slices.Contains(out, g) {
+			return nil, holdfast.Errorf(holdfast.Invalid, "an aggregate stands there twice")
+		}
+		out = append(out, g)
+	}
+	return out, nil
+}
+
+// selection finds what a question is about. What it can't find for this caller it
+// asks query for all the same, by an id that nothing has: the refusal is then the
+// one that query gives for what it does not allow.
+func (a *API) selection(ctx context.Context, by access.Principal, in *readingsInput) (s query.Selection, err error) {
+	s.Stream = in.Stream
+	if in.Stream != "" {
+		if err := holdfast.CheckName("stream", in.Stream); err != nil {
+			return s, err
+		}
+	}
+	switch {
+	case in.Device == "" && in.Owner == "" && in.Stream == "":
+		return s, holdfast.Errorf(holdfast.Invalid, "say what to read: a stream, a device or an owner")
+	case in.Device == "" && in.Stream != "":
+		return a.byStream(ctx, by, in)
+	case in.Device != "":
+		s.Device, err = a.deviceToRead(ctx, by, in)
+		return s, err
+	}
+	s.Party, err = a.ownerToRead(ctx, by, in.Owner)
+	return s, err
+}
+
+// ownerToRead takes any id, and those names that the caller may know.
+func (a *API) ownerToRead(ctx context.Context, by access.Principal, text string) (holdfast.PartyID, error) {
+	if id, err := holdfast.ParseID[holdfast.PartyID](text); err == nil {
+		return id, nil
+	}
+	p, err := a.party(ctx, by, text)
+	if holdfast.KindOf(err) == holdfast.NotFound && by.Role != access.Administrator {
+		return holdfast.NewID[holdfast.PartyID](), nil
+	}
+	return p.ID, err
+}
+
+// deviceToRead takes any id, the caller's own labels, and with an owner named, the
+// owner's.
+func (a *API) deviceToRead(ctx context.Context, by access.Principal, in *readingsInput) (holdfast.DeviceID, error) {
+	if id, err := holdfast.ParseID[holdfast.DeviceID](in.Device); err == nil {
+		return id, nil
+	}
+	var d custody.Device
+	var err error
+	if in.Owner != "" {
+		var owner holdfast.PartyID
+		if owner, err = a.ownerToRead(ctx, by, in.Owner); err == nil {
+			d, err = a.Custody.DeviceByLabel(ctx, owner, in.Device)
+		}
+	} else {
+		d, err = a.device(ctx, by, in.Device)
+	}
+	if kind := holdfast.KindOf(err); err != nil && by.Role != access.Administrator && (kind == holdfast.NotFound || kind == holdfast.Conflict) {
+		return holdfast.NewID[holdfast.DeviceID](), nil
+	}
+	return d.ID, err
+}
+
+// byStream finds the one device of the caller's, or of the owner he names, that
+// has a stream of this name.
+func (a *API) byStream(ctx context.Context, by access.Principal, in *readingsInput) (query.Selection, error) {
+	s := query.Selection{Stream: in.Stream}
+	owner, mine := by.Party, in.Owner == ""
+	if !mine {
+		var err error
+		if owner, err = a.ownerToRead(ctx, by, in.Owner); err != nil {
+			return s, err
+		}
+		mine = owner == by.Party
+	}
+	var found []holdfast.DeviceID
+	if mine {
+		all, err := a.ofParty(ctx, owner)
+		if err != nil {
+			return s, err
+		}
+		for _, d := range all {
+			if ok, err := a.seesData(ctx, by, d); err != nil || !ok {
+				if err != nil {
+					return s, err
+				}
+				continue
+			}
+			switch _, err := a.Custody.StreamByName(ctx, d.ID, in.Stream); {
+			case err == nil:
+				found = append(found, d.ID)
+			case holdfast.KindOf(err) != holdfast.NotFound:
+				return s, err
+			}
+		}
+	}
+	switch {
+	case len(found) == 1:
+		s.Device = found[0]
+		return s, nil
+	case len(found) > 1:
+		return s, holdfast.Errorf(holdfast.Conflict, "%s devices have a stream of this name: name the device too", strconv.Itoa(len(found)))
+	case mine:
+		return s, holdfast.Errorf(holdfast.NotFound, "no device of yours has a stream of this name: name the device too")
+	}
+	return s, holdfast.Errorf(holdfast.Invalid, "name the device too: a stream of another's is asked for with its device")
+}

@@ -1,0 +1,54 @@
+package api
+
+import (
+	"bufio"
+	"net/http"
+	"time"
+)
+
+// sink is a long answer: buffered, flushed at least every second while bytes
+// come, and broken off when its reader takes none for too long.
+type sink struct {
+	w       *bufio.Writer
+	control *http.ResponseController
+	stall   time.Duration
+	flushed time.Time
+}
+
+func newSink(w http.ResponseWriter, stall time.Duration) *sink {
+	s := &sink{control: http.NewResponseController(w), stall: stall, flushed: time.Now()}
+	s.w = bufio.NewWriterSize(deadlined{w, s}, 32<<10)
+	return s
+}
+
+// deadlined gives each write that reaches the network a time of its own.
+type deadlined struct {
+	http.ResponseWriter
+	s *sink
+}
+
+func (d deadlined) Write(p []byte) (int, error) {
+	d.s.control.SetWriteDeadline(time.Now().Add(d.s.stall)) // an error is a writer without deadlines, as in tests
+	return d.ResponseWriter.Write(p)
+}
+
+func (s *sink) Write(p []byte) (int, error) {
+	n, err := s.w.Write(p)
+	if err == nil && time.Since(s.flushed) > time.Second {
+		err = s.flush()
+	}
+	return n, err
+}
+
+func (s *sink) flush() error {
+	s.flushed = time.Now()
+	if err := s.w.Flush(); err != nil {
+		return err
+	}
+	s.control.SetWriteDeadline(time.Now().Add(s.stall))
+	s.control.Flush() // not being able to is no fault: the answer is sent at its end
+	return nil
+}
+
+// end sends what is left.
+func (s *sink) end() error { return s.w.Flush() }

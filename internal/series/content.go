@@ -70,8 +70,8 @@ const maxExponent = 6
 var pow10 = [maxExponent + 1]float64{1, 10, 100, 1e3, 1e4, 1e5, 1e6}
 
 // AppendContent appends the bytes of c, which belongs to the record with header
-// h. It allocates nothing when dst has room. It panics on a row without a value and
-// on more than the limits: what could not be read again must not be
+// h. With room in dst and up to 32 streams it allocates nothing. It panics on a row
+// without a value and beyond the limits: what could not be read again must not be
 // acknowledged.
 func AppendContent(dst []byte, h Header, c *Content) []byte {
 	if len(c.Rows) > MaxRows || len(c.Session) > MaxSession {

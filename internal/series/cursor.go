@@ -92,12 +92,12 @@ func (c *cursor) addRows(rows []holdfast.Reading) {
 // each calls yield for every reading in the span, until it returns false.
 func (c *cursor) each(ctx context.Context, yield func(holdfast.Reading) bool) error {
 	heap.Init(&c.heap)
-	for n := 0; len(c.heap) > 0; n++ {
-		if n%4096 == 0 && ctx.Err() != nil {
-			return ctx.Err()
-		}
+	for len(c.heap) > 0 {
 		top := c.heap[0]
 		if top.row != nil && top.cols == nil { // not opened yet
+			if err := ctx.Err(); err != nil {
+				return err
+			}
 			if err := c.open(ctx, top); err != nil {
 				return err
 			}
@@ -136,9 +136,7 @@ func (c *cursor) run(top *source, yield func(holdfast.Reading) bool) bool {
 			c.pop()
 			return true
 		}
-		if moved = true; top.i%4096 == 0 { // look at the context
-			break
-		}
+		moved = true
 	}
 	if moved {
 		heap.Fix(&c.heap, 0)

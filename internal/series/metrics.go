@@ -8,14 +8,14 @@ import (
 
 // stats counts what this package does.
 type stats struct {
-	rolls, rollErrors        prometheus.Counter
-	readings, repeats        prometheus.Counter
-	retired                  prometheus.Counter
-	bytes, chunks            prometheus.Counter
-	merges, merged           prometheus.Counter
-	rollTime, mergeTime      prometheus.Histogram
-	tail, unmergedCollection prometheus.Collector
-	unmerged                 atomic.Int64
+	rolls, rollErrors         prometheus.Counter
+	readings, repeats         prometheus.Counter
+	retired                   prometheus.Counter
+	bytes, chunks             prometheus.Counter
+	merges, merged            prometheus.Counter
+	rollTime, mergeTime       prometheus.Histogram
+	tailBytes, unmergedChunks prometheus.Collector
+	unmerged                  atomic.Int64 // chunks rolled since the last merge or start
 }
 
 func newStats(s *Series) *stats {
@@ -42,8 +42,8 @@ func newStats(s *Series) *stats {
 		rollTime:   seconds("roll_seconds", "Time a roll takes."),
 		mergeTime:  seconds("merge_seconds", "Time a merge takes."),
 	}
-	t.tail = gauge("tail_bytes", "Bytes of journal that are not rolled.", func() float64 { return float64(s.tail.size()) })
-	t.unmergedCollection = gauge("unmerged_chunks", "Chunks rolled since the last merge or start.", func() float64 { return float64(t.unmerged.Load()) })
+	t.tailBytes = gauge("tail_bytes", "Bytes of journal that are not rolled.", func() float64 { return float64(s.tail.size()) })
+	t.unmergedChunks = gauge("unmerged_chunks", "Chunks rolled since the last merge or start.", func() float64 { return float64(t.unmerged.Load()) })
 	return t
 }
 
@@ -51,5 +51,5 @@ func newStats(s *Series) *stats {
 func (s *Series) Metrics() []prometheus.Collector {
 	t := s.stats
 	return []prometheus.Collector{t.rolls, t.rollErrors, t.readings, t.repeats, t.retired, t.bytes, t.chunks, t.merges, t.merged,
-		t.rollTime, t.mergeTime, t.tail, t.unmergedCollection}
+		t.rollTime, t.mergeTime, t.tailBytes, t.unmergedChunks}
 }

@@ -145,6 +145,15 @@ func TestScanOfASpan(t *testing.T) {
 	if rows := r.scan(of{alice, testStream(99)}, holdfast.Always); len(rows) > 0 {
 		t.Errorf("%d rows of a stream that isn't", len(rows))
 	}
+	ctx, cancel := context.WithCancel(t.Context()) // or be told to
+	defer cancel()
+	var ended error
+	for _, ended = range r.Scan(ctx, alice, testStream(0), holdfast.Always) {
+		cancel()
+	}
+	if !errors.Is(ended, context.Canceled) {
+		t.Errorf("a cancelled scan ended with %v", ended)
+	}
 	stop := 0 // a reader may leave
 	for range r.Scan(t.Context(), alice, testStream(0), holdfast.Always) {
 		if stop++; stop == 3 {

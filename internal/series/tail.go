@@ -110,7 +110,7 @@ func (t *tail) size() int64 {
 	return t.bytes
 }
 
-// of returns the bytes of one assignment's records.
+// sizeOf returns the bytes of one assignment's records.
 func (t *tail) sizeOf(a holdfast.AssignmentID) int64 {
 	t.mu.Lock()
 	defer t.mu.Unlock()

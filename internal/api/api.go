@@ -20,7 +20,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"log"
 	"log/slog"
 	"net/http"
@@ -32,6 +31,7 @@ import (
 
 	"github.com/holdfast-iot/holdfast"
 	"github.com/holdfast-iot/holdfast/internal/access"
+	"github.com/holdfast-iot/holdfast/internal/archive"
 	"github.com/holdfast-iot/holdfast/internal/custody"
 	"github.com/holdfast-iot/holdfast/internal/erasure"
 	"github.com/holdfast-iot/holdfast/internal/grant"
@@ -46,12 +46,6 @@ type Measure interface {
 	Extent(ctx context.Context, a holdfast.AssignmentID, s holdfast.StreamID) (series.Extent, error)
 }
 
-// Exporter writes all that is a party's as a tar of its bundle's folder. It reads
-// by the right of who asks, and w gets its bytes as they are made.
-type Exporter interface {
-	Export(ctx context.Context, by access.Principal, party holdfast.PartyID, w io.Writer) error
-}
-
 // Deps is what an API stands on.
 type Deps struct {
 	Access   *access.Access
@@ -62,15 +56,17 @@ type Deps struct {
 	Measure  Measure
 	Erasure  *erasure.Gate
 	Ledger   *ledger.Ledger
-	Archive  Exporter
+	Archive  *archive.Archive
 
 	Gatherer prometheus.Gatherer             // of /metrics; nil: there are none
 	Ready    func(ctx context.Context) error // nil while the hub can do its work
 	Logger   *slog.Logger                    // default: nothing is logged
 
-	Address       string // HOST:PORT of this listener, for invitations; default: the hub's first host, port 8443
-	DeviceAddress string // HOST:PORT of the devices' listener, for enrolment codes; default: identity's
-	Version       string // of this program
+	// Addresses returns HOST:PORT of this listener, for invitations, and of the
+	// devices', for enrolment codes; what is empty, and a nil Addresses, is the hub's
+	// first host with port 8443 or 8444.
+	Addresses func() (api, devices string)
+	Version   string // of this program
 
 	Limits Limits
 }
@@ -136,6 +132,9 @@ func New(d Deps) (*API, error) {
 	}
 	if d.Ready == nil {
 		d.Ready = func(context.Context) error { return nil }
+	}
+	if d.Addresses == nil {
+		d.Addresses = func() (string, string) { return "", "" }
 	}
 	if d.Version == "" {
 		d.Version = "(devel)"

@@ -140,8 +140,9 @@ func (a *API) addDevice(ctx context.Context, by access.Principal, in *addDevice)
 }
 
 func (a *API) enrolmentCode(ctx context.Context, d custody.Device, days int) (string, *time.Time, error) {
+	_, devices := a.Addresses()
 	code, until, err := a.Identity.MakeCode(ctx, d.ID, d.Assignment, identity.CodeOptions{
-		Address: a.DeviceAddress, Life: time.Duration(days) * 24 * time.Hour,
+		Address: devices, Life: time.Duration(days) * 24 * time.Hour,
 	})
 	if err != nil {
 		return "", nil, err

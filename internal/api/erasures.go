@@ -164,4 +164,3 @@ func (a *API) erasureDoc(e erasure.Erasure) Erasure {
 	}
 	return out
 }
-

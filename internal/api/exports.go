@@ -5,10 +5,9 @@ import (
 
 	"github.com/holdfast-iot/holdfast"
 	"github.com/holdfast-iot/holdfast/internal/access"
+	"github.com/holdfast-iot/holdfast/internal/archive"
 )
 
-// exportInput has its party in the query too, so that a form of a browser and curl
-// need no body.
 type exportInput struct {
 	Body *struct {
 		Party string `json:"party,omitempty" doc:"A name or an id; default: the caller's own."`
@@ -43,7 +42,11 @@ func (a *API) export(w http.ResponseWriter, r *http.Request, by access.Principal
 	w.Header().Set("Content-Type", "application/x-tar")
 	w.Header().Set("Content-Disposition", `attachment; filename="holdfast-export.tar"`)
 	out := newSink(w, a.Limits.StreamStall)
-	if err := a.Archive.Export(r.Context(), by, p.ID, watched{out, a, by}); err != nil {
+	tar := archive.NewTar(watched{out, a, by}, "holdfast-export")
+	if _, err := a.Archive.Export(r.Context(), by, p.ID, tar); err != nil {
+		return err
+	}
+	if err := tar.Close(); err != nil {
 		return err
 	}
 	return out.end()

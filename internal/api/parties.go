@@ -112,8 +112,8 @@ func (a *API) listInvitations(ctx context.Context, by access.Principal, in *stru
 
 // address is where people reach this listener.
 func (a *API) address() string {
-	if a.Address != "" {
-		return a.Address
+	if api, _ := a.Addresses(); api != "" {
+		return api
 	}
 	return net.JoinHostPort(a.Identity.Hosts()[0], "8443")
 }

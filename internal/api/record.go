@@ -118,4 +118,3 @@ func (a *API) recordOf(ctx context.Context, by access.Principal, in whichRecord)
 	}
 	return vault.OfParty(by.Party), nil
 }
-

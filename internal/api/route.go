@@ -22,13 +22,13 @@ import (
 // the reason. There is no other way to be on no credential.
 func openRoutes() map[string]string {
 	return map[string]string{
-	"GET /healthz":                   "a supervisor asks whether the process lives; it says nothing else",
-	"GET /readyz":                    "a supervisor asks whether it can work; it says nothing else",
-	"GET /v1/ca.pem":                 "whom to trust is needed before a credential is",
-	"GET /v1/invitations":            "the form for an invitation: whoever opens it has no credential yet",
-	"POST /v1/invitations/redeem":    "the invitation is the credential",
-	"GET /v1/erasures/{id}":          "the random id is the capability: who erased himself has no credential left",
-	"/.well-known/est/":              "identity judges enrolment itself",
+		"GET /healthz":                "a supervisor asks whether the process lives; it says nothing else",
+		"GET /readyz":                 "a supervisor asks whether it can work; it says nothing else",
+		"GET /v1/ca.pem":              "whom to trust is needed before a credential is",
+		"GET /v1/invitations":         "the form for an invitation: whoever opens it has no credential yet",
+		"POST /v1/invitations/redeem": "the invitation is the credential",
+		"GET /v1/erasures/{id}":       "the random id is the capability: who erased himself has no credential left",
+		"/.well-known/est/":           "identity judges enrolment itself",
 	}
 }
 
@@ -51,7 +51,9 @@ type route struct {
 func (r route) pattern() string { return r.method + " " + r.path }
 
 // reads and writes are rules for routes with a body in JSON or none.
-func reads(roles ...access.Role) rule { return rule{needs: access.ScopeRead, roles: roles, body: maxBody} }
+func reads(roles ...access.Role) rule {
+	return rule{needs: access.ScopeRead, roles: roles, body: maxBody}
+}
 
 func writes(roles ...access.Role) rule {
 	return rule{needs: access.ScopeWrite, roles: roles, body: maxBody}

@@ -259,7 +259,9 @@ type csvRows struct {
 	fields []string
 }
 
-func (c *csvRows) headers(h http.Header) { h.Set("Content-Type", "text/csv; charset=utf-8; header=present") }
+func (c *csvRows) headers(h http.Header) {
+	h.Set("Content-Type", "text/csv; charset=utf-8; header=present")
+}
 
 func (c *csvRows) begin() error {
 	head := []string{"device", "label", "stream", "unit", "type"}

@@ -371,3 +371,36 @@ func TestAFullDisk(t *testing.T) {
 		t.Errorf("%d readings, want 1", len(got))
 	}
 }
+
+// The guide's lines for curl and openssl work as they stand there.
+func TestTheDeviceGuide(t *testing.T) {
+	need(t, "bash", "curl", "openssl")
+	guide := string(must(os.ReadFile("../../docs/device-guide.md"))(t))
+	block := func(name string) string {
+		t.Helper()
+		_, rest, ok := strings.Cut(guide, "```sh "+name+"\n")
+		script, _, end := strings.Cut(rest, "```")
+		if !ok || !end {
+			t.Fatalf("the guide has no block %q", name)
+		}
+		return script
+	}
+	h := build(t, Options{})
+	d, code := h.code(custody.DeviceSpec{Label: "pump 1"})
+	parts := strings.Split(code.Text(), "/")
+	env := []string{"HUB=" + h.url, "DEVICE=" + parts[1], "SECRET=" + parts[2], "PIN=" + parts[3]}
+	dir := t.TempDir()
+	for i, name := range []string{"enrol", "send", "renew", "send"} {
+		shell(t, dir, block(name), env...)
+		if got := len(h.readings(d.ID, "temperature")); got != i/2+i%2 {
+			t.Errorf("after %s there are %d readings", name, got)
+		}
+	}
+	// A pin that is not the authority's leaves nothing to trust.
+	env[3] = "PIN=" + strings.Repeat("0", 64)
+	other := t.TempDir()
+	script := strings.Join(strings.Split(block("enrol"), "\n")[:2], "\n")
+	if got := shell(t, other, script+"\nls", env...); got != "" {
+		t.Errorf("with another's pin there is %s", got)
+	}
+}

@@ -145,7 +145,7 @@ func TestWhoIsNoDevice(t *testing.T) {
 // A body that dawdles is given up, however it is announced; the others don't
 // notice, and what it held is given back.
 func TestSlowBodies(t *testing.T) {
-	h := build(t, Options{BodyTimeout: 200 * time.Millisecond, MaxInflightBytes: 1, MaxBody: 1 << 20}) // 2 MiB
+	h := build(t, Options{BodyTimeout: 500 * time.Millisecond, MaxInflightBytes: 1, MaxBody: 1 << 20}) // 2 MiB
 	x := h.device()
 	// Five announce 1 MiB each, which together is beyond the budget, and send little.
 	var answers []func() reply

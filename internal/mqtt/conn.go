@@ -70,7 +70,7 @@ type conn struct {
 	shut       bool      // the socket is closed
 	first      *flight   // oldest flight
 	tail       *flight
-	waiting    int  // bytes of payload in flights
+	waiting    int  // bytes in flights
 	takenOver  bool // by a newer connection to its session
 	takenClean bool // which starts clean
 }
@@ -261,7 +261,7 @@ type flight struct {
 	c        *conn
 	acks     []byte
 	units    int  // given back to Receive Maximum when the acks leave
-	size     int  // bytes of payload
+	size     int  // bytes
 	added    bool // the batch holds something
 	held     bool // the batch begins the life of a packet id
 	released bool // the batch ends one

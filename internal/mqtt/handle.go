@@ -13,6 +13,8 @@ const (
 	maxUnanswered = 1024
 	// maxUnreleased bounds the QoS 2 packet ids that a session keeps.
 	maxUnreleased = 1024
+	// publishCost is what a publish takes beside its bytes until it is durable.
+	publishCost = 100
 	// maxRoutes is how many topics a connection remembers.
 	maxRoutes = 16
 )
@@ -42,9 +44,10 @@ func (c *conn) onPublish(h byte, body []byte) error {
 			return err
 		}
 	}
-	c.makeRoom(len(p.payload))
+	cost := len(body) + publishCost
+	c.makeRoom(cost)
 	f := c.flight()
-	f.size += len(p.payload)
+	f.size += cost
 	if p.qos == 2 && len(c.qos2) >= maxUnreleased {
 		err = &fault{quotaExceeded, "too many QoS 2 packet ids are not released"}
 		if c.version == v311 {
@@ -191,7 +194,7 @@ func (c *conn) takeUnit() error {
 	return nil
 }
 
-// makeRoom waits until n more bytes of payload may be in flight.
+// makeRoom waits until n more bytes may be in flight.
 func (c *conn) makeRoom(n int) {
 	limit := c.s.o.MaxInflightBytes
 	if c.cur != nil && c.cur.size > 0 && c.cur.size+n > limit {

@@ -26,7 +26,7 @@ type hub struct {
 	sessions map[string]*memSession
 	closed   []time.Duration // expiries given to Close
 	openErr  error
-	onOpen   func(name string)
+	peers    []Peer // of all batches
 }
 
 // arrival is a sample that has become durable.
@@ -60,7 +60,10 @@ type memBatch struct {
 	released []uint16
 }
 
-func (h *hub) Batch(p Peer, session string) Batch { return &memBatch{h: h, session: session} }
+func (h *hub) Batch(p Peer, session string) Batch {
+	h.set(func() { h.peers = append(h.peers, p) })
+	return &memBatch{h: h, session: session}
+}
 
 func (b *memBatch) Add(child string, samples []holdfast.Sample, d Delivery) error {
 	b.h.mu.Lock()
@@ -160,9 +163,6 @@ func (h *hub) Open(ctx context.Context, p Peer, clientID string, clean bool, exp
 		return Session{}, false, h.openErr
 	}
 	name := p.Device.String() + "/" + clientID
-	if h.onOpen != nil {
-		h.onOpen(name)
-	}
 	s := h.sessions[name]
 	if s != nil && s.open {
 		panic("Open of a session that is open")

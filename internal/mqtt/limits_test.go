@@ -91,7 +91,7 @@ func TestBytesInFlight(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			h := newHub()
 			h.manual = true
-			c := newPipes(t, h, Options{MaxInflightBytes: 1000}).dial(holdfast.DeviceID{1})
+			c := newPipes(t, h, Options{MaxInflightBytes: 1200}).dial(holdfast.DeviceID{1})
 			c.connect(hello{version: v, id: "a", clean: true})
 			payload := `"` + strings.Repeat("x", 398) + `"`
 			var b []byte

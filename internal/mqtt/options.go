@@ -31,7 +31,7 @@ type Options struct {
 	ShutdownGrace  time.Duration // 10 s that Run waits for connections to end
 
 	MaxPacket         int    // 512 KiB, announced as Maximum Packet Size
-	MaxInflightBytes  int    // 1 MiB of payload of one connection not yet durable; then reading pauses
+	MaxInflightBytes  int    // 1 MiB of publishes of one connection not yet durable; then reading pauses
 	MaxLargeBytes     int    // 64 MiB of packets over 8 KiB being read at once, of all connections
 	ReceiveMaximum    uint16 // 64, announced
 	TopicAliasMaximum uint16 // 32, announced

@@ -2,6 +2,8 @@ package mqtt
 
 import (
 	"bytes"
+	"crypto/sha256"
+	"crypto/tls"
 	"errors"
 	"math"
 	"slices"
@@ -158,6 +160,33 @@ func TestPublishesBehindConnect(t *testing.T) {
 			t.Errorf("%d arrivals", n)
 		}
 	})
+}
+
+// The Gate learns who is at the other end from TLS alone.
+func TestThePeerIsTheCertificate(t *testing.T) {
+	a, h := newAuthority(t), newHub()
+	_, addr := serving(t, a, h, Options{})
+	for i, version := range []uint16{tls.VersionTLS12, tls.VersionTLS13} {
+		config := a.client(holdfast.DeviceID{7})
+		config.MinVersion, config.MaxVersion = version, version
+		nc, err := tls.Dial("tcp", addr, config)
+		if err != nil {
+			t.Fatal(err)
+		}
+		c := newClient(t, nc)
+		c.connect(hello{version: v5, id: holdfast.DeviceID{8}.String()})
+		c.send(c.publish(pub{qos: 1, id: 1, topic: "data/x", payload: "1"}))
+		c.expectCode(typePuback, 1, success)
+		h.mu.Lock()
+		p := h.peers[i]
+		h.mu.Unlock()
+		leaf := config.Certificates[0].Leaf
+		want := Peer{Device: holdfast.DeviceID{7}, Fingerprint: sha256.Sum256(leaf.Raw), NotAfter: leaf.NotAfter, TLS12: version == tls.VersionTLS12}
+		if p != want {
+			t.Errorf("the peer is %+v, want %+v", p, want)
+		}
+		nc.Close()
+	}
 }
 
 func TestClientIDs(t *testing.T) {

@@ -42,7 +42,7 @@ func (c *serveCmd) Run(a *app) error {
 	s, err := server.Open(a.ctx, server.Config{
 		Data: c.Data, RootKey: c.RootKey, Passphrase: pass,
 		ListenAPI: c.ListenAPI, ListenDevice: c.ListenDevice, ListenMQTT: c.ListenMQTT,
-		APICert: c.APICert, APIKey: c.APIKey, DeviceTLSMin: least, Logger: c.logger(a),
+		APICert: c.APICert, APIKey: c.APIKey, DeviceTLSMin: least, Version: version(), Logger: c.logger(a),
 	})
 	if err != nil {
 		return err

@@ -22,6 +22,7 @@ import (
 	"math"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -67,9 +68,10 @@ type Gate struct {
 	wake    chan struct{}
 	metrics metrics
 
-	mu   sync.RWMutex
-	open map[holdfast.ErasureID]holdfast.Scope // asked, keys not yet destroyed
-	done map[holdfast.ErasureID]chan struct{}  // closed when the erasure ended
+	holding atomic.Int32 // len(open), for those on the path of a reading
+	mu      sync.RWMutex
+	open    map[holdfast.ErasureID]holdfast.Scope // asked, keys not yet destroyed
+	done    map[holdfast.ErasureID]chan struct{}  // closed when the erasure ended
 }
 
 // Erasure is one erasure as callers see it. It names ids only.
@@ -143,6 +145,7 @@ func Open(ctx context.Context, d Deps) (*Gate, error) {
 		g.done[e.ID] = make(chan struct{})
 		if e.State == Asked {
 			g.open[e.ID] = e.scope(e.Party)
+			g.holding.Add(1)
 		}
 	}
 	if len(undone) > 0 {
@@ -183,11 +186,13 @@ func (g *Gate) Ask(ctx context.Context, by access.Principal, s holdfast.Scope) (
 	// Refused from here on; if the writing down fails, nothing has happened.
 	g.mu.Lock()
 	g.open[e.ID] = s
+	g.holding.Add(1)
 	g.done[e.ID] = make(chan struct{})
 	g.mu.Unlock()
 	if err := g.writeDown(ctx, e, s); err != nil {
 		g.mu.Lock()
 		delete(g.open, e.ID)
+		g.holding.Add(-1)
 		delete(g.done, e.ID)
 		g.mu.Unlock()
 		return Erasure{}, fmt.Errorf("ask for erasure: %w", err)
@@ -272,6 +277,9 @@ func bars(s holdfast.Scope) (out []grant.Bar) {
 // that covers it is under way. Of what ends for good they are Denied; of what
 // lives on they are Unavailable, for the moment that it takes.
 func (g *Gate) Hold(a holdfast.AssignmentID, stream holdfast.StreamID) error {
+	if g.holding.Load() == 0 {
+		return nil
+	}
 	g.mu.RLock()
 	defer g.mu.RUnlock()
 	for _, s := range g.open {

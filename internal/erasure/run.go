@@ -226,7 +226,10 @@ func (g *Gate) finish(ctx context.Context, e Erasure) error {
 		return err
 	}
 	g.mu.Lock()
-	delete(g.open, e.ID)
+	if _, ok := g.open[e.ID]; ok {
+		delete(g.open, e.ID)
+		g.holding.Add(-1)
+	}
 	if ended := g.done[e.ID]; ended != nil {
 		close(ended)
 		delete(g.done, e.ID)

@@ -234,6 +234,13 @@ func (b *Batch) sealAll() error {
 			return err
 		}
 		p.lease = lease
+		// Asked again now that there is a lease: an erasure that came between Add
+		// and here waits for leases older than itself, and must not miss a newer one.
+		for i := range p.content.Rows {
+			if err := b.gate.opt.Hold(p.header.Assignment, p.content.Rows[i].Stream); err != nil {
+				return err
+			}
+		}
 		if p.content.Received = p.received; len(p.received)+len(p.content.Released) > 0 {
 			p.content.Session = []byte(b.session)
 		}

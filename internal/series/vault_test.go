@@ -90,6 +90,8 @@ func TestPartOfAStreamIsErasedWithTheVault(t *testing.T) {
 			re.Replace[at] = key
 		}
 	}
+	r.ingest(v, o, number(50, 50)) // others go on sending meanwhile
+	r.ingest(v, beside, number(50, 50))
 	r.check("resealed")
 	_, err = v.Destroy(ctx, vault.Destruction{Reissue: []vault.Reissue{re}})
 	r.must(err)

@@ -24,7 +24,8 @@ type Config struct {
 	// the field that can't do better.
 	DeviceTLSMin uint16
 
-	Logger *slog.Logger // default: nothing is logged
+	Version string       // of this program, for /openapi.json
+	Logger  *slog.Logger // default: nothing is logged
 }
 
 func (c Config) withDefaults() Config {

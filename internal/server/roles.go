@@ -3,6 +3,7 @@ package server
 import (
 	"context"
 	"crypto/tls"
+	"database/sql"
 	"errors"
 	"fmt"
 	"net"
@@ -15,6 +16,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/holdfast-iot/holdfast"
+	"github.com/holdfast-iot/holdfast/internal/api"
 	"github.com/holdfast-iot/holdfast/internal/deviceapi"
 )
 
@@ -55,7 +57,10 @@ func (s *Server) Run(ctx context.Context, ready func(Addresses)) (err error) {
 	s.keep(failed, keepers)
 
 	edges, edgesFailed := errgroup.WithContext(s.edges)
-	s.serve(edgesFailed, edges, lis)
+	if err := s.serve(edgesFailed, edges, lis); err != nil {
+		lis.close()
+		return err
+	}
 	close(s.bound)
 	if err := writeJSON(filepath.Join(s.config.Data, runFile), s.at); err != nil {
 		s.log.Warn("server: write run.json", "err", err)
@@ -101,6 +106,14 @@ func (s *Server) keep(ctx context.Context, g *errgroup.Group) {
 // listeners are the bound ports.
 type listeners struct{ api, device, mqtt net.Listener }
 
+func (l listeners) close() {
+	for _, ln := range []net.Listener{l.api, l.device, l.mqtt} {
+		if ln != nil {
+			ln.Close()
+		}
+	}
+}
+
 // listen binds every port before any is served.
 func (s *Server) listen() (l listeners, err error) {
 	bind := func(flag, address string) net.Listener {
@@ -117,11 +130,7 @@ func (s *Server) listen() (l listeners, err error) {
 	l.device = bind("--listen-device", s.config.ListenDevice)
 	l.mqtt = bind("--listen-mqtt", s.config.ListenMQTT)
 	if err != nil {
-		for _, ln := range []net.Listener{l.api, l.device, l.mqtt} {
-			if ln != nil {
-				ln.Close()
-			}
-		}
+		l.close()
 		return listeners{}, err
 	}
 	s.at = Addresses{
@@ -144,13 +153,56 @@ func (s *Server) public(ln net.Listener) string {
 }
 
 // serve starts the edges.
-func (s *Server) serve(ctx context.Context, g *errgroup.Group, l listeners) {
+func (s *Server) serve(ctx context.Context, g *errgroup.Group, l listeners) error {
+	people, err := api.New(api.Deps{
+		Access: s.access, Custody: s.custody, Identity: s.identity, Grants: s.grants, Query: s.query, Measure: s.series,
+		Erasure: s.erasure, Ledger: s.ledger, Archive: s.archive,
+		Gatherer: s.metrics, Ready: s.ready, Logger: s.log,
+		Addresses: func() (string, string) { return s.public(l.api), s.public(l.device) }, Version: s.config.Version,
+	})
+	if err != nil {
+		return err
+	}
+	for _, c := range people.Metrics() {
+		if err := s.metrics.Register(c); err != nil {
+			return fmt.Errorf("register metrics: %w", err)
+		}
+	}
+	peopleTLS, err := s.peopleTLS()
+	if err != nil {
+		return err
+	}
+	g.Go(func() error { return serveHTTP(ctx, api.Server(peopleTLS, people, s.log), l.api) })
 	devices := deviceapi.Server(s.identity.DeviceTLS(s.config.DeviceTLSMin), s.devices, s.log)
 	g.Go(func() error { return serveHTTP(ctx, devices, l.device) })
 	g.Go(func() error {
 		return s.mqtt.Run(ctx, tls.NewListener(l.mqtt, s.identity.MQTTTLS(s.config.DeviceTLSMin)))
 	})
-	l.api.Close()
+	return nil
+}
+
+// peopleTLS is the hub's own, or the operator's certificate from elsewhere.
+func (s *Server) peopleTLS() (*tls.Config, error) {
+	c := s.identity.PeopleTLS()
+	if s.config.APICert == "" {
+		return c, nil
+	}
+	pair, err := tls.LoadX509KeyPair(s.config.APICert, s.config.APIKey)
+	if err != nil {
+		return nil, holdfast.Errorf(holdfast.Invalid, "the certificate or key for people and programs can't be read: %w", err)
+	}
+	c.GetCertificate, c.Certificates = nil, []tls.Certificate{pair}
+	return c, nil
+}
+
+// ready says whether the hub can take readings in and give them out.
+func (s *Server) ready(ctx context.Context) error {
+	select {
+	case <-s.stores.journal.Failed():
+		return holdfast.Errorf(holdfast.Unavailable, "the journal's disk failed")
+	default:
+	}
+	return s.stores.catalog.Read(ctx, func(*sql.Tx) error { return nil })
 }
 
 // serveHTTP serves until ctx ends, then lets requests under way end.

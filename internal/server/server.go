@@ -17,6 +17,7 @@ import (
 
 	"github.com/holdfast-iot/holdfast"
 	"github.com/holdfast-iot/holdfast/internal/access"
+	"github.com/holdfast-iot/holdfast/internal/archive"
 	"github.com/holdfast-iot/holdfast/internal/custody"
 	"github.com/holdfast-iot/holdfast/internal/deviceapi"
 	"github.com/holdfast-iot/holdfast/internal/erasure"
@@ -46,6 +47,7 @@ type Server struct {
 	ingest   *ingest.Gate
 	query    *query.Query
 	erasure  *erasure.Gate
+	archive  *archive.Archive
 	mqtt     *mqtt.Server
 	devices  *deviceapi.API
 
@@ -120,6 +122,7 @@ func (s *Server) openGates(ctx context.Context) (err error) {
 	}
 	s.ingest = ingest.New(s.custody, s.grants, s.stores.vault, s.stores.journal, s.series, s.sessions, s.clock, ingest.Options{Hold: s.erasure.Hold})
 	s.query = query.New(s.custody, s.grants, s.series, query.Options{})
+	s.archive = archive.New(s.query, s.custody, s.grants, s.ledger)
 	return nil
 }
 

@@ -22,7 +22,8 @@ type StreamBucket struct {
 // Reissue is an erasure in part: the lists of one assignment are written anew
 // under a fresh owner key, without the dropped stream keys; a replaced one keeps
 // its place with the key that the surviving rows were sealed again under.
-// Every list that lost a key gets a fresh journal key.
+// A list that lost a key also loses its journal keys, but for the one that the
+// Barrier before made fresh.
 type Reissue struct {
 	Assignment holdfast.AssignmentID
 	Drop       []StreamBucket
@@ -119,7 +120,7 @@ func (v *Vault) freshJournalKeys(ctx context.Context, a holdfast.AssignmentID) e
 
 // Destroy makes the named keys unrecoverable by rotating the root key. What is
 // to survive an erasure in part must have been sealed again, and the journal
-// rolled past a Barrier, before.
+// rolled past a Barrier with fresh keys, before.
 //
 // The order is the argument: reissued lists and retired key ids are durable in
 // the catalog; new pages and the new head are durable in the place; then each
@@ -241,17 +242,15 @@ func (v *Vault) planReissue(ctx context.Context, p *plan, r Reissue) error {
 			}
 			next.keys = append(next.keys, k)
 		}
-		for _, k := range l.keys {
-			if k.kind == entryJournal {
-				if lost {
-					p.retired = append(p.retired, k.cipher.ID())
-				} else {
-					next.keys = append(next.keys, k)
-				}
+		// Of a list that lost a key the journal keys go, but for the newest: the
+		// Barrier made it, and what is sealed under it since lives on.
+		journal := slices.DeleteFunc(slices.Clone(l.keys), func(k listKey) bool { return k.kind != entryJournal })
+		for i, k := range journal {
+			if lost && i < len(journal)-1 {
+				p.retired = append(p.retired, k.cipher.ID())
+			} else {
+				next.keys = append(next.keys, k)
 			}
-		}
-		if lost {
-			next.add(entryJournal, holdfast.StreamID{}, seal.NewKey())
 		}
 		p.lists = append(p.lists, wrapList(next, fresh, fresh.ID()))
 	}

@@ -280,7 +280,8 @@ func (p *Part) open() error {
 	p.w = parquet.NewGenericWriter[any](p.out, schema(split),
 		parquet.Compression(&zstd.Codec{Level: zstd.SpeedFastest}),
 		parquet.CreatedBy("holdfast", "bundle", "1"),
-		parquet.DataPageStatistics(true),
+		parquet.SkipPageBounds("device_name"), parquet.SkipPageBounds("stream_id"), // what readers filter by keeps its bounds
+		parquet.SkipPageBounds("unit"), parquet.SkipPageBounds("type"), parquet.SkipPageBounds("marks"),
 		parquet.DictionaryMaxBytes(1<<20),
 		parquet.PageBufferSize(1<<20),
 	)

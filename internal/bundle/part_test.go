@@ -23,7 +23,6 @@ type line struct {
 	Row    string // canonical bytes
 }
 
-
 // source returns a source whose ids follow from n.
 func source(n byte, t holdfast.ValueType) *Source {
 	return &Source{

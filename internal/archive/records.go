@@ -1,0 +1,218 @@
+package archive
+
+import (
+	"math"
+	"time"
+
+	"github.com/holdfast-iot/holdfast"
+	"github.com/holdfast-iot/holdfast/internal/bundle"
+	"github.com/holdfast-iot/holdfast/internal/custody"
+	"github.com/holdfast-iot/holdfast/internal/vault"
+)
+
+// records writes what makes the readings understandable and what became of them.
+func (x *export) records() error {
+	for _, kind := range []struct {
+		name  string
+		write func(*lines) error
+	}{
+		{bundle.DevicesName, x.devices},
+		{bundle.StreamsName, x.streams},
+		{bundle.AssignmentsName, x.assignments},
+		{bundle.PurposesName, x.purposes},
+		{bundle.GrantsName, x.grants},
+		{bundle.DisclosuresName, x.disclosures},
+		{bundle.EventsName, x.events},
+		{bundle.BalanceName, x.balance},
+	} {
+		l := &lines{x: x, name: kind.name}
+		if err := kind.write(l); err != nil {
+			return err
+		}
+		if err := l.end(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// held returns the living assignments whose data are the party's.
+func (x *export) held() ([]custody.Assignment, error) {
+	all, err := x.a.custody.Assignments(x.ctx, x.party)
+	if err != nil {
+		return nil, err
+	}
+	var held []custody.Assignment
+	for _, a := range all {
+		if a.State != custody.Erased && (a.Subject == x.party || a.Subject.IsZero()) {
+			held = append(held, a)
+		}
+	}
+	return held, nil
+}
+
+func (x *export) devices(l *lines) error {
+	held, err := x.held()
+	if err != nil {
+		return err
+	}
+	for _, a := range held {
+		d, err := x.a.custody.Device(x.ctx, a.Device)
+		if err != nil {
+			return err
+		}
+		x.report.Devices++
+		err = l.add(bundle.Device{
+			ID: d.ID, Name: d.Label, Assignment: d.Assignment, Profile: d.Profile, ProfileVersion: d.ProfileVersion,
+			Gateway: d.Gateway, Child: d.Child, State: d.State, Added: d.Added,
+		})
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (x *export) assignments(l *lines) error {
+	held, err := x.held()
+	if err != nil {
+		return err
+	}
+	for _, a := range held {
+		if err := l.add(bundle.Assignment(a)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// streams writes those whose readings were read.
+func (x *export) streams(l *lines) error {
+	for _, source := range x.res.Sources {
+		s, err := x.a.custody.Stream(x.ctx, source.StreamID)
+		if err != nil {
+			return err
+		}
+		err = l.add(bundle.Stream{
+			ID: s.ID, Device: source.Device, Assignment: s.Assignment, Name: s.Name, Type: s.Type.String(), Unit: s.Unit, Category: s.Category,
+			Sensitivity: s.Sensitivity, Purposes: s.Purposes, RetentionDays: s.RetentionDays,
+		})
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (x *export) purposes(l *lines) error {
+	all, err := x.a.grants.Purposes(x.ctx)
+	if err != nil {
+		return err
+	}
+	for _, p := range all {
+		err := l.add(bundle.Purpose{
+			Name: p.Name, IRI: p.IRI, LegalBasis: p.LegalBasis, RetentionDays: p.RetentionDays, Text: p.Text, Ended: p.Ended,
+		})
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// nameOf returns a recipient's name, "" if it was erased.
+func (x *export) nameOf(p holdfast.PartyID) (string, error) {
+	party, err := x.a.custody.Party(x.ctx, p)
+	if holdfast.KindOf(err) == holdfast.NotFound {
+		return "", nil
+	}
+	return party.Name, err
+}
+
+func (x *export) grants(l *lines) error {
+	all, err := x.a.grants.GrantsBy(x.ctx, x.party)
+	if err != nil {
+		return err
+	}
+	for _, g := range all {
+		name, err := x.nameOf(g.Recipient)
+		if err != nil {
+			return err
+		}
+		out := bundle.Grant{
+			ID: g.ID, Recipient: g.Recipient, RecipientName: name, Purpose: g.Purpose, AllDevices: g.AllDevices, Devices: g.Devices,
+			AllStreams: g.AllStreams, Streams: g.Streams, Made: g.Made, Until: g.Until, Ended: g.Ended,
+		}
+		if g.Data.From != math.MinInt64 {
+			out.DataFrom = instant(g.Data.From)
+		}
+		if g.Data.To != math.MaxInt64 {
+			out.DataTo = instant(g.Data.To)
+		}
+		if err := l.add(out); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func instant(ns int64) time.Time { return time.Unix(0, ns).UTC() }
+
+func (x *export) disclosures(l *lines) error {
+	all, err := x.a.grants.Disclosures(x.ctx, x.party)
+	if err != nil {
+		return err
+	}
+	for _, d := range all {
+		name, err := x.nameOf(d.Recipient)
+		if err != nil {
+			return err
+		}
+		out := bundle.Disclosure{
+			ID: d.ID, Recipient: d.Recipient, RecipientName: name, Reader: d.Reader, Purpose: d.Purpose, Grant: d.Grant, Streams: d.Streams,
+			Opened: d.Opened, Last: d.Last, Reads: d.Reads, Rows: d.Rows, Complete: d.Complete,
+		}
+		if d.Rows > 0 {
+			out.First, out.Final = instant(d.First), instant(d.Final)
+		}
+		if err := l.add(out); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// eventsAtOnce is how many entries of the ledger are in memory.
+const eventsAtOnce = 1000
+
+func (x *export) events(l *lines) error {
+	for from := uint64(0); ; {
+		all, err := x.a.ledger.Events(x.ctx, vault.OfParty(x.party), from, eventsAtOnce)
+		if err != nil {
+			return err
+		}
+		for _, e := range all {
+			if err := l.add(bundle.Event(e)); err != nil {
+				return err
+			}
+		}
+		if len(all) < eventsAtOnce {
+			return nil
+		}
+		from = all[len(all)-1].Index + 1
+	}
+}
+
+// balance writes a sheet for every stream, those without readings too.
+func (x *export) balance(l *lines) error {
+	for _, s := range x.res.Sources {
+		t := x.tallies[s.StreamID]
+		if t == nil {
+			t = new(bundle.Tally)
+		}
+		if err := l.add(t.Balance(s.StreamID)); err != nil {
+			return err
+		}
+	}
+	return nil
+}

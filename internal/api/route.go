@@ -45,7 +45,8 @@ type route struct {
 	method, path string
 	summary      string
 	rule
-	status int // of success, if not 200 or 204
+	status int  // of success, if not 200 or 204
+	raw    bool // the handler reads the body's bytes itself
 }
 
 func (r route) pattern() string { return r.method + " " + r.path }
@@ -111,8 +112,9 @@ func (a *API) operation(r route) huma.Operation {
 		OperationID: operationID(r), Method: r.method, Path: r.path, Summary: r.summary, DefaultStatus: r.status,
 		Tags:         []string{strings.Split(strings.TrimPrefix(r.path, "/v1/"), "/")[0]},
 		MaxBodyBytes: -1, BodyReadTimeout: -1, // both are the guard's
-		Responses: map[string]*huma.Response{"default": a.problemResponse()},
-		Security:  []map[string][]string{{"token": {}}, {"certificate": {}}},
+		SkipValidateBody: r.raw,
+		Responses:        map[string]*huma.Response{"default": a.problemResponse()},
+		Security:         []map[string][]string{{"token": {}}, {"certificate": {}}},
 	}
 	if openRoutes()[r.pattern()] != "" {
 		op.Security = []map[string][]string{}

@@ -68,6 +68,7 @@ type hub struct {
 
 	identities map[string]string // device name → folder
 	people     map[string]string // name → party id
+	devices    map[string]string // name → device id
 }
 
 func start(ctx context.Context, out io.Writer) (_ *hub, err error) {
@@ -75,7 +76,7 @@ func start(ctx context.Context, out io.Writer) (_ *hub, err error) {
 	if err != nil {
 		return nil, fmt.Errorf("make temporary folder: %w", err)
 	}
-	h := &hub{out: out, dir: dir, stopped: make(chan error, 1), identities: map[string]string{}, people: map[string]string{}}
+	h := &hub{out: out, dir: dir, stopped: make(chan error, 1), identities: map[string]string{}, people: map[string]string{}, devices: map[string]string{}}
 	defer func() {
 		if err != nil {
 			os.RemoveAll(dir)
@@ -145,7 +146,8 @@ func (h *hub) join(ctx context.Context, devices []Device) error {
 			spec["owner"] = d.Owner
 		}
 		var added struct {
-			EnrolmentCode string `json:"enrolment_code"`
+			Device        struct{ ID string } `json:"device"`
+			EnrolmentCode string              `json:"enrolment_code"`
 		}
 		if err := h.admin.Do(ctx, http.MethodPost, "/v1/devices", spec, &added); err != nil {
 			return fmt.Errorf("add device: %w", err)
@@ -158,7 +160,7 @@ func (h *hub) join(ctx context.Context, devices []Device) error {
 		if _, err := client.Enrol(ctx, code, folder); err != nil {
 			return fmt.Errorf("enrol: %w", err)
 		}
-		h.identities[d.Name] = folder
+		h.identities[d.Name], h.devices[d.Name] = folder, added.Device.ID
 	}
 	fmt.Fprintf(h.out, "%d devices of %d people and the operating organisation have their certificates.\n", len(devices), len(h.people))
 	return nil

@@ -172,7 +172,8 @@ func (t *teller) adaGrants(ctx context.Context) (string, error) {
 		return "", err
 	}
 	defer study.Close()
-	pulse := url.Values{"device": {"band-ada"}, "stream": {"heart_rate"}, "purpose": {"heart-study"}}
+	// A recipient knows devices by id: what their owner calls them is the owner's.
+	pulse := url.Values{"device": {t.hub.devices["band-ada"]}, "stream": {"heart_rate"}, "purpose": {"heart-study"}}
 	if _, err := denied(count(ctx, study, pulse)); err != nil {
 		return "", fmt.Errorf("before the grant: %w", err)
 	}

@@ -122,8 +122,10 @@ type Part struct {
 	to      []*parquet.ColumnWriter
 	source  *Source
 	batch   [columns][]parquet.Value
-	nulls   [columns][]parquet.Value
-	n       int   // rows in the batch
+	shared  [columns]parquet.Value   // of all rows of the batch, where the batch has none
+	repeats [columns][]parquet.Value // of shared
+	n       int                      // rows in the batch
+	full    bool
 	rows    int64 // of the part
 	grouped int64 // of the group
 	content int64 // bytes of the group
@@ -143,7 +145,7 @@ func NewPart(w io.Writer) *Part { return &Part{out: w} }
 func (p *Part) Rows() int64 { return p.rows }
 
 // Full reports that the next row belongs to another part.
-func (p *Part) Full() bool { return p.w != nil && p.w.Size() >= partBytes }
+func (p *Part) Full() bool { return p.full }
 
 // Append adds a row. Rows of one source should follow one another, and s must
 // stay the same while they do.
@@ -214,13 +216,25 @@ func (p *Part) begin(s *Source) {
 		case col == colUnit:
 			v = v.Level(0, 1, col)
 		}
-		p.nulls[col] = slices.Repeat([]parquet.Value{v}, batchRows)
+		p.shared[col], p.repeats[col] = v, p.repeats[col][:0]
 	}
 	for col := colNumber; col < columns; col++ {
-		if p.nulls[col] == nil {
-			p.nulls[col] = slices.Repeat([]parquet.Value{parquet.NullValue().Level(0, 0, col)}, batchRows)
-		}
+		p.shared[col] = parquet.NullValue().Level(0, 0, col)
 	}
+}
+
+// column returns the batch's values of a column.
+func (p *Part) column(col int) []parquet.Value {
+	if len(p.batch[col]) > 0 {
+		return p.batch[col]
+	}
+	if p.w == nil { // it will wait, while repeats goes on to the next source
+		return slices.Repeat(p.shared[col:col+1], p.n)
+	}
+	for len(p.repeats[col]) < p.n {
+		p.repeats[col] = append(p.repeats[col], p.shared[col])
+	}
+	return p.repeats[col][:p.n]
 }
 
 // flushBatch gives the rows of the batch to the columns.
@@ -230,9 +244,7 @@ func (p *Part) flushBatch() error {
 	}
 	var cols [columns][]parquet.Value
 	for col := range cols {
-		if cols[col] = p.batch[col]; len(cols[col]) == 0 {
-			cols[col] = p.nulls[col][:p.n]
-		}
+		cols[col] = p.column(col)
 	}
 	n := p.n
 	p.n = 0
@@ -244,10 +256,11 @@ func (p *Part) flushBatch() error {
 		}
 		return p.open()
 	}
+	err := p.write(cols, n)
 	for col := range p.batch {
 		p.batch[col] = p.batch[col][:0]
 	}
-	return p.write(cols, n)
+	return err
 }
 
 func (p *Part) write(cols [columns][]parquet.Value, n int) error {
@@ -312,6 +325,7 @@ func (p *Part) endGroup() error {
 	if err := p.w.Flush(); err != nil {
 		return fmt.Errorf("write rows: %w", err)
 	}
+	p.full = p.w.Size() >= partBytes
 	return nil
 }
 

@@ -134,6 +134,15 @@ func TestPartGroups(t *testing.T) {
 			t.Errorf("%s: rows differ", name)
 		}
 	}
+	many := map[*Source][]holdfast.Reading{}
+	for n := range 2 * batchRows {
+		s := source(1, holdfast.Number)
+		s.StreamID[2], s.StreamID[3] = byte(n), byte(n>>8)
+		many[s] = []holdfast.Reading{{Time: int64(n), Value: holdfast.NumberValue(float64(n))}}
+	}
+	if file, want := written(t, many); !cmp.Equal(want, readBack(t, file)) {
+		t.Error("of many streams with one row each, rows differ")
+	}
 	empty, _ := written(t, nil)
 	if got := readBack(t, empty); len(got) != 0 {
 		t.Error("an empty part has rows")

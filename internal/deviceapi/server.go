@@ -7,18 +7,28 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"net/netip"
 	"sync"
 	"time"
+
+	"golang.org/x/time/rate"
 
 	"github.com/holdfast-iot/holdfast/internal/identity"
 )
 
 // Server makes the server of an API: its deadlines cut who dawdles over a
-// handshake, a header or a body, and its connections can be cut by a revocation.
-// Start it with ServeTLS(listener, "", ""); h is an *API or wraps one. Handshakes
-// that fail are logged at debug level, for anybody can make them.
+// handshake, a header or a body; it holds 10,000 connections, of which 2,048 may
+// be of nobody that it has met as a device, 512 of those from one place; and its
+// connections can be cut by a revocation. Start it with ServeTLS(listener, "", "");
+// h is an *API or wraps one. Handshakes that fail are logged at debug level, for
+// anybody can make them.
 func Server(t *tls.Config, h http.Handler, log *slog.Logger) *http.Server {
+	return newServer(newDoor(), t, h, log)
+}
+
+func newServer(d *door, t *tls.Config, h http.Handler, log *slog.Logger) *http.Server {
 	var links sync.Map // net.Conn → *link
+	warnings := rate.Sometimes{Interval: 10 * time.Second}
 	protocols := new(http.Protocols)
 	protocols.SetHTTP1(true)
 	return &http.Server{
@@ -32,7 +42,12 @@ func Server(t *tls.Config, h http.Handler, log *slog.Logger) *http.Server {
 		MaxHeaderBytes:    16 << 10,
 		ErrorLog:          slog.NewLogLogger(log.Handler(), slog.LevelDebug),
 		ConnContext: func(ctx context.Context, c net.Conn) context.Context {
-			l := &link{conn: c}
+			l := &link{conn: c, door: d, place: placeOf(c)}
+			if !d.enter(l.place) {
+				warnings.Do(func() { log.Warn("deviceapi: too many connections, new ones are closed") })
+				l.cut()
+				return ctx
+			}
 			links.Store(c, l)
 			return context.WithValue(ctx, linkKey{}, l)
 		},
@@ -52,18 +67,35 @@ type linkKey struct{}
 // link is one connection, from its first request by a device on known to whoever
 // can revoke the device.
 type link struct {
-	conn   net.Conn
+	conn  net.Conn
+	door  *door
+	place netip.Addr
+
 	mu     sync.Mutex
-	forget func()
+	forget func() // nil while no device was met
 }
 
+// cut ends the connection at once. It does not close TLS, whose farewell could
+// wait for the peer.
+func (l *link) cut() {
+	if t, ok := l.conn.(*tls.Conn); ok {
+		t.NetConn().Close()
+		return
+	}
+	l.conn.Close()
+}
+
+// end is called once, when the connection has ended.
 func (l *link) end() {
 	l.mu.Lock()
 	forget := l.forget
 	l.mu.Unlock()
 	if forget != nil {
 		forget()
+	} else {
+		l.door.met(l.place)
 	}
+	l.door.leave()
 }
 
 // follow has the request's connection cut when p is revoked. All requests of a
@@ -75,16 +107,9 @@ func (a *API) follow(r *http.Request, p identity.Peer) error {
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.forget != nil {
-		return nil
+	if l.forget == nil {
+		l.door.met(l.place)
+		l.forget = a.d.Identity.Track(p, func(error) { l.cut() })
 	}
-	l.forget = a.d.Identity.Track(p, func(error) {
-		// Not Close of the TLS connection: its farewell could wait for the peer.
-		if t, ok := l.conn.(*tls.Conn); ok {
-			t.NetConn().Close()
-		} else {
-			l.conn.Close()
-		}
-	})
 	return nil
 }

@@ -199,15 +199,15 @@ func (t *teller) adaAsks(ctx context.Context) (string, error) {
 	var page struct {
 		Items []struct {
 			Recipient struct{ ID string } `json:"recipient"`
-			Readings  uint64              `json:"readings"`
+			Rows      uint64              `json:"rows"`
 		} `json:"items"`
 	}
 	if err := t.ada.Do(ctx, http.MethodGet, "/v1/me/recipients", nil, &page); err != nil {
 		return "", err
 	}
 	for _, r := range page.Items {
-		if r.Recipient.ID == t.study && r.Readings > 0 {
-			return fmt.Sprintf("Heart Study got %d readings", r.Readings), nil
+		if r.Recipient.ID == t.study && r.Rows > 0 {
+			return fmt.Sprintf("Heart Study got %d readings", r.Rows), nil
 		}
 	}
 	return "", holdfast.Errorf(holdfast.Internal, "the study is not among her recipients")

@@ -156,8 +156,12 @@ func (v *Vault) Destroy(ctx context.Context, d Destruction) (Rotation, error) {
 	}
 	rot.At = time.Now().UTC()
 	v.enter(next, plan)
-	// What is left now is litter under keys that no longer exist.
-	return rot, errors.Join(next.sweep(v.place), v.dropDeadLists(ctx))
+	// What is left now is litter under keys that no longer exist. The old head goes
+	// last: that it is there tells the next Open why lists have no key.
+	if err := v.dropDeadLists(ctx); err != nil {
+		return rot, err
+	}
+	return rot, next.sweep(v.place)
 }
 
 // plan is a destruction worked out: who gets which owner key, and which lists.
@@ -402,15 +406,22 @@ func (v *Vault) enter(next *keyring, p *plan) {
 	}
 }
 
-// dropDeadLists deletes the lists that no owner key of the keyring opens.
-func (v *Vault) dropDeadLists(ctx context.Context) error {
-	type name struct {
+// listRef names the row of a key list.
+type listRef struct {
+	owner  Owner
+	bucket int64
+	key    seal.KeyID
+}
+
+// deadLists returns the lists that no owner key of the keyring opens, and how many
+// of them are the only ones of their owner and bucket.
+func (v *Vault) deadLists(ctx context.Context) (dead []listRef, alone int, err error) {
+	type place struct {
 		owner  Owner
 		bucket int64
-		key    seal.KeyID
 	}
-	var dead []name
-	err := v.db.Read(ctx, func(tx *sql.Tx) error {
+	alive := map[place]bool{}
+	err = v.db.Read(ctx, func(tx *sql.Tx) error {
 		rows, err := tx.QueryContext(ctx, `SELECT owner, bucket, owner_key FROM key_list`)
 		if err != nil {
 			return err
@@ -419,18 +430,49 @@ func (v *Vault) dropDeadLists(ctx context.Context) error {
 		v.ringMu.Lock()
 		defer v.ringMu.Unlock()
 		for rows.Next() {
-			var n name
+			var n listRef
 			var o []byte
 			if err := rows.Scan(&o, &n.bucket, &n.key); err != nil {
 				return err
 			}
 			copy(n.owner[:], o)
-			if e, ok := v.ring.owners[n.owner]; !ok || e.id != n.key {
+			if e, ok := v.ring.owners[n.owner]; ok && e.id == n.key {
+				alive[place{n.owner, n.bucket}] = true
+			} else {
 				dead = append(dead, n)
 			}
 		}
 		return rows.Err()
 	})
+	for _, n := range dead {
+		if !alive[place{n.owner, n.bucket}] {
+			alone++
+		}
+	}
+	return dead, alone, err
+}
+
+// checkLists refuses a keyring that lacks keys without a rotation to account for
+// it: it was cut, damaged in its last entry, or is an older copy. A rotation that
+// stopped before its commit point leaves lists beside those in force, never alone.
+func (v *Vault) checkLists(ctx context.Context) error {
+	_, alone, err := v.deadLists(ctx)
+	if err != nil || alone == 0 {
+		return err
+	}
+	for _, p := range v.ring.pages {
+		if p.torn > 0 {
+			return holdfast.Errorf(holdfast.Invalid, "open keyring: %s is damaged at offset %d: %d key lists are of an owner whose key stood there. Nothing was changed. Put back an undamaged copy of this file",
+				where(v.place, p.name()), p.torn, alone)
+		}
+	}
+	return holdfast.Errorf(holdfast.Invalid, "open keyring: %s lacks the owner keys of %d key lists: it was cut short, or is an older copy. Nothing was changed. Put back the newest copy of the keyring",
+		where(v.place, headName(v.ring.generation)), alone)
+}
+
+// dropDeadLists deletes the lists that no owner key of the keyring opens.
+func (v *Vault) dropDeadLists(ctx context.Context) error {
+	dead, _, err := v.deadLists(ctx)
 	if err != nil || len(dead) == 0 {
 		return err
 	}

@@ -36,6 +36,7 @@ type page struct {
 	key    seal.Key
 	cipher *seal.Cipher
 	owners []Owner // in file order
+	torn   int     // where the file has a last entry that can't be read, 0 if it has none
 }
 
 // entry is one owner key, still wrapped.
@@ -119,7 +120,7 @@ func (r *keyring) add(place Place, o Owner, k seal.Key) error {
 	if err := place.Append(p.name(), at, appendEntry(nil, o, e)); err != nil {
 		return err
 	}
-	p.owners = append(p.owners, o)
+	p.owners, p.torn = append(p.owners, o), 0
 	r.owners[o] = e
 	return nil
 }
@@ -140,6 +141,7 @@ const (
 	pageHeaderSize = 5 + 16 + 16
 	entrySize      = 16 + 16 + wrappedKey + 4
 	pageRefSize    = 16 + 16 + wrappedKey
+	generationAt   = 5 + 16 // in a head
 )
 
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)

@@ -74,6 +74,14 @@ func (d Dir) List() ([]string, error) {
 	return out, nil
 }
 
+// where is how a message names a file of the place.
+func where(p Place, name string) string {
+	if d, ok := p.(Dir); ok {
+		return d.path(name)
+	}
+	return name
+}
+
 const tempExt = ".tmp"
 
 // replaceFile puts data at path, durably and whole or not at all, with mode

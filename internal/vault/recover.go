@@ -15,19 +15,21 @@ import (
 
 // recoverRing opens the keyring and ends a rotation that a crash cut short. The
 // rule is that of the commit point: if any holder has destroyed RK_n, go
-// forward to n+1; if none has, discard n+1.
-func recoverRing(ctx context.Context, place Place, holders []Holder) (*keyring, error) {
+// forward to n+1; if none has, discard n+1. It reports whether there was one: its
+// litter is for the caller to clear, lists first (see checkLists).
+func recoverRing(ctx context.Context, place Place, holders []Holder) (ring *keyring, rotated bool, err error) {
 	heads, err := readHeads(place)
 	if err != nil {
-		return nil, fmt.Errorf("open keyring: %w", err)
+		return nil, false, fmt.Errorf("open keyring: %w", err)
 	}
+	rotated = len(heads) > 1
 	// The oldest head that every holder still opens is in force. An older one
 	// that some holder has given up is a rotation past its commit point.
 	var live *head
 	for i := range heads {
 		held, err := heldByAll(ctx, holders, heads[i].generation)
 		if err != nil {
-			return nil, err
+			return nil, false, err
 		}
 		if held {
 			live = &heads[i]
@@ -35,28 +37,29 @@ func recoverRing(ctx context.Context, place Place, holders []Holder) (*keyring, 
 		}
 	}
 	if live == nil {
-		return nil, holdfast.Errorf(holdfast.Unavailable,
+		return nil, false, holdfast.Errorf(holdfast.Unavailable,
 			"no holder opens the keyring (its generations: %s): is the root key the one of this data folder?", generations(heads))
 	}
-	ring, err := openRing(ctx, place, *live, holders)
+	ring, err = openRing(ctx, place, *live, holders)
 	if err != nil {
-		return nil, fmt.Errorf("open keyring: %w", err)
+		return nil, false, fmt.Errorf("open keyring: %w", err)
 	}
 	for _, h := range holders {
 		gens, err := h.Generations(ctx)
 		if err != nil {
-			return nil, fmt.Errorf("ask holder %s: %w", h.Name(), err)
+			return nil, false, fmt.Errorf("ask holder %s: %w", h.Name(), err)
 		}
 		for _, n := range gens {
 			if n == ring.generation {
 				continue
 			}
+			rotated = true
 			if _, err := h.Destroy(ctx, n); err != nil {
-				return nil, fmt.Errorf("destroy root key %d in holder %s: %w", n, h.Name(), err)
+				return nil, false, fmt.Errorf("destroy root key %d in holder %s: %w", n, h.Name(), err)
 			}
 		}
 	}
-	return ring, ring.sweep(place)
+	return ring, rotated, nil
 }
 
 func heldByAll(ctx context.Context, holders []Holder, n uint64) (bool, error) {
@@ -88,7 +91,10 @@ func readHeads(place Place) ([]head, error) {
 		}
 		h, err := parseHead(b)
 		if err != nil {
-			return nil, fmt.Errorf("%s: %w", name, err)
+			return nil, fmt.Errorf("%s: %w", where(place, name), err)
+		}
+		if headName(h.generation) != name {
+			return nil, holdfast.Errorf(holdfast.Invalid, "%s is damaged at offset %d: its name and its generation differ", where(place, name), generationAt)
 		}
 		heads = append(heads, h)
 	}
@@ -130,13 +136,13 @@ func openRing(ctx context.Context, place Place, h head, holders []Holder) (*keyr
 	}
 	cipher := seal.NewCipher(r.root)
 	if _, err := cipher.Open(nil, h.tag, seal.FieldPlace(r.id, "keyring", h.body, "head")); err != nil {
-		return nil, holdfast.Errorf(holdfast.Invalid, "the keyring's head %d is damaged", h.generation)
+		return nil, holdfast.Errorf(holdfast.Invalid, "%s is damaged", where(place, headName(h.generation)))
 	}
 	for _, ref := range h.pages {
 		p := &page{id: ref.id}
 		var err error
 		if p.key, err = cipher.Unwrap(ref.box, ref.key, seal.PagePlace(ref.id, h.generation)); err != nil {
-			return nil, fmt.Errorf("unwrap key of %s: %w", p.name(), err)
+			return nil, fmt.Errorf("unwrap key of %s: %w", where(place, p.name()), err)
 		}
 		p.cipher = seal.NewCipher(p.key)
 		if err := r.readPage(place, p); err != nil {
@@ -148,23 +154,24 @@ func openRing(ctx context.Context, place Place, h head, holders []Holder) (*keyr
 }
 
 // readPage reads the entries of p. An unfinished last entry was never given out
-// and is left to be overwritten; damage elsewhere stops.
+// and is left to be overwritten, if checkLists agrees; damage elsewhere stops.
 func (r *keyring) readPage(place Place, p *page) error {
 	b, err := place.Read(p.name())
 	if err != nil {
 		return fmt.Errorf("read keyring page: %w", err)
 	}
 	if len(b) < pageHeaderSize || string(b[:pageHeaderSize]) != string(r.pageHeader(p)) {
-		return holdfast.Errorf(holdfast.Invalid, "%s is damaged at offset 0", p.name())
+		return holdfast.Errorf(holdfast.Invalid, "%s is damaged at offset 0", where(place, p.name()))
 	}
 	for at := pageHeaderSize; at < len(b); at += entrySize {
 		raw := b[at:min(at+entrySize, len(b))]
 		last := at+entrySize >= len(b)
 		if len(raw) < entrySize || crc32.Checksum(raw[:entrySize-4], castagnoli) != binary.BigEndian.Uint32(raw[entrySize-4:]) {
 			if last {
+				p.torn = at
 				return nil
 			}
-			return holdfast.Errorf(holdfast.Invalid, "%s is damaged at offset %d", p.name(), at)
+			return holdfast.Errorf(holdfast.Invalid, "%s is damaged at offset %d", where(place, p.name()), at)
 		}
 		var o Owner
 		e := entry{page: p}

@@ -80,12 +80,20 @@ func Create(ctx context.Context, db *catalog.DB, place Place, holders []Holder) 
 // Open reads the keyring in place, finishing or undoing a rotation that a crash
 // cut short.
 func Open(ctx context.Context, db *catalog.DB, place Place, holders []Holder) (*Vault, error) {
-	ring, err := recoverRing(ctx, place, holders)
+	ring, rotated, err := recoverRing(ctx, place, holders)
 	if err != nil {
 		return nil, err
 	}
 	v := newVault(db, place, holders, ring)
+	if !rotated {
+		if err := v.checkLists(ctx); err != nil {
+			return nil, err
+		}
+	}
 	if err := v.dropDeadLists(ctx); err != nil {
+		return nil, err
+	}
+	if err := ring.sweep(place); err != nil {
 		return nil, err
 	}
 	return v, nil

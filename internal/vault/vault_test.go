@@ -6,6 +6,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"github.com/holdfast-iot/holdfast"
@@ -365,6 +366,43 @@ func TestTornPageIsMended(t *testing.T) {
 	os.WriteFile(page, b, 0o600)
 	if _, err := Open(t.Context(), h.db, Dir(h.keyring()), []Holder{h.holder()}); err == nil {
 		t.Error("a damaged page was opened")
+	}
+}
+
+// A keyring that lost the key of an owner who has lists is damaged, not torn: the
+// start ends with the file's name, and the owner is whole when it is put back.
+func TestKeyringThatLostOwnersIsRefused(t *testing.T) {
+	h := build(t)
+	o := h.owner()
+	box := h.field(o)
+	page := filepath.Join(h.keyring(), h.ring.pages[0].name())
+	whole, err := os.ReadFile(page)
+	if err != nil {
+		t.Fatal(err)
+	}
+	flipped := bytes.Clone(whole)
+	flipped[len(flipped)-50] ^= 4
+	for name, b := range map[string][]byte{
+		"flipped bit": flipped, "half an entry less": whole[:len(whole)-50], "an entry less": whole[:len(whole)-entrySize],
+	} {
+		if err := os.WriteFile(page, b, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		for range 2 {
+			_, err := Open(t.Context(), h.db, Dir(h.keyring()), []Holder{h.holder()})
+			if err == nil || !strings.Contains(err.Error(), h.keyring()) {
+				t.Errorf("%s: %v", name, err)
+			}
+		}
+		if left, _ := os.ReadFile(page); !bytes.Equal(left, b) {
+			t.Errorf("%s: the page was changed", name)
+		}
+	}
+	if err := os.WriteFile(page, whole, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if h.reopen(); !h.opens(o, box) {
+		t.Error("the owner is lost")
 	}
 }
 

@@ -294,17 +294,20 @@ func (g *Gate) Hold(a holdfast.AssignmentID, stream holdfast.StreamID) error {
 	return nil
 }
 
-// Hidden returns the spans of a stream that are erased but may still have keys:
-// no read shows them. Its second result is false when nothing is hidden.
-func (g *Gate) Hidden(a holdfast.AssignmentID, stream holdfast.StreamID) (spans []holdfast.Span, any bool) {
+// Hides reports whether an erasure that is under way covers a reading: no read
+// shows it any more, though its key may still live for a moment.
+func (g *Gate) Hides(a holdfast.AssignmentID, stream holdfast.StreamID, at int64) bool {
+	if g.holding.Load() == 0 {
+		return false
+	}
 	g.mu.RLock()
 	defer g.mu.RUnlock()
 	for _, s := range g.open {
-		if slices.Contains(s.Assignments, a) && (len(s.Streams) == 0 || slices.Contains(s.Streams, stream)) {
-			spans = append(spans, s.Span)
+		if slices.Contains(s.Assignments, a) && (len(s.Streams) == 0 || slices.Contains(s.Streams, stream)) && s.Span.Contains(at) {
+			return true
 		}
 	}
-	return spans, len(spans) > 0
+	return false
 }
 
 // Erasure returns one erasure. Whoever knows its random id may ask: an owner who

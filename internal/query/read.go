@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"iter"
 	"math"
 	"slices"
 	"time"
@@ -21,6 +22,8 @@ type Options struct {
 	// Recheck is how long rows are given out on one decision before it is made
 	// again; default 1 s.
 	Recheck time.Duration
+	// Hides says that a reading is being erased; default: none is.
+	Hides func(a holdfast.AssignmentID, s holdfast.StreamID, at int64) bool
 }
 
 // Query is the way out. It is safe for concurrent use.
@@ -30,6 +33,7 @@ type Query struct {
 	series  *series.Series
 	now     func() time.Time
 	recheck time.Duration
+	hides   func(a holdfast.AssignmentID, s holdfast.StreamID, at int64) bool
 }
 
 // New makes a Query over its keepers.
@@ -40,7 +44,24 @@ func New(c *custody.Custody, g *grant.Register, s *series.Series, o Options) *Qu
 	if o.Recheck <= 0 {
 		o.Recheck = time.Second
 	}
-	return &Query{custody: c, grants: g, series: s, now: o.Now, recheck: o.Recheck}
+	if o.Hides == nil {
+		o.Hides = func(holdfast.AssignmentID, holdfast.StreamID, int64) bool { return false }
+	}
+	return &Query{custody: c, grants: g, series: s, now: o.Now, recheck: o.Recheck, hides: o.Hides}
+}
+
+// scan is the series' without what is being erased.
+func (q *Query) scan(ctx context.Context, a holdfast.AssignmentID, s holdfast.StreamID, span holdfast.Span) iter.Seq2[holdfast.Reading, error] {
+	return func(yield func(holdfast.Reading, error) bool) {
+		for r, err := range q.series.Scan(ctx, a, s, span) {
+			if err == nil && q.hides(a, s, r.Time) {
+				continue
+			}
+			if !yield(r, err) {
+				return
+			}
+		}
+	}
 }
 
 // Read answers a request. When it returns without an error, disclosures are open
@@ -249,7 +270,7 @@ const wholeStream = math.MaxUint64
 
 func (r *run) raw(c *candidate, span holdfast.Span, skip uint64, yield func(Row, error) bool) (step, error) {
 	o, here := r.of(c), place{stream: c.StreamID, span: r.at.span, time: span.From, given: skip}
-	for reading, err := range r.q.series.Scan(r.ctx, c.Assignment, c.StreamID, span) {
+	for reading, err := range r.q.scan(r.ctx, c.Assignment, c.StreamID, span) {
 		switch {
 		case err != nil:
 			return onward, err
@@ -293,7 +314,7 @@ func (r *run) windows(c *candidate, span holdfast.Span, skip uint64, yield func(
 		o.amount.add(w.Count, w.firstAt, w.lastAt)
 		return yield(Row{Source: &c.Source, Window: &w}, nil)
 	}
-	for reading, err := range r.q.series.Scan(r.ctx, c.Assignment, c.StreamID, span) {
+	for reading, err := range r.q.scan(r.ctx, c.Assignment, c.StreamID, span) {
 		if err != nil {
 			return onward, err
 		}

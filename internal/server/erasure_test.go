@@ -179,7 +179,15 @@ func TestErasedSpanLeavesTheRest(t *testing.T) {
 		t.Fatal(err)
 	}
 	scope.Span = holdfast.Span{From: start.Add(10 * time.Second).UnixNano(), To: start.Add(39 * time.Second).UnixNano()}
-	h.erase(anna, scope)
+	if _, err := h.Server.erasure.Ask(t.Context(), anna, scope); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := h.read(anna, hers, "pulse"); err != nil || len(got) != 30 {
+		t.Errorf("asked for, not yet erased: %d readings, %v", len(got), err)
+	}
+	if err := h.Server.erasure.Once(t.Context()); err != nil {
+		t.Fatal(err)
+	}
 	for range 2 {
 		got, err := h.read(anna, hers, "pulse")
 		if err != nil || len(got) != 30 {

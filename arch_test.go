@@ -54,11 +54,15 @@ var beside = map[string][]string{
 	"client":                       {""},
 	"internal/journal/journaltest": {"", "internal/journal"},
 	"internal/blob/blobtest":       {"", "internal/blob"},
+	// A house of real keepers for tests of those who read.
+	"internal/query/querytest": {"", "internal/access", "internal/blob", "internal/catalog", "internal/custody", "internal/grant", "internal/identity",
+		"internal/ingest", "internal/journal", "internal/ledger", "internal/query", "internal/seal", "internal/series", "internal/vault"},
 }
 
 // keepsNothing are packages that import a store or write files and need no Erase,
 // each with the reason.
 var keepsNothing = map[string]string{
+	"internal/catalog":             "opens the database; its tables are the keepers'",
 	"internal/journal":             "opaque sealed records; series forgets, rolls and trims them",
 	"internal/blob":                "opaque sealed objects; series punches and deletes them",
 	"internal/vault":               "keys are not purged but destroyed: Destroy",
@@ -71,6 +75,7 @@ var keepsNothing = map[string]string{
 	"internal/demo":                "a hub in a temporary folder that goes when it ends",
 	"internal/journal/journaltest": "a test suite",
 	"internal/blob/blobtest":       "a test suite",
+	"internal/query/querytest":     "for tests",
 }
 
 const module = "github.com/holdfast-iot/holdfast"

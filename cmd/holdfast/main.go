@@ -25,6 +25,18 @@ type commands struct {
 	Enrol enrolCmd `cmd:"" help:"Get this device its certificate with an enrolment code."`
 	Send  sendCmd  `cmd:"" help:"Send readings as a device."`
 
+	Party   partyCmd   `cmd:"" help:"People, households, organisations and services."`
+	Token   tokenCmd   `cmd:"" help:"Credentials of people and programs."`
+	Profile profileCmd `cmd:"" help:"Device models."`
+	Device  deviceCmd  `cmd:"" help:"Devices: add, show, revoke, claim."`
+	Purpose purposeCmd `cmd:"" help:"Why data may be used."`
+	Grant   grantCmd   `cmd:"" help:"Who may read an owner's data, and for what."`
+	Query   queryCmd   `cmd:"" help:"Read readings, or windows of them."`
+	Erase   eraseCmd   `cmd:"" help:"Erase a party, a device or a stream, with a certificate."`
+	Export  exportCmd  `cmd:"" help:"Take everything of a party along, in open formats."`
+	Verify  verifyCmd  `cmd:"" help:"Check an export, a certificate or a proof, without a hub."`
+	Ledger  ledgerCmd  `cmd:"" help:"The record of everything that changed or left."`
+
 	Version kong.VersionFlag `help:"Print the version and leave."`
 }
 

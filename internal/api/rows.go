@@ -105,7 +105,7 @@ func (j *jsonRows) row(r query.Row) error {
 func (j *jsonRows) end(next string) error {
 	b := j.buf[:0]
 	if j.lines {
-		b = append(b, `{"end":true,"rows":`...)
+		b = append(b, `{"done":true,"rows":`...)
 		b = strconv.AppendInt(b, int64(j.count), 10)
 		b = append(b, `,"withheld":`...)
 		b = strconv.AppendInt(b, int64(j.result.Withheld), 10)

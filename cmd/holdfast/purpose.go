@@ -1,0 +1,147 @@
+package main
+
+import (
+	"fmt"
+	"net/http"
+
+	"github.com/holdfast-iot/holdfast/internal/api"
+)
+
+type purposeCmd struct {
+	Add  purposeAddCmd  `cmd:"" help:"Add a purpose."`
+	List purposeListCmd `cmd:"" help:"List the purposes."`
+	Show purposeShowCmd `cmd:"" help:"Show a purpose."`
+	End  purposeEndCmd  `cmd:"" help:"End a purpose."`
+}
+
+func (*purposeCmd) Help() string {
+	return `A purpose is why data may be used, with its legal basis. Nothing is collected or read without one.
+
+Example:
+  holdfast purpose add maintenance --iri https://w3id.org/dpv#Maintenance --basis contract --text "To see when your device needs care." --data DATA`
+}
+
+type purposeAddCmd struct {
+	Name  string `arg:"" help:"A short name, used once."`
+	IRI   string `name:"iri" required:"" help:"Of the W3C Data Privacy Vocabulary, if one fits." placeholder:"IRI" env:"-"`
+	Basis string `required:"" enum:"consent,contract,legal-obligation,vital-interest,public-task,legitimate-interest,none" help:"${enum}." placeholder:"BASIS" env:"-"`
+	Days  int    `help:"How long readings are kept for it; no limit if left out." placeholder:"N" env:"-"`
+	Text  string `required:"" help:"What it is, for the people whose data it is." placeholder:"TEXT" env:"-"`
+	hubFlags
+	outputFlags
+}
+
+func (*purposeAddCmd) Help() string {
+	return `Adds a purpose. A name is used once: what it stood for must not be read as something else later.
+
+Example:
+  holdfast purpose add maintenance --iri https://w3id.org/dpv#Maintenance --basis contract --text "To see when your device needs care." --data DATA`
+}
+
+func (c *purposeAddCmd) Run(a *app) error {
+	hub, err := c.connect(a)
+	if err != nil {
+		return err
+	}
+	defer hub.Close()
+	var p api.Purpose
+	err = hub.Do(a.ctx, http.MethodPost, "/v1/purposes", map[string]any{"name": c.Name, "iri": c.IRI, "legal_basis": c.Basis,
+		"retention_days": c.Days, "text": c.Text}, &p)
+	if err != nil {
+		return err
+	}
+	return c.print(a, p, purposeHeader(), [][]string{purposeRow(p)})
+}
+
+func purposeHeader() []string { return []string{"NAME", "BASIS", "DAYS", "STATE", "TEXT", "IRI"} }
+
+func purposeRow(p api.Purpose) []string {
+	state, days := "live", ""
+	if p.Ended != nil {
+		state = "ended"
+	}
+	if p.RetentionDays > 0 {
+		days = fmt.Sprint(p.RetentionDays)
+	}
+	return []string{p.Name, p.LegalBasis, days, state, p.Text, p.IRI}
+}
+
+type purposeListCmd struct {
+	hubFlags
+	outputFlags
+}
+
+func (*purposeListCmd) Help() string {
+	return `Lists all purposes, ended ones included.
+
+Example:
+  holdfast purpose list --data DATA`
+}
+
+func (c *purposeListCmd) Run(a *app) error {
+	hub, err := c.connect(a)
+	if err != nil {
+		return err
+	}
+	defer hub.Close()
+	purposes, err := all[api.Purpose](a, hub, "/v1/purposes")
+	if err != nil {
+		return err
+	}
+	rows := make([][]string, len(purposes))
+	for i, p := range purposes {
+		rows[i] = purposeRow(p)
+	}
+	return c.print(a, purposes, purposeHeader(), rows)
+}
+
+type purposeShowCmd struct {
+	Name string `arg:"" help:"The purpose's name."`
+	hubFlags
+	outputFlags
+}
+
+func (*purposeShowCmd) Help() string {
+	return `Shows a purpose.
+
+Example:
+  holdfast purpose show operation --data DATA -o json`
+}
+
+func (c *purposeShowCmd) Run(a *app) error {
+	hub, err := c.connect(a)
+	if err != nil {
+		return err
+	}
+	defer hub.Close()
+	var p api.Purpose
+	if err := hub.Do(a.ctx, http.MethodGet, named("/v1/purposes", c.Name), nil, &p); err != nil {
+		return err
+	}
+	return c.print(a, p, purposeHeader(), [][]string{purposeRow(p)})
+}
+
+type purposeEndCmd struct {
+	Name string `arg:"" help:"The purpose's name."`
+	hubFlags
+}
+
+func (*purposeEndCmd) Help() string {
+	return `Ends a purpose: from now on nothing is read for it, nor collected for it alone. It can't be taken up again.
+
+Example:
+  holdfast purpose end maintenance --data DATA`
+}
+
+func (c *purposeEndCmd) Run(a *app) error {
+	hub, err := c.connect(a)
+	if err != nil {
+		return err
+	}
+	defer hub.Close()
+	if err := hub.Do(a.ctx, http.MethodDelete, named("/v1/purposes", c.Name), nil, nil); err != nil {
+		return err
+	}
+	fmt.Fprintf(a.stdout, "The purpose %s has ended.\n", cell(c.Name))
+	return nil
+}

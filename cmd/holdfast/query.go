@@ -1,0 +1,207 @@
+package main
+
+import (
+	"bufio"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"strings"
+	"text/tabwriter"
+
+	"github.com/holdfast-iot/holdfast"
+	"github.com/holdfast-iot/holdfast/internal/api"
+)
+
+type queryCmd struct {
+	Stream  string `arg:"" optional:"" help:"STREAM or DEVICE/STREAM. With --device, the name of a stream, slashes and all."`
+	Device  string `help:"All of a device: a label or an id." placeholder:"DEVICE" env:"-"`
+	Owner   string `help:"All of a party: a name or an id." placeholder:"PARTY" env:"-"`
+	From    string `help:"The earliest time: RFC 3339, a date, or -2h; an hour ago if left out." placeholder:"TIME" env:"-"`
+	To      string `help:"The latest time, included; now if left out." placeholder:"TIME" env:"-"`
+	Every   string `help:"Windows of this length in place of readings: 30s, 1m, 1h, 1d." placeholder:"DURATION" env:"-"`
+	Agg     string `help:"What to say of each window: count, sum, mean, min, max, first, last, with commas; mean if left out." placeholder:"NAMES" env:"-"`
+	Purpose string `help:"Why; may be left out by who holds one." placeholder:"PURPOSE" env:"-"`
+	Output  string `short:"o" enum:"table,csv,json,senml" default:"table" help:"table, csv, json or senml." placeholder:"FORMAT" env:"-"`
+	hubFlags
+}
+
+func (*queryCmd) Help() string {
+	return `Reads readings, or windows of them. Who reads, why and how much is on the owner's record.
+
+Example:
+  holdfast query temperature --data DATA
+  holdfast query pump-1/temperature --from -1d --every 15m --agg mean,max --data DATA
+  holdfast query --device pump-1 --from 2026-01-01 --to 2026-01-31 -o csv --data DATA > january.csv`
+}
+
+func (c *queryCmd) Run(a *app) error {
+	q, err := c.query()
+	if err != nil {
+		return err
+	}
+	hub, err := c.connect(a)
+	if err != nil {
+		return err
+	}
+	defer hub.Close()
+	body, _, err := hub.Stream(a.ctx, http.MethodGet, "/v1/readings", q, nil)
+	if err != nil {
+		return err
+	}
+	defer body.Close()
+	if c.Output == "table" {
+		return c.table(a, body)
+	}
+	if _, err := io.Copy(a.stdout, body); err != nil {
+		return fmt.Errorf("the answer broke off, what was printed is not all: %w", err)
+	}
+	return nil
+}
+
+func (c *queryCmd) query() (url.Values, error) {
+	q := url.Values{}
+	stream, device := c.Stream, c.Device
+	if label, rest, ok := strings.Cut(stream, "/"); ok && device == "" {
+		device, stream = label, rest
+	}
+	if stream == "" && device == "" && c.Owner == "" {
+		return nil, usagef("say what to read: STREAM, DEVICE/STREAM, --device or --owner")
+	}
+	for flag, text := range map[string]string{"--from": c.From, "--to": c.To} {
+		if err := checkTime(flag, text); err != nil {
+			return nil, err
+		}
+	}
+	if c.Every != "" {
+		if d, err := api.ParseDuration(c.Every); err != nil || d <= 0 {
+			return nil, usagef("--every is a duration like 30s, 15m, 2h or 1d")
+		}
+		if _, err := api.ParseAggregates(c.Agg); err != nil {
+			return nil, usagef("--agg: %w", err)
+		}
+		if c.Output == "senml" {
+			return nil, usagef("SenML has no windows: ask for table, csv or json")
+		}
+	} else if c.Agg != "" {
+		return nil, usagef("--agg needs --every: how long are the windows?")
+	}
+	format := c.Output
+	if format == "table" {
+		format = "ndjson"
+	}
+	for name, value := range map[string]string{"stream": stream, "device": device, "owner": c.Owner, "from": c.From, "to": c.To, "every": c.Every,
+		"agg": c.Agg, "purpose": c.Purpose, "format": format} {
+		if value != "" {
+			q.Set(name, value)
+		}
+	}
+	return q, nil
+}
+
+// line is one of the hub's: a reading, a window, or the last words.
+type line struct {
+	Label  string          `json:"label"`
+	Stream string          `json:"stream"`
+	Unit   string          `json:"unit"`
+	Time   string          `json:"time"`
+	Start  string          `json:"start"`
+	Value  json.RawMessage `json:"value"`
+	Marks  []string        `json:"marks"`
+
+	Done     bool         `json:"done"`
+	Rows     int          `json:"rows"`
+	Withheld int          `json:"withheld"`
+	Error    *api.Problem `json:"error"`
+}
+
+// flushEvery is after how many rows a table is printed: its columns are aligned as
+// far as that.
+const flushEvery = 500
+
+func (c *queryCmd) table(a *app, body io.Reader) error {
+	header := []string{"TIME", "DEVICE", "STREAM", "VALUE", "UNIT", "MARKS"}
+	var aggregates []string
+	if c.Every != "" {
+		names, err := api.ParseAggregates(c.Agg)
+		if err != nil {
+			return err
+		}
+		header = []string{"START", "DEVICE", "STREAM"}
+		for _, g := range names {
+			aggregates = append(aggregates, g.String())
+			header = append(header, strings.ToUpper(g.String()))
+		}
+		header = append(header, "UNIT")
+	}
+	t := tabwriter.NewWriter(a.stdout, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(t, strings.Join(header, "\t"))
+	lines := bufio.NewReaderSize(body, 64<<10)
+	for n := 1; ; n++ {
+		text, err := lines.ReadBytes('\n')
+		if errors.Is(err, io.EOF) || err != nil {
+			t.Flush()
+			return fmt.Errorf("the answer broke off, what was printed is not all: %w", err)
+		}
+		var l line
+		if err := json.Unmarshal(text, &l); err != nil {
+			return holdfast.Errorf(holdfast.Internal, "%s does not answer as a hub does: is it one, of this version?", c.Hub)
+		}
+		switch {
+		case l.Error != nil:
+			t.Flush()
+			return holdfast.Errorf(holdfast.Unavailable, "the hub broke off: %s", l.Error.Detail)
+		case l.Done:
+			return c.lastWords(a, t, l)
+		}
+		cells := []string{l.Time, l.Label, l.Stream, plain(l.Value), l.Unit, strings.Join(l.Marks, ",")}
+		if aggregates != nil {
+			var values map[string]json.RawMessage
+			if err := json.Unmarshal(text, &values); err != nil {
+				return fmt.Errorf("read answer: %w", err)
+			}
+			cells = []string{l.Start, l.Label, l.Stream}
+			for _, g := range aggregates {
+				cells = append(cells, plain(values[g]))
+			}
+			cells = append(cells, l.Unit)
+		}
+		for i := range cells {
+			cells[i] = cell(cells[i])
+		}
+		fmt.Fprintln(t, strings.Join(cells, "\t"))
+		if n%flushEvery == 0 {
+			if err := t.Flush(); err != nil {
+				return fmt.Errorf("print: %w", err)
+			}
+		}
+	}
+}
+
+func (c *queryCmd) lastWords(a *app, t *tabwriter.Writer, l line) error {
+	if err := t.Flush(); err != nil {
+		return fmt.Errorf("print: %w", err)
+	}
+	if l.Withheld > 0 {
+		fmt.Fprintf(a.stderr, "%d streams of this selection are not yours to read.\n", l.Withheld)
+	}
+	if l.Rows == 0 && c.From == "" {
+		fmt.Fprintln(a.stderr, "No readings in the last hour: --from -1d looks further back.")
+	}
+	return nil
+}
+
+// plain shows a value of JSON in a table: a text without its quotes.
+func plain(v json.RawMessage) string {
+	var s string
+	if json.Unmarshal(v, &s) == nil {
+		return s
+	}
+	var p struct{ Latitude, Longitude json.Number }
+	if json.Unmarshal(v, &p) == nil && p.Latitude != "" {
+		return p.Latitude.String() + " " + p.Longitude.String()
+	}
+	return string(v)
+}

@@ -1,0 +1,155 @@
+package main
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"time"
+
+	"github.com/holdfast-iot/holdfast"
+	"github.com/holdfast-iot/holdfast/internal/archive"
+	"github.com/holdfast-iot/holdfast/internal/erasure"
+	"github.com/holdfast-iot/holdfast/internal/ledger"
+)
+
+type verifyCmd struct {
+	Path string `arg:"" help:"The folder of an export, an erasure's certificate, or a proof of the ledger." type:"path"`
+	Key  string `help:"The hub's public key, from holdfast ledger show; else the one that is in there, to compare by hand." placeholder:"KEY" env:"-"`
+	outputFlags
+}
+
+func (*verifyCmd) Help() string {
+	return `Checks an export, a certificate or a proof. No hub is asked. Exits 1 if anything in it was changed, is missing, or is not by the hub of --key.
+
+Example:
+  holdfast verify ada
+  holdfast verify ada.cert --key 'hub.example+1a2b3c4d+AbC...'`
+}
+
+// maxCertificate bounds a file that is read whole.
+const maxCertificate = 64 << 20
+
+func (c *verifyCmd) Run(a *app) error {
+	info, err := os.Stat(c.Path)
+	if err != nil {
+		return fileError("path", err)
+	}
+	if info.IsDir() {
+		return c.bundle(a)
+	}
+	file, err := os.Open(c.Path)
+	if err != nil {
+		return fileError("certificate", err)
+	}
+	defer file.Close()
+	text, err := io.ReadAll(io.LimitReader(file, maxCertificate))
+	if err != nil {
+		return fmt.Errorf("read certificate: %w", err)
+	}
+	if erasure.IsCertificate(text) {
+		return c.certificate(a, text)
+	}
+	var p ledger.Proof
+	if json.Unmarshal(text, &p) != nil || p.Checkpoint == "" {
+		return holdfast.Errorf(holdfast.Invalid, "%s is no export, certificate or proof", c.Path)
+	}
+	return c.proof(a, p)
+}
+
+func (c *verifyCmd) bundle(a *app) error {
+	r, err := archive.Verify(os.DirFS(c.Path), c.Key)
+	if err != nil {
+		if errors.Is(err, fs.ErrPermission) {
+			return fileError("export", err)
+		}
+		return err
+	}
+	if c.json() {
+		if err := printJSON(a.stdout, r); err != nil {
+			return err
+		}
+	} else {
+		for _, f := range r.Faults {
+			fmt.Fprintln(a.stdout, cell(f))
+		}
+		fmt.Fprintf(a.stdout, "%d files, %d bytes, %d streams, %d readings of %s.\n", r.Files, r.Bytes, r.Streams, r.Rows, cell(r.Owner))
+	}
+	if len(r.Faults) > 0 {
+		return holdfast.Errorf(holdfast.Invalid, "%s does not verify", c.Path)
+	}
+	c.good(a, r.Signer)
+	return nil
+}
+
+// good says whom the goodness depends on.
+func (c *verifyCmd) good(a *app, signer string) {
+	if c.json() {
+		return
+	}
+	if c.Key != "" {
+		fmt.Fprintln(a.stdout, "It is whole and by the hub of this key.")
+		return
+	}
+	fmt.Fprintf(a.stdout, "It is whole, and signed by\n\n  %s\n\nThat this is your hub's key, compare with holdfast ledger show, or give it as --key.\n", cell(signer))
+}
+
+func (c *verifyCmd) certificate(a *app, text []byte) error {
+	t, err := erasure.VerifyCertificate(text, c.Key)
+	if err != nil {
+		return err
+	}
+	if c.json() {
+		return printJSON(a.stdout, t)
+	}
+	span := "all time"
+	if t.Scope.From != nil && t.Scope.To != nil {
+		span = t.Scope.From.Format(time.RFC3339Nano) + " to " + t.Scope.To.Format(time.RFC3339Nano)
+	}
+	rows := [][]string{
+		{"erasure", t.Erasure.String()},
+		{"hub", t.Hub},
+		{"party", t.Party.String()},
+		{"assignments", fmt.Sprint(len(t.Scope.Assignments))},
+		{"streams", orWord(len(t.Scope.Streams), "all")},
+		{"span", span},
+		{"asked", when(t.Asked) + " by " + t.AskedBy},
+		{"refused", when(t.Refused)},
+		{"keys destroyed", fmt.Sprintf("%s, root key %d (%s)", when(t.Destroyed.At), t.Destroyed.From, t.Destroyed.Grade)},
+		{"ciphertext gone", when(t.Purged)},
+	}
+	for _, l := range t.Limits {
+		rows = append(rows, []string{"not covered", l})
+	}
+	if err := printTable(a.stdout, nil, rows); err != nil {
+		return err
+	}
+	fmt.Fprintln(a.stdout)
+	c.good(a, t.Ledger.Verifier)
+	return nil
+}
+
+func orWord(n int, none string) string {
+	if n == 0 {
+		return none
+	}
+	return fmt.Sprint(n)
+}
+
+func (c *verifyCmd) proof(a *app, p ledger.Proof) error {
+	e, err := p.Check(c.Key)
+	if err != nil {
+		return err
+	}
+	if c.json() {
+		return printJSON(a.stdout, e)
+	}
+	if err := printTable(a.stdout, []string{"INDEX", "TIME", "KIND", "DATA"}, [][]string{{fmt.Sprint(e.Index), when(e.Time), e.Kind, string(e.Data)}}); err != nil {
+		return err
+	}
+	fmt.Fprintln(a.stdout)
+	c.good(a, p.Verifier)
+	return nil
+}

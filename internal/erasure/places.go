@@ -23,18 +23,25 @@ type Places struct {
 	Grants      Place // grant: grants, disclosures
 	Sessions    Place // ingest: MQTT sessions
 	Readings    Place // series: journal tail, chunks, caches
-	Journal     Place // journal: what is rolled or dead leaves the files
 	Custody     Place // custody: streams, devices, assignments, the party
-	Catalog     Place // catalog: deleted rows leave its files
+
+	Journal Shared // what is rolled or dead leaves the files
+	Catalog Shared // deleted rows leave the files
 }
+
+// Shared is a place that does not know whose its bytes are: once the others have
+// let go of theirs, it drops what is dead. Erasures that end together share it.
+type Shared func(ctx context.Context) error
 
 // refuse lists the places that end access, which come at once; purge lists all,
 // in order.
 func (p Places) refuse() []Place { return []Place{p.Connections, p.Credentials, p.Custody} }
 
 func (p Places) purge() []Place {
-	return []Place{p.Connections, p.Credentials, p.Grants, p.Sessions, p.Readings, p.Journal, p.Custody, p.Catalog}
+	return []Place{p.Connections, p.Credentials, p.Grants, p.Sessions, p.Readings, p.Custody}
 }
+
+func (p Places) shared() []Shared { return []Shared{p.Journal, p.Catalog} }
 
 // check refuses a struct with a field left out.
 func (p Places) check() error {
@@ -44,8 +51,8 @@ func (p Places) check() error {
 			return fmt.Errorf("erasure place %s is not wired", v.Type().Field(i).Name)
 		}
 	}
-	if len(p.purge()) != v.NumField() {
-		return fmt.Errorf("%d erasure places of %d are purged", len(p.purge()), v.NumField())
+	if n := len(p.purge()) + len(p.shared()); n != v.NumField() {
+		return fmt.Errorf("%d erasure places of %d are purged", n, v.NumField())
 	}
 	return nil
 }

@@ -63,6 +63,21 @@ func (g *Gate) Once(ctx context.Context) error {
 	if undone, err = g.Undone(ctx); err != nil {
 		return err
 	}
+	if len(undone) == 0 {
+		return nil
+	}
+	for _, e := range undone {
+		for _, place := range g.Places.purge() {
+			if err := place(ctx, e.scope(e.Party)); err != nil {
+				return fmt.Errorf("purge erasure %s: %w", e.ID, err)
+			}
+		}
+	}
+	for _, place := range g.Places.shared() {
+		if err := place(ctx); err != nil {
+			return fmt.Errorf("purge: %w", err)
+		}
+	}
 	for _, e := range undone {
 		if err := g.finish(ctx, e); err != nil {
 			return fmt.Errorf("finish erasure %s: %w", e.ID, err)
@@ -196,15 +211,9 @@ func (g *Gate) rotate(ctx context.Context, d vault.Destruction, batch []Erasure)
 	return nil
 }
 
-// finish removes the ciphertext from every place, puts the erasure on the ledger
-// and signs the certificate.
+// finish puts an erasure that has left every place on the ledger and signs its
+// certificate.
 func (g *Gate) finish(ctx context.Context, e Erasure) error {
-	s := e.scope(e.Party)
-	for _, place := range g.Places.purge() {
-		if err := place(ctx, s); err != nil {
-			return err
-		}
-	}
 	e.PurgedAt = time.Now().UTC()
 	var index uint64
 	err := g.save(ctx, e, func(tx *sql.Tx) (err error) {

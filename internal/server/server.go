@@ -90,6 +90,9 @@ func (s *Server) openKeepers(ctx context.Context) (err error) {
 	if s.ledger, err = ledger.Open(ctx, db, v); err != nil {
 		return err
 	}
+	if s.ledger.Origin() != s.stores.folder.origin() {
+		return damagedFolder(s.config.Data, "at byte %d: it names another hub than the catalog", 0)
+	}
 	if s.identity, err = identity.Open(ctx, identity.Deps{Catalog: db, Vault: v, Ledger: s.ledger}, identity.Options{Log: s.log}); err != nil {
 		return err
 	}
@@ -138,14 +141,14 @@ func (s *Server) places() erasure.Places {
 			_, err := s.series.Erase(ctx, scope)
 			return err
 		},
-		Journal: func(ctx context.Context, _ holdfast.Scope) error {
+		Journal: func(ctx context.Context) error {
 			if err := s.stores.journal.Cut(); err != nil {
 				return err
 			}
 			return s.series.Roll(ctx) // rolls what lives, then trims and zeroes the files
 		},
 		Custody: s.custody.Erase,
-		Catalog: func(ctx context.Context, _ holdfast.Scope) error { return s.stores.catalog.Purge(ctx) },
+		Catalog: s.stores.catalog.Purge,
 	}
 }
 

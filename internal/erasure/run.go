@@ -63,10 +63,12 @@ func (g *Gate) Once(ctx context.Context) error {
 	if undone, err = g.Undone(ctx); err != nil {
 		return err
 	}
-	if len(undone) == 0 {
+	// What was asked for meanwhile still has its keys: it comes in the next round.
+	gone := slices.DeleteFunc(undone, func(e Erasure) bool { return e.State != Destroyed })
+	if len(gone) == 0 {
 		return nil
 	}
-	for _, e := range undone {
+	for _, e := range gone {
 		for _, place := range g.Places.purge() {
 			if err := place(ctx, e.scope(e.Party)); err != nil {
 				return fmt.Errorf("purge erasure %s: %w", e.ID, err)
@@ -78,7 +80,7 @@ func (g *Gate) Once(ctx context.Context) error {
 			return fmt.Errorf("purge: %w", err)
 		}
 	}
-	for _, e := range undone {
+	for _, e := range gone {
 		if err := g.finish(ctx, e); err != nil {
 			return fmt.Errorf("finish erasure %s: %w", e.ID, err)
 		}

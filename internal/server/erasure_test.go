@@ -261,3 +261,55 @@ func TestWhoMayErase(t *testing.T) {
 		t.Error("nothing was erased without an error")
 	}
 }
+
+// Erasures asked for while others are carried out each get their own keys
+// destroyed before their certificate: none slips through with the others' purge.
+func TestManyErasuresTogether(t *testing.T) {
+	h := newHouse(t)
+	var asked []holdfast.ErasureID
+	ask := func(n int) {
+		for range n {
+			p := h.person("P" + holdfast.NewID[holdfast.PartyID]().String()[:8])
+			d := h.device(p.Party, "watch")
+			h.mustSend(d, number("pulse", time.Now(), 60))
+			s, err := h.custody.ScopeOfParty(t.Context(), p.Party)
+			if err != nil {
+				t.Fatal(err)
+			}
+			e, err := h.Server.erasure.Ask(t.Context(), p, s)
+			if err != nil {
+				t.Fatal(err)
+			}
+			asked = append(asked, e.ID)
+		}
+	}
+	ask(20)
+	before := h.stores.vault.Generation()
+	done := make(chan error)
+	go func() { done <- h.Server.erasure.Once(t.Context()) }()
+	ask(5)
+	if err := <-done; err != nil {
+		t.Fatal(err)
+	}
+	if err := h.Server.erasure.Once(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if n := h.stores.vault.Generation() - before; n > 6 {
+		t.Errorf("%d rotations for 25 erasures", n)
+	}
+	for _, id := range asked {
+		e, err := h.Server.erasure.Erasure(t.Context(), id)
+		if err != nil || e.State != erasure.Done {
+			t.Fatalf("%s, %v", e.State, err)
+		}
+		c, err := erasure.VerifyCertificate(e.Certificate, "")
+		if err != nil || c.Destroyed.To == 0 || c.Destroyed.At.Before(c.Asked) {
+			t.Errorf("certificate: %v, keys destroyed %s, asked %s", err, c.Destroyed.At, c.Asked)
+		}
+		for _, a := range c.Scope.Assignments {
+			if h.stores.vault.HasOwner(vault.OfAssignment(a)) {
+				t.Error("a certified key is there")
+			}
+		}
+	}
+}

@@ -105,7 +105,7 @@ func ParseInfo(text []byte) (Info, error) {
 			continue
 		}
 		name, value, ok := strings.Cut(s, ":")
-		if !ok || name == "" {
+		if !ok || strings.TrimSpace(name) == "" {
 			return nil, invalid("%s has a line without a label", InfoName)
 		}
 		info = append(info, Label{strings.TrimSpace(name), strings.TrimSpace(value)})

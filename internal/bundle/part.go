@@ -109,6 +109,8 @@ const (
 	groupRows  = 1 << 19
 	groupBytes = 12 << 20 // of content before compression
 	partBytes  = 48 << 20
+	partRows   = 15 << 20
+	maxRows    = partRows + groupRows + batchRows
 	// MaxPart is what a part stays under.
 	MaxPart = 64 << 20
 )
@@ -325,7 +327,7 @@ func (p *Part) endGroup() error {
 	if err := p.w.Flush(); err != nil {
 		return fmt.Errorf("write rows: %w", err)
 	}
-	p.full = p.w.Size() >= partBytes
+	p.full = p.w.Size() >= partBytes || p.rows >= partRows
 	return nil
 }
 

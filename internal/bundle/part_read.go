@@ -8,6 +8,7 @@ import (
 	"unicode/utf8"
 
 	"github.com/parquet-go/parquet-go"
+	"github.com/parquet-go/parquet-go/format"
 
 	"github.com/holdfast-iot/holdfast"
 )
@@ -52,6 +53,9 @@ func (p *reading) file(r io.ReaderAt, size int64) (err error) {
 	if err := sameColumns(f.Schema()); err != nil {
 		return err
 	}
+	if err := plausible(f.Metadata()); err != nil {
+		return err
+	}
 	for _, g := range f.RowGroups() {
 		if err := p.group(g); err != nil {
 			return err
@@ -76,6 +80,24 @@ func sameColumns(s *parquet.Schema) error {
 		b, _ := want.Lookup(need[i]...)
 		if a.Node.Type().Kind() != b.Node.Type().Kind() || a.MaxDefinitionLevel != b.MaxDefinitionLevel || a.MaxRepetitionLevel != 0 {
 			return invalid("column %s is of another type", need[i][0])
+		}
+	}
+	return nil
+}
+
+// plausible refuses what Part does not write, before it is read: other
+// compressions, of which the library reads some without end, and more rows than a
+// part has.
+func plausible(m *format.FileMetaData) error {
+	rows := int64(0)
+	for _, g := range m.RowGroups {
+		if rows += g.NumRows; g.NumRows < 0 || g.NumRows > maxRows || rows > maxRows || len(g.Columns) != columns {
+			return invalid("the file has more rows than a part of a bundle")
+		}
+		for _, c := range g.Columns {
+			if c.MetaData.Codec != format.Zstd || c.MetaData.NumValues != g.NumRows {
+				return invalid("the file is not compressed as a part of a bundle")
+			}
 		}
 	}
 	return nil

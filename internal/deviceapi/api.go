@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"log/slog"
+	"net"
 	"net/http"
 	"runtime/debug"
 	"time"
@@ -35,11 +36,17 @@ type Custody interface {
 	Child(ctx context.Context, gateway holdfast.DeviceID, name string) (holdfast.DeviceID, error)
 }
 
-// Deps is what an API stands on.
+// MQTT serves connections that were taken over from HTTP, until they end.
+type MQTT interface {
+	ServeConn(ctx context.Context, nc net.Conn, cs tls.ConnectionState)
+}
+
+// Deps is what an API stands on. Without MQTT there is no /mqtt.
 type Deps struct {
 	Identity Identity
 	Gate     Gate
 	Custody  Custody
+	MQTT     MQTT
 }
 
 // Options bound what devices may take. The zero value of each field means the
@@ -107,6 +114,9 @@ func New(d Deps, o Options) *API {
 	a.mux.Handle("POST /v1/data", a.device(a.data))
 	a.mux.Handle("POST /write", a.device(a.lines))
 	a.mux.Handle("POST /api/v2/write", a.device(a.lines))
+	if d.MQTT != nil {
+		a.mux.HandleFunc("GET /mqtt", a.socket)
+	}
 	a.mux.Handle("/", a.device(func(w http.ResponseWriter, r *http.Request, _ identity.Peer) error {
 		return holdfast.Errorf(holdfast.NotFound, "devices send by POST to /v1/data, /write or /api/v2/write")
 	}))
@@ -153,19 +163,27 @@ func (a *answer) Write(b []byte) (int, error) {
 	return a.ResponseWriter.Write(b)
 }
 
+// peer says which device asks, or answers that it is none.
+func (a *API) peer(w http.ResponseWriter, r *http.Request) (identity.Peer, bool) {
+	if r.TLS == nil || len(r.TLS.PeerCertificates) == 0 {
+		a.problem(w, r, errNobody)
+		return identity.Peer{}, false
+	}
+	p, err := a.d.Identity.Peer(r.Context(), *r.TLS)
+	if err == nil {
+		err = a.follow(r, p)
+	}
+	if err != nil {
+		a.problem(w, r, err)
+	}
+	return p, err == nil
+}
+
 // device lets devices in that are who they say, not too often, not too many.
 func (a *API) device(next func(http.ResponseWriter, *http.Request, identity.Peer) error) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if r.TLS == nil || len(r.TLS.PeerCertificates) == 0 {
-			a.problem(w, r, errNobody)
-			return
-		}
-		p, err := a.d.Identity.Peer(r.Context(), *r.TLS)
-		if err == nil {
-			err = a.follow(r, p)
-		}
-		if err != nil {
-			a.problem(w, r, err)
+		p, ok := a.peer(w, r)
+		if !ok {
 			return
 		}
 		leave, err := a.budgets.enter(p.Device, time.Now())

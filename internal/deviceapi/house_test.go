@@ -29,6 +29,7 @@ import (
 	"github.com/holdfast-iot/holdfast/internal/ingest"
 	"github.com/holdfast-iot/holdfast/internal/journal"
 	"github.com/holdfast-iot/holdfast/internal/ledger"
+	"github.com/holdfast-iot/holdfast/internal/mqtt"
 	"github.com/holdfast-iot/holdfast/internal/series"
 	"github.com/holdfast-iot/holdfast/internal/vault"
 )
@@ -109,7 +110,24 @@ func build(t testing.TB, o Options) *house {
 	}
 	gate := ingest.New(h.custody, purposes, keys, h.disk, h.series, sessions, clock, ingest.Options{})
 	o.Logger = logger
-	h.api = New(Deps{Identity: h.identity, Gate: gate, Custody: h.custody}, o)
+	broker := mqtt.New(
+		func(ctx context.Context, cs tls.ConnectionState) (mqtt.Peer, error) {
+			p, err := h.identity.Peer(ctx, cs)
+			return mqtt.Peer(p), err
+		},
+		mqttGate{ctx, gate}, mqttSessions{sessions},
+		mqtt.Options{Logger: logger, Track: func(p mqtt.Peer, cut func(error)) func() { return h.identity.Track(identity.Peer(p), cut) }})
+	ours := must(net.Listen("tcp", "127.0.0.1:0"))(t) // the broker's own listener, which nobody uses
+	brokerEnded := make(chan error)
+	brokerCtx, endBroker := context.WithCancel(context.WithoutCancel(ctx))
+	go func() { brokerEnded <- broker.Run(brokerCtx, ours) }()
+	t.Cleanup(func() {
+		endBroker()
+		if err := <-brokerEnded; err != nil {
+			t.Error(err)
+		}
+	})
+	h.api = New(Deps{Identity: h.identity, Gate: gate, Custody: h.custody, MQTT: broker}, o)
 
 	l := must(net.Listen("tcp", "127.0.0.1:0"))(t)
 	s := Server(h.identity.DeviceTLS(tls.VersionTLS13), http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -127,6 +145,34 @@ func build(t testing.TB, o Options) *house {
 	t.Cleanup(func() { s.Close(); <-done })
 	h.address, h.url = l.Addr().String(), "https://"+l.Addr().String()
 	return h
+}
+
+// The adapters between mqtt and ingest.
+
+type mqttGate struct {
+	ctx context.Context
+	in  *ingest.Gate
+}
+
+func (g mqttGate) Batch(p mqtt.Peer, session string) mqtt.Batch {
+	return mqttBatch{g.in.Batch(g.ctx, identity.Peer(p), session)}
+}
+
+type mqttBatch struct{ *ingest.Batch }
+
+func (b mqttBatch) Add(child string, samples []holdfast.Sample, d mqtt.Delivery) error {
+	return b.Batch.Add(child, samples, ingest.Delivery(d))
+}
+
+type mqttSessions struct{ in *ingest.Sessions }
+
+func (s mqttSessions) Open(ctx context.Context, p mqtt.Peer, clientID string, clean bool, expiry time.Duration) (mqtt.Session, bool, error) {
+	o, err := s.in.Open(ctx, identity.Peer(p), clientID, clean, expiry)
+	return mqtt.Session{Name: o.Name, Received: o.Received}, o.Present, err
+}
+
+func (s mqttSessions) Close(ctx context.Context, p mqtt.Peer, clientID string, expiry time.Duration) error {
+	return s.in.Close(ctx, identity.Peer(p), clientID, expiry)
 }
 
 // thing is an enrolled device.

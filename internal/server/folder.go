@@ -1,6 +1,7 @@
 package server
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -52,24 +53,61 @@ func readFolder(dir string) (folder, error) {
 	} else if err != nil {
 		return f, fmt.Errorf("open data folder: %w", err)
 	}
-	if err := json.Unmarshal(b, &f); err != nil || f.Format == "" {
-		return f, holdfast.Errorf(holdfast.Invalid, "%s is damaged", filepath.Join(dir, folderFile))
-	}
-	if f.Format != folderFormat {
+	d := json.NewDecoder(bytes.NewReader(b))
+	err = d.Decode(&f)
+	if err == nil && f.Format != "" && f.Format != folderFormat { // what else it says only that one knows
 		return f, holdfast.Errorf(holdfast.Conflict, "the data folder %s has format %s, this program knows %s: start the newer holdfast that wrote it", dir, f.Format, folderFormat)
+	}
+	if err == nil {
+		err = f.check(b)
+	}
+	if err != nil {
+		return f, damagedFolder(dir, "at byte %d: %w", d.InputOffset(), err)
 	}
 	return f, nil
 }
 
-// writeJSON writes a small file whole or not at all, mode 0600.
+func damagedFolder(dir, format string, args ...any) error {
+	return holdfast.Errorf(holdfast.Invalid, "%s is damaged "+format+". Nothing was changed. Put back an undamaged copy of this file", append([]any{filepath.Join(dir, folderFile)}, args...)...)
+}
+
+// check accepts what init writes, and nothing else.
+func (f folder) check(file []byte) error {
+	if whole, err := f.text(); err != nil || !bytes.Equal(whole, file) {
+		return errors.New("it does not read as init wrote it")
+	}
+	if _, err := holdfast.ParseID[holdfast.PartyID](f.Hub); err != nil {
+		return errors.New("the hub's id can't be read")
+	}
+	if !filepath.IsAbs(f.RootKey) {
+		return errors.New("the path of the root key is not absolute")
+	}
+	return nil
+}
+
+func (f folder) text() ([]byte, error) {
+	b, err := json.MarshalIndent(f, "", "  ")
+	return append(b, '\n'), err
+}
+
+// origin is the name of the hub's ledger.
+func (f folder) origin() string { return "holdfast/" + f.Hub }
+
+// writeJSON writes a small file whole or not at all, mode 0600, and makes it
+// durable.
 func writeJSON(path string, v any) error {
 	b, err := json.MarshalIndent(v, "", "  ")
 	if err != nil {
 		return err
 	}
 	temp := path + ".tmp"
-	if err := os.WriteFile(temp, append(b, '\n'), 0o600); err != nil {
+	f, err := os.OpenFile(temp, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
+	if err != nil {
 		return err
+	}
+	_, err = f.Write(append(b, '\n'))
+	if err = errors.Join(err, f.Sync(), f.Close()); err != nil {
+		return errors.Join(err, os.Remove(temp))
 	}
 	return os.Rename(temp, path)
 }

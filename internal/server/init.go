@@ -117,7 +117,7 @@ func fill(ctx context.Context, dir string, f folder, holder vault.Holder, o Init
 		return "", err
 	}
 	defer v.Close()
-	l, err := ledger.Create(ctx, db, v, "holdfast/"+f.Hub)
+	l, err := ledger.Create(ctx, db, v, f.origin())
 	if err != nil {
 		return "", err
 	}

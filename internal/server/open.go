@@ -53,27 +53,28 @@ func openStores(ctx context.Context, c Config) (_ *stores, err error) {
 	if s.catalog, err = catalog.Open(ctx, filepath.Join(c.Data, catalogDir), catalog.Options{}); err != nil {
 		return nil, err
 	}
+	// The keyring comes first: with the wrong root key nothing is mended.
+	if s.vault, err = vault.Open(ctx, s.catalog, vault.Dir(filepath.Join(c.Data, keyringDir)), s.holders); err != nil {
+		return nil, err
+	}
 	if s.journal, err = journal.OpenFile(filepath.Join(c.Data, journalDir), journal.Options{}); err != nil {
 		return nil, err
 	}
-	if s.blobs, err = blob.OpenDir(filepath.Join(c.Data, segmentsDir)); err != nil {
-		return nil, err
-	}
-	s.vault, err = vault.Open(ctx, s.catalog, vault.Dir(filepath.Join(c.Data, keyringDir)), s.holders)
+	s.blobs, err = blob.OpenDir(filepath.Join(c.Data, segmentsDir))
 	return s, err
 }
 
 // close closes in the reverse order of opening.
 func (s *stores) close() error {
 	var errs []error
-	if s.vault != nil {
-		errs = append(errs, s.vault.Close())
-	}
 	if s.blobs != nil {
 		errs = append(errs, s.blobs.Close())
 	}
 	if s.journal != nil {
 		errs = append(errs, s.journal.Close())
+	}
+	if s.vault != nil {
+		errs = append(errs, s.vault.Close())
 	}
 	if s.catalog != nil {
 		errs = append(errs, s.catalog.Close())

@@ -132,7 +132,7 @@ func openRing(ctx context.Context, place Place, h head, holders []Holder) (*keyr
 		break
 	}
 	if !opened {
-		return nil, errors.Join(failures...)
+		return nil, fmt.Errorf("%w (unless %s is damaged)", errors.Join(failures...), where(place, headName(h.generation)))
 	}
 	cipher := seal.NewCipher(r.root)
 	if _, err := cipher.Open(nil, h.tag, seal.FieldPlace(r.id, "keyring", h.body, "head")); err != nil {

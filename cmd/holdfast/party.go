@@ -1,9 +1,15 @@
 package main
 
 import (
+	"encoding/hex"
+	"errors"
 	"fmt"
 	"net/http"
+	"net/url"
+	"strings"
 
+	"github.com/holdfast-iot/holdfast"
+	"github.com/holdfast-iot/holdfast/client"
 	"github.com/holdfast-iot/holdfast/internal/api"
 )
 
@@ -12,6 +18,7 @@ type partyCmd struct {
 	List   partyListCmd   `cmd:"" help:"List the parties."`
 	Show   partyShowCmd   `cmd:"" help:"Show a party."`
 	Invite partyInviteCmd `cmd:"" help:"Make a one-time link with which a party makes a credential of its own."`
+	Redeem partyRedeemCmd `cmd:"" help:"Make one's own credential with an invitation."`
 }
 
 func (*partyCmd) Help() string {
@@ -155,6 +162,82 @@ func (c *partyInviteCmd) Run(a *app) error {
 	if c.json() {
 		return printJSON(a.stdout, v)
 	}
-	fmt.Fprintf(a.stdout, "%s\n\nIt works once, until %s. In a browser, or:\n\n  holdfast token redeem '%s' --out my.token\n", v.Link, when(v.Until), v.Link)
+	address := "https://HOST:8443"
+	if link, err := url.Parse(v.Link); err == nil {
+		address = "https://" + link.Host
+	}
+	fmt.Fprintf(a.stdout, "In a browser, once, until %s:\n\n  %s\n\nOr, which also makes sure that it is this hub:\n\n  holdfast party redeem %s --hub %s --out my.token\n",
+		when(v.Until), v.Link, v.Code, address)
 	return nil
+}
+
+type partyRedeemCmd struct {
+	Invitation string `arg:"" help:"The invitation: its link, or the code that begins with hfi1."`
+	Label      string `help:"What you call this credential." default:"my token" env:"-"`
+	Out        string `required:"" help:"Write the token to this new file, which only you can read." placeholder:"FILE" type:"path" env:"-"`
+	Hub        string `help:"The hub's address, https://HOST:8443; the link's if left out." placeholder:"URL"`
+	Data       string `help:"The running hub of this data folder." placeholder:"DIR" type:"path"`
+	outputFlags
+}
+
+func (*partyRedeemCmd) Help() string {
+	return `Makes your own credential with an invitation, once. The invitation also says which hub to trust: no other one gets it.
+
+Example:
+  holdfast party redeem 'https://HOST:8443/v1/invitations#hfi1...' --out my.token
+  holdfast query temperature --token my.token --hub https://HOST:8443`
+}
+
+func (c *partyRedeemCmd) Run(a *app) error {
+	address, code, pin, err := c.read()
+	if err != nil {
+		return err
+	}
+	hub, err := client.New(client.Options{Hub: address, Pin: pin})
+	if err != nil {
+		return err
+	}
+	defer hub.Close()
+	file, err := newSecretFile(c.Out)
+	if err != nil {
+		return err
+	}
+	var n api.NewCredential
+	if err := hub.Do(a.ctx, http.MethodPost, "/v1/invitations/redeem", api.Redemption{Code: code, Label: c.Label}, &n); err != nil {
+		return errors.Join(err, file.drop())
+	}
+	if n.Token == "" {
+		return errors.Join(holdfast.Errorf(holdfast.Internal, "the hub made no token"), file.drop())
+	}
+	return handOut(a, c.outputFlags, n, file)
+}
+
+// read takes an invitation apart: where the hub is, the code, and whom to trust.
+func (c *partyRedeemCmd) read() (address, code string, pin [32]byte, err error) {
+	address, code = c.Hub, c.Invitation
+	if link, err := url.Parse(code); err == nil && link.Scheme == "https" {
+		code = link.Fragment
+		if address == "" {
+			address = "https://" + link.Host
+		}
+	}
+	parts := strings.Split(code, ".")
+	if len(parts) != 4 || parts[0] != "hfi1" {
+		return "", "", pin, usagef("an invitation looks like https://HOST:8443/v1/invitations#hfi1.ID.SECRET.CA-SPKI-SHA256")
+	}
+	b, err := hex.DecodeString(parts[3])
+	if err != nil || len(b) != len(pin) {
+		return "", "", pin, usagef("the invitation is damaged: copy it whole")
+	}
+	if address == "" && c.Data != "" {
+		r, err := readRunning(c.Data)
+		if err != nil {
+			return "", "", pin, err
+		}
+		address = reachable(r.API)
+	}
+	if address == "" {
+		return "", "", pin, usagef("say which hub: --hub https://HOST:8443")
+	}
+	return address, code, [32]byte(b), nil
 }

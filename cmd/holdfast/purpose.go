@@ -26,7 +26,7 @@ type purposeAddCmd struct {
 	IRI   string `name:"iri" required:"" help:"Of the W3C Data Privacy Vocabulary, if one fits." placeholder:"IRI" env:"-"`
 	Basis string `required:"" enum:"consent,contract,legal-obligation,vital-interest,public-task,legitimate-interest,none" help:"${enum}." placeholder:"BASIS" env:"-"`
 	Days  int    `help:"How long readings are kept for it; no limit if left out." placeholder:"N" env:"-"`
-	Text  string `required:"" help:"What it is, for the people whose data it is." placeholder:"TEXT" env:"-"`
+	Text  string `help:"What it is, for the people whose data it is; its name if left out." placeholder:"TEXT" env:"-"`
 	hubFlags
 	outputFlags
 }
@@ -44,6 +44,9 @@ func (c *purposeAddCmd) Run(a *app) error {
 		return err
 	}
 	defer hub.Close()
+	if c.Text == "" {
+		c.Text = c.Name
+	}
 	var p api.Purpose
 	err = hub.Do(a.ctx, http.MethodPost, "/v1/purposes", map[string]any{"name": c.Name, "iri": c.IRI, "legal_basis": c.Basis,
 		"retention_days": c.Days, "text": c.Text}, &p)

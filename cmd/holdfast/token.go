@@ -1,7 +1,6 @@
 package main
 
 import (
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -11,8 +10,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/holdfast-iot/holdfast"
-	"github.com/holdfast-iot/holdfast/client"
 	"github.com/holdfast-iot/holdfast/internal/api"
 )
 
@@ -20,7 +17,6 @@ type tokenCmd struct {
 	Add    tokenAddCmd    `cmd:"" help:"Make a token for a program, an administrator or oneself."`
 	List   tokenListCmd   `cmd:"" help:"List credentials: tokens and certificates."`
 	Revoke tokenRevokeCmd `cmd:"" help:"End a credential at once."`
-	Redeem tokenRedeemCmd `cmd:"" help:"Make one's own credential with an invitation."`
 }
 
 func (*tokenCmd) Help() string {
@@ -195,58 +191,4 @@ func (c *tokenRevokeCmd) Run(a *app) error {
 	}
 	fmt.Fprintf(a.stdout, "Credential %s is revoked.\n", c.ID)
 	return nil
-}
-
-type tokenRedeemCmd struct {
-	Link  string `arg:"" help:"The invitation's link, or its code."`
-	Hub   string `help:"The hub's address, https://HOST:8443; the link's if left out." placeholder:"URL" env:"-"`
-	Label string `help:"What you call this credential." default:"my token" env:"-"`
-	Out   string `required:"" help:"Write the token to this new file, which only you can read." placeholder:"FILE" type:"path" env:"-"`
-	outputFlags
-}
-
-func (*tokenRedeemCmd) Help() string {
-	return `Makes your own credential with an invitation, once. The invitation also says which hub to trust: no other one gets it.
-
-Example:
-  holdfast token redeem 'https://HOST:8443/v1/invitations#hfi1...' --out my.token
-  holdfast query temperature --token my.token --hub https://HOST:8443`
-}
-
-func (c *tokenRedeemCmd) Run(a *app) error {
-	hub, code := c.Hub, c.Link
-	if link, err := url.Parse(c.Link); err == nil && link.Scheme == "https" {
-		code = link.Fragment
-		if hub == "" {
-			hub = "https://" + link.Host
-		}
-	}
-	if hub == "" {
-		return usagef("say which hub: --hub https://HOST:8443")
-	}
-	parts := strings.Split(code, ".")
-	if len(parts) != 4 || parts[0] != "hfi1" {
-		return usagef("an invitation looks like https://HOST:8443/v1/invitations#hfi1.ID.SECRET.CA-SPKI-SHA256")
-	}
-	pin, err := hex.DecodeString(parts[3])
-	if err != nil || len(pin) != 32 {
-		return usagef("the invitation is damaged: copy it whole")
-	}
-	h, err := client.New(client.Options{Hub: hub, Pin: [32]byte(pin)})
-	if err != nil {
-		return err
-	}
-	defer h.Close()
-	file, err := newSecretFile(c.Out)
-	if err != nil {
-		return err
-	}
-	var n api.NewCredential
-	if err := h.Do(a.ctx, http.MethodPost, "/v1/invitations/redeem", api.Redemption{Code: code, Label: c.Label}, &n); err != nil {
-		return errors.Join(err, file.drop())
-	}
-	if n.Token == "" {
-		return errors.Join(holdfast.Errorf(holdfast.Internal, "the hub made no token"), file.drop())
-	}
-	return handOut(a, c.outputFlags, n, file)
 }

@@ -86,7 +86,7 @@ func (a *API) devices() {
 	handle(a, route{method: "POST", path: "/v1/devices", summary: "Add a device.", status: http.StatusCreated, rule: writes(access.Administrator)}, a.addDevice)
 	handle(a, route{method: "GET", path: "/v1/devices", summary: "List devices: an owner's own, to administrators all.", rule: reads()}, a.listDevices)
 	handle(a, route{method: "GET", path: "/v1/devices/{id}", summary: "Show a device.", rule: reads()},
-		func(ctx context.Context, by access.Principal, in *named) (*reply[Device], error) {
+		func(ctx context.Context, by access.Principal, in *Named) (*reply[Device], error) {
 			d, err := a.device(ctx, by, in.ID)
 			if err != nil {
 				return nil, err
@@ -151,7 +151,7 @@ func (a *API) enrolmentCode(ctx context.Context, d custody.Device, days int) (st
 }
 
 func (a *API) addCode(ctx context.Context, by access.Principal, in *struct {
-	named
+	Named
 	Body struct {
 		Kind string `json:"kind,omitempty" enum:"enrolment,claim" default:"enrolment"`
 		Days int    `json:"days,omitempty" minimum:"1" maximum:"400" doc:"How long an enrolment code lives, default 7."`
@@ -176,7 +176,7 @@ func (a *API) addCode(ctx context.Context, by access.Principal, in *struct {
 }
 
 func (a *API) revokeDevice(ctx context.Context, by access.Principal, in *struct {
-	named
+	Named
 	Body *struct {
 		Reason string `json:"reason,omitempty" maxLength:"128" doc:"For the record."`
 	}

@@ -47,7 +47,8 @@ type addParty struct {
 	}
 }
 
-type named struct {
+// Named is a path to one thing.
+type Named struct {
 	ID string `path:"id" doc:"A name or an id."`
 }
 
@@ -67,7 +68,7 @@ func (a *API) parties() {
 			return &reply[Page[Party]]{mapped(page, partyDoc)}, err
 		})
 	handle(a, route{method: "GET", path: "/v1/parties/{id}", summary: "Show a party.", rule: reads(access.Administrator, access.Owner)},
-		func(ctx context.Context, by access.Principal, in *named) (*reply[Party], error) {
+		func(ctx context.Context, by access.Principal, in *Named) (*reply[Party], error) {
 			p, err := a.party(ctx, by, in.ID)
 			return &reply[Party]{partyDoc(p)}, err
 		})
@@ -77,7 +78,7 @@ func (a *API) parties() {
 		rule: reads(access.Administrator, access.Owner)}, a.listInvitations)
 }
 
-func (a *API) invite(ctx context.Context, by access.Principal, in *named) (*reply[Invited], error) {
+func (a *API) invite(ctx context.Context, by access.Principal, in *Named) (*reply[Invited], error) {
 	p, err := a.party(ctx, by, in.ID)
 	if err != nil {
 		return nil, err
@@ -93,7 +94,7 @@ func (a *API) invite(ctx context.Context, by access.Principal, in *named) (*repl
 }
 
 func (a *API) listInvitations(ctx context.Context, by access.Principal, in *struct {
-	named
+	Named
 	Paging
 }) (*reply[Page[Invitation]], error) {
 	p, err := a.party(ctx, by, in.ID)

@@ -29,8 +29,8 @@ type Entry struct {
 	Data  json.RawMessage `json:"data,omitempty"`
 }
 
-// whichRecord says whose record is asked for.
-type whichRecord struct {
+// WhichRecord says whose record is asked for.
+type WhichRecord struct {
 	Record string `query:"record" enum:"own,hub" doc:"own: the caller's party's; hub: the hub's, to administrators. Default: hub to administrators, else own."`
 	Device string `query:"device" doc:"A device's record in place of the party's."`
 }
@@ -60,13 +60,13 @@ func (a *API) record() {
 		rule: reads(access.Administrator, access.Owner)},
 		func(ctx context.Context, by access.Principal, in *struct {
 			Index string `path:"index" maxLength:"20"`
-			whichRecord
+			WhichRecord
 		}) (*reply[ledger.Proof], error) {
 			index, err := strconv.ParseUint(in.Index, 10, 63)
 			if err != nil {
 				return nil, holdfast.Errorf(holdfast.Invalid, "an entry is named by its index, a whole number from 0")
 			}
-			o, err := a.recordOf(ctx, by, in.whichRecord)
+			o, err := a.recordOf(ctx, by, in.WhichRecord)
 			if err != nil {
 				return nil, err
 			}
@@ -76,11 +76,11 @@ func (a *API) record() {
 }
 
 func (a *API) entries(ctx context.Context, by access.Principal, in *struct {
-	whichRecord
+	WhichRecord
 	From  uint64 `query:"from" maximum:"9223372036854775807" doc:"The first index."`
 	Limit int    `query:"limit" minimum:"1" maximum:"1000" default:"100"`
 }) (*reply[Page[Entry]], error) {
-	o, err := a.recordOf(ctx, by, in.whichRecord)
+	o, err := a.recordOf(ctx, by, in.WhichRecord)
 	if err != nil {
 		return nil, err
 	}
@@ -99,7 +99,7 @@ func (a *API) entries(ctx context.Context, by access.Principal, in *struct {
 	return &reply[Page[Entry]]{out}, nil
 }
 
-func (a *API) recordOf(ctx context.Context, by access.Principal, in whichRecord) (vault.Owner, error) {
+func (a *API) recordOf(ctx context.Context, by access.Principal, in WhichRecord) (vault.Owner, error) {
 	if in.Device != "" {
 		d, err := a.device(ctx, by, in.Device)
 		if err != nil {

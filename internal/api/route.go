@@ -220,7 +220,11 @@ func (a *API) admitGuest(req *http.Request) error {
 
 func (r rule) allows(by access.Principal) error {
 	if len(r.roles) > 0 && !slices.Contains(r.roles, by.Role) {
-		return holdfast.Errorf(holdfast.Denied, "this needs %s, the credential is of %s", anyOf(r.roles), article(by.Role))
+		var wanted []string
+		for _, role := range r.roles {
+			wanted = append(wanted, possessive(role))
+		}
+		return holdfast.Errorf(holdfast.Denied, "this needs %s; this one is %s", strings.Join(wanted, " or "), possessive(by.Role))
 	}
 	if r.needs != 0 && !by.Can(r.needs) {
 		return holdfast.Errorf(holdfast.Denied, "this needs a credential with the scope %s", r.needs)
@@ -228,19 +232,14 @@ func (r rule) allows(by access.Principal) error {
 	return nil
 }
 
-func anyOf(roles []access.Role) string {
-	var s []string
-	for _, r := range roles {
-		s = append(s, article(r))
+func possessive(r access.Role) string {
+	switch r {
+	case access.Owner:
+		return "an owner's own credential"
+	case access.Administrator:
+		return "an administrator's"
 	}
-	return "the credential of " + strings.Join(s, " or ")
-}
-
-func article(r access.Role) string {
-	if r == access.Program {
-		return "a program"
-	}
-	return "an " + r.String()
+	return "a program's"
 }
 
 // ServeHTTP answers every request of the listener.

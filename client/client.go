@@ -31,6 +31,11 @@ type Options struct {
 	Pin         [32]byte
 	SystemRoots bool
 
+	// AnyName takes a certificate for whatever name, if CA or the identity's ca.pem
+	// signed it for a server: where that authority is one hub's own, and the address
+	// comes from this hub itself.
+	AnyName bool
+
 	// Timeout bounds connecting and waiting for the first byte of an answer, not
 	// how long the answer runs; default 30 s.
 	Timeout time.Duration

@@ -3,8 +3,11 @@ package deviceapi
 import (
 	"context"
 	"crypto/sha256"
+	"crypto/tls"
 	"errors"
+	"io"
 	"io/fs"
+	"log"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -141,9 +144,52 @@ func TestEnrolTrustsThePinAlone(t *testing.T) {
 		t.Error("something was written")
 	}
 	// The right hub under a name that its certificate lacks.
-	c.Address = strings.Replace(real.address, "127.0.0.1", "127.0.0.2", 1)
-	if _, err := client.Enrol(t.Context(), c, dir); err == nil {
-		t.Error("a name that the certificate lacks was taken")
+	if err := real.identity.SetHosts(t.Context(), []string{"hub.example"}); err != nil {
+		t.Fatal(err)
+	}
+	c.Address = real.address
+	if _, err := client.Enrol(t.Context(), c, dir); holdfast.KindOf(err) != holdfast.Denied || !strings.Contains(err.Error(), "hub.example") {
+		t.Errorf("a name that the certificate lacks: %v", err)
+	}
+}
+
+// An address that the certificate lacks is taken only where that is asked for, and
+// from the identity's authority alone.
+func TestAnyName(t *testing.T) {
+	h, other := build(t, Options{}), build(t, Options{})
+	x := h.device()
+	for _, hub := range []*house{h, other} {
+		if err := hub.identity.SetHosts(t.Context(), []string{"hub.example"}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	ask := func(hub *house, o client.Options) error {
+		o.Hub, o.Identity = hub.url, x.dir
+		c := must(client.New(o))(t)
+		defer c.Close()
+		return c.Do(t.Context(), "GET", "/.well-known/est/csrattrs", nil, nil)
+	}
+	if err := ask(h, client.Options{}); holdfast.KindOf(err) != holdfast.Denied || !strings.Contains(err.Error(), "hub.example") {
+		t.Errorf("another name: %v", err)
+	}
+	if err := ask(h, client.Options{AnyName: true}); err != nil {
+		t.Errorf("any name: %v", err)
+	}
+	if err := ask(other, client.Options{AnyName: true}); holdfast.KindOf(err) != holdfast.Denied {
+		t.Errorf("any name of another hub: %v", err)
+	}
+	if err := ask(h, client.Options{AnyName: true, Pin: h.identity.CAPin()}); err == nil {
+		t.Error("any name by a pin")
+	}
+	// A device's certificate makes no server.
+	pair := x.tls().Certificates[0]
+	l := must(tls.Listen("tcp", "127.0.0.1:0", &tls.Config{Certificates: []tls.Certificate{pair}}))(t)
+	s := &http.Server{Handler: http.NotFoundHandler(), ErrorLog: log.New(io.Discard, "", 0)}
+	done := make(chan error)
+	go func() { done <- s.Serve(l) }()
+	t.Cleanup(func() { s.Close(); <-done })
+	if err := ask(&house{url: "https://" + l.Addr().String()}, client.Options{AnyName: true}); err == nil || holdfast.KindOf(err) == holdfast.NotFound {
+		t.Errorf("a device as a server: %v", err)
 	}
 }
 

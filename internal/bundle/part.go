@@ -297,6 +297,7 @@ func (p *Part) open() error {
 		parquet.CreatedBy("holdfast", "bundle", "1"),
 		parquet.SkipPageBounds("device_name"), parquet.SkipPageBounds("stream_id"), // what readers filter by keeps its bounds
 		parquet.SkipPageBounds("unit"), parquet.SkipPageBounds("type"), parquet.SkipPageBounds("marks"),
+		parquet.SkipPageStatistics("text"), parquet.SkipPageStatistics("bytes"), parquet.SkipPageBounds("text"), parquet.SkipPageBounds("bytes"), // they would stand in the page's head, whole
 		parquet.DictionaryMaxBytes(1<<20),
 		parquet.PageBufferSize(1<<20),
 	)

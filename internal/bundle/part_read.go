@@ -46,14 +46,17 @@ func (p *reading) file(r io.ReaderAt, size int64) (err error) {
 			err = invalid("the file is not Parquet that can be read")
 		}
 	}()
-	f, err := parquet.OpenFile(r, size, parquet.SkipBloomFilters(true))
+	if err := checkFooter(r, size); err != nil {
+		return err
+	}
+	f, err := parquet.OpenFile(r, size, parquet.SkipBloomFilters(true), parquet.SkipPageIndex(true))
 	if err != nil {
 		return invalid("the file is not Parquet: %w", err)
 	}
 	if err := sameColumns(f.Schema()); err != nil {
 		return err
 	}
-	if err := plausible(f.Metadata()); err != nil {
+	if err := plausible(r, size, f.Metadata()); err != nil {
 		return err
 	}
 	for _, g := range f.RowGroups() {
@@ -88,7 +91,7 @@ func sameColumns(s *parquet.Schema) error {
 // plausible refuses what Part does not write, before it is read: other
 // compressions, of which the library reads some without end, and more rows than a
 // part has.
-func plausible(m *format.FileMetaData) error {
+func plausible(r io.ReaderAt, size int64, m *format.FileMetaData) error {
 	rows := int64(0)
 	for _, g := range m.RowGroups {
 		if rows += g.NumRows; g.NumRows < 0 || g.NumRows > maxRows || rows > maxRows || len(g.Columns) != columns {
@@ -97,6 +100,9 @@ func plausible(m *format.FileMetaData) error {
 		for _, c := range g.Columns {
 			if c.MetaData.Codec != format.Zstd || c.MetaData.NumValues != g.NumRows {
 				return invalid("the file is not compressed as a part of a bundle")
+			}
+			if err := checkPages(r, size, &c.MetaData); err != nil {
+				return err
 			}
 		}
 	}

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"golang.org/x/sync/semaphore"
+	"golang.org/x/time/rate"
 
 	"github.com/holdfast-iot/holdfast"
 	"github.com/holdfast-iot/holdfast/internal/custody"
@@ -100,6 +101,8 @@ type API struct {
 	bytes   *semaphore.Weighted // of bodies
 	budgets *budgets
 	metrics metrics
+
+	warnings rate.Sometimes
 }
 
 // New makes an API.
@@ -108,7 +111,7 @@ func New(d Deps, o Options) *API {
 	a := &API{
 		d: d, o: o, mux: http.NewServeMux(),
 		busy: semaphore.NewWeighted(int64(o.MaxRequests)), bytes: semaphore.NewWeighted(int64(o.MaxInflightBytes)),
-		budgets: newBudgets(o), metrics: newMetrics(),
+		budgets: newBudgets(o), metrics: newMetrics(), warnings: rate.Sometimes{Interval: time.Second},
 	}
 	a.mux.Handle("/.well-known/est/", d.Identity.EST())
 	a.mux.Handle("POST /v1/data", a.device(a.data))

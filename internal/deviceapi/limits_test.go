@@ -92,6 +92,35 @@ func TestRevocationCutsConnections(t *testing.T) {
 	}
 }
 
+// A revocation that comes between the two questions, who it is and what is to be
+// done when it is revoked, is not missed: nothing of that request is taken.
+func TestRevokedInBetween(t *testing.T) {
+	h := build(t, Options{})
+	x := h.device()
+	h.api.d.Identity = hasty{h.identity, func() {
+		if err := h.identity.Revoke(t.Context(), x.id, "lost"); err != nil {
+			t.Error(err)
+		}
+	}}
+	c := x.dial()
+	request(t, c, head(len(oneReading)), oneReading)
+	within(t, 5*time.Second, "the connection", closed(c))
+	if got := h.readings(x.id, "s"); len(got) != 0 {
+		t.Errorf("%d readings of a revoked device", len(got))
+	}
+}
+
+// hasty lets something happen before each Track.
+type hasty struct {
+	Identity
+	first func()
+}
+
+func (h hasty) Track(p identity.Peer, cut func(error)) func() {
+	h.first()
+	return h.Identity.Track(p, cut)
+}
+
 // A connection that has ended is not tracked any more.
 func TestConnectionsAreForgotten(t *testing.T) {
 	h := build(t, Options{})

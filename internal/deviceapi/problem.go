@@ -64,7 +64,9 @@ func (a *API) problem(w http.ResponseWriter, r *http.Request, err error) {
 		a.o.Logger.ErrorContext(r.Context(), "deviceapi: request failed", "route", r.Pattern, "error", err)
 		h.Set("Connection", "close")
 	case http.StatusServiceUnavailable:
-		a.o.Logger.WarnContext(r.Context(), "deviceapi: readings not taken in", "route", r.Pattern, "error", err)
+		a.warnings.Do(func() { // all devices meet it at once
+			a.o.Logger.WarnContext(r.Context(), "deviceapi: readings not taken in", "route", r.Pattern, "error", err)
+		})
 		h.Set("Retry-After", strconv.Itoa(retryAfter))
 		h.Set("Connection", "close")
 	case http.StatusTooManyRequests:

@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"net/netip"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/time/rate"
@@ -71,8 +72,9 @@ type link struct {
 	door  *door
 	place netip.Addr
 
-	mu     sync.Mutex
-	forget func() // nil while no device was met
+	mu      sync.Mutex
+	forget  func() // nil while no device was met
+	revoked atomic.Pointer[error]
 }
 
 // cut ends the connection at once. It does not close TLS, whose farewell could
@@ -109,7 +111,13 @@ func (a *API) follow(r *http.Request, p identity.Peer) error {
 	defer l.mu.Unlock()
 	if l.forget == nil {
 		l.door.met(l.place)
-		l.forget = a.d.Identity.Track(p, func(error) { l.cut() })
+		l.forget = a.d.Identity.Track(p, func(why error) {
+			l.revoked.Store(&why)
+			l.cut()
+		})
+	}
+	if why := l.revoked.Load(); why != nil { // since Peer was asked, or the cut has not reached us yet
+		return *why
 	}
 	return nil
 }

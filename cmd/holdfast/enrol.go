@@ -106,7 +106,7 @@ func nextSteps(a *app, i client.Identity) error {
 	}
 	file := func(name string) string { return quoted(filepath.Join(dir, name)) }
 	fmt.Fprintf(a.stdout, "\nSend a reading, with any of these:\n\n  holdfast send --identity %s temperature=21.5\n\n", quoted(dir))
-	fmt.Fprintf(a.stdout, "  curl --cacert %s --cert %s --key %s \\\n    -d '[{\"n\":\"temperature\",\"u\":\"Cel\",\"v\":21.5}]' %s/v1/data\n\n",
+	fmt.Fprintf(a.stdout, "  curl -fsS --cacert %s --cert %s --key %s \\\n    -d '[{\"n\":\"temperature\",\"u\":\"Cel\",\"v\":21.5}]' %s/v1/data\n\n",
 		file("ca.pem"), file("cert.pem"), file("key.pem"), i.Hub.Device)
 	port := "8883"
 	if m, err := url.Parse(i.Hub.MQTT); err == nil && m.Port() != "" {

@@ -339,5 +339,4 @@ func TestKindsHaveStatuses(t *testing.T) {
 	if status(errors.New("x")) != 500 || status(errNobody) != 401 || status(fmt.Errorf("x: %w", errPace)) != 429 {
 		t.Error("the others")
 	}
-	var _ Identity = (*identity.Identity)(nil)
 }

@@ -73,7 +73,9 @@ func (l *Ledger) Run(ctx context.Context, every time.Duration) error {
 		case <-ctx.Done():
 			return nil
 		case <-t.C:
-			if _, err := l.Checkpoint(ctx); err != nil && ctx.Err() == nil {
+			// A full disk may heal: the next tick signs what this one could not.
+			_, err := l.Checkpoint(ctx)
+			if err != nil && ctx.Err() == nil && holdfast.KindOf(err) != holdfast.Unavailable {
 				return err
 			}
 		}

@@ -53,6 +53,9 @@ func (o Options) trust(host string) (*tls.Config, error) {
 		}
 		return c, nil
 	case pin != [32]byte{}:
+		if o.AnyName {
+			host = ""
+		}
 		trustPin(c, pin, host)
 		return c, nil
 	}
@@ -61,7 +64,7 @@ func (o Options) trust(host string) (*tls.Config, error) {
 
 // trustPin accepts only a chain that ends in the authority whose public key has
 // this hash. The authority's certificate comes with the handshake: nothing but the
-// hash has to be known before.
+// hash has to be known before. An empty host is any name.
 func trustPin(c *tls.Config, pin [32]byte, host string) {
 	c.InsecureSkipVerify = true // VerifyConnection does what it skips
 	c.VerifyConnection = func(cs tls.ConnectionState) error {

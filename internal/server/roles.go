@@ -10,6 +10,8 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
+	"strconv"
 	"sync"
 	"time"
 
@@ -134,22 +136,23 @@ func (s *Server) listen() (l listeners, err error) {
 		return listeners{}, err
 	}
 	s.at = Addresses{
-		API:    "https://" + s.public(l.api),
+		API:    "https://" + l.api.Addr().String(), // for commands on this machine
 		Device: "https://" + s.public(l.device),
 		MQTT:   "mqtts://" + s.public(l.mqtt),
 	}
 	return l, nil
 }
 
-// public is the address of a listener as others write it: an unspecified host is
-// the first of the certificate's hosts.
+// public is the address of a listener as others write it: by an address that the
+// certificate has, else by the first of its names.
 func (s *Server) public(ln net.Listener) string {
 	a := ln.Addr().(*net.TCPAddr)
+	hosts := s.identity.Hosts()
 	host := a.IP.String()
-	if a.IP.IsUnspecified() {
-		host = s.identity.Hosts()[0]
+	if !slices.Contains(hosts, host) {
+		host = hosts[0]
 	}
-	return net.JoinHostPort(host, fmt.Sprint(a.Port))
+	return net.JoinHostPort(host, strconv.Itoa(a.Port))
 }
 
 // serve starts the edges.

@@ -155,7 +155,7 @@ func (s *Server) places() erasure.Places {
 func (s *Server) openEdges() error {
 	s.mqtt = mqtt.New(authenticate(s.identity), gate{s.edges, s.ingest}, sessions{s.sessions},
 		mqtt.Options{Track: track(s.identity), Logger: s.log})
-	s.devices = deviceapi.New(deviceapi.Deps{Identity: s.identity, Gate: s.ingest, Custody: s.custody},
+	s.devices = deviceapi.New(deviceapi.Deps{Identity: s.identity, Gate: s.ingest, Custody: s.custody, MQTT: s.mqtt},
 		deviceapi.Options{Logger: s.log, Now: s.clock.Now})
 	return nil
 }

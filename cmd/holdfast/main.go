@@ -37,6 +37,8 @@ type commands struct {
 	Verify  verifyCmd  `cmd:"" help:"Check an export, a certificate or a proof, without a hub."`
 	Ledger  ledgerCmd  `cmd:"" help:"The record of everything that changed or left."`
 
+	Doctor doctorCmd `cmd:"" help:"What is wrong or weak in a deployment, with the mend."`
+
 	Version kong.VersionFlag `help:"Print the version and leave."`
 }
 

@@ -58,9 +58,10 @@ type Deps struct {
 	Ledger   *ledger.Ledger
 	Archive  *archive.Archive
 
-	Gatherer prometheus.Gatherer             // of /metrics; nil: there are none
-	Ready    func(ctx context.Context) error // nil while the hub can do its work
-	Logger   *slog.Logger                    // default: nothing is logged
+	Gatherer prometheus.Gatherer                          // of /metrics; nil: there are none
+	Ready    func(ctx context.Context) error              // nil while the hub can do its work
+	Doctor   func(ctx context.Context) ([]Finding, error) // default: nothing is wrong
+	Logger   *slog.Logger                                 // default: nothing is logged
 
 	// Addresses returns HOST:PORT of this listener, for invitations, and of the
 	// devices', for enrolment codes; what is empty, and a nil Addresses, is the hub's
@@ -136,6 +137,9 @@ func New(d Deps) (*API, error) {
 	if d.Addresses == nil {
 		d.Addresses = func() (string, string) { return "", "" }
 	}
+	if d.Doctor == nil {
+		d.Doctor = func(context.Context) ([]Finding, error) { return nil, nil }
+	}
 	if d.Version == "" {
 		d.Version = "(devel)"
 	}
@@ -151,7 +155,7 @@ func New(d Deps) (*API, error) {
 	}))
 	a.huma = humago.New(routes{a}, config(d.Version))
 	for _, register := range []func(){
-		a.health, a.parties, a.invitations, a.tokens, a.profiles, a.devices, a.units, a.claims, a.purposes, a.grants,
+		a.health, a.doctor, a.parties, a.invitations, a.tokens, a.profiles, a.devices, a.units, a.claims, a.purposes, a.grants,
 		a.readings, a.exports, a.erasures, a.record, a.me,
 	} {
 		register()

@@ -11,20 +11,9 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/holdfast-iot/holdfast/internal/api"
 	"github.com/holdfast-iot/holdfast/internal/erasure"
 	"github.com/holdfast-iot/holdfast/internal/vault"
-)
-
-// Finding is something that is wrong or weak in a deployment, and its mend.
-type Finding struct {
-	Level string `json:"level"` // "wrong" needs somebody soon, "weak" should be known
-	What  string `json:"what"`
-	Mend  string `json:"mend"`
-}
-
-const (
-	wrong = "wrong"
-	weak  = "weak"
 )
 
 // Thresholds of Doctor.
@@ -37,22 +26,22 @@ const (
 )
 
 // Doctor looks for what is wrong or weak.
-func (s *Server) Doctor(ctx context.Context) ([]Finding, error) {
-	var out []Finding
-	add := func(level, what, mend string) { out = append(out, Finding{level, what, mend}) }
+func (s *Server) Doctor(ctx context.Context) ([]api.Finding, error) {
+	var out []api.Finding
+	add := func(level, what, mend string) { out = append(out, api.Finding{Level: level, What: what, Mend: mend}) }
 
 	if d := s.clock.Behind(); d > clockSlack {
-		add(wrong, fmt.Sprintf("the system's clock was set back by %s: arrival times run on without it", d.Round(time.Second)),
+		add(api.Wrong, fmt.Sprintf("the system's clock was set back by %s: arrival times run on without it", d.Round(time.Second)),
 			"set the clock right and keep it so (chrony, systemd-timesyncd)")
 	}
 	s.checkDisk(add)
 	s.checkRootKey(add)
 	s.checkCertificates(add)
 	if s.config.DeviceTLSMin < tls.VersionTLS13 {
-		add(weak, "devices may speak TLS 1.2", "drop --device-tls-min 1.2 when the last of them can do 1.3")
+		add(api.Weak, "devices may speak TLS 1.2", "drop --device-tls-min 1.2 when the last of them can do 1.3")
 	}
 	if tail := s.stores.journal.End() - s.stores.journal.Start(); tail > deepTail {
-		add(wrong, fmt.Sprintf("%d MiB of the journal are not rolled into segments", tail>>20), "look for errors of series in the log")
+		add(api.Wrong, fmt.Sprintf("%d MiB of the journal are not rolled into segments", tail>>20), "look for errors of series in the log")
 	}
 	devices, err := s.custody.AllDevices(ctx)
 	if err != nil {
@@ -65,7 +54,7 @@ func (s *Server) Doctor(ctx context.Context) ([]Finding, error) {
 		}
 	}
 	if unclaimed > 0 {
-		add(weak, fmt.Sprintf("%d devices have no owner: their readings are refused", unclaimed), "give their claim codes to their owners")
+		add(api.Weak, fmt.Sprintf("%d devices have no owner: their readings are refused", unclaimed), "give their claim codes to their owners")
 	}
 	undone, err := s.erasure.Undone(ctx)
 	if err != nil {
@@ -73,7 +62,7 @@ func (s *Server) Doctor(ctx context.Context) ([]Finding, error) {
 	}
 	for _, e := range undone {
 		if age := time.Since(e.AskedAt); age > time.Minute && e.State == erasure.Asked {
-			add(wrong, fmt.Sprintf("erasure %s was asked for %s ago and its keys still live", e.ID, age.Round(time.Second)), "look for errors of erasure in the log")
+			add(api.Wrong, fmt.Sprintf("erasure %s was asked for %s ago and its keys still live", e.ID, age.Round(time.Second)), "look for errors of erasure in the log")
 		}
 	}
 	return out, nil
@@ -86,14 +75,14 @@ func (s *Server) checkDisk(add func(level, what, mend string)) {
 	}
 	free, all := st.Bavail*uint64(st.Bsize), st.Blocks*uint64(st.Bsize)
 	if free < scarceDisk || float64(free) < scarcePart*float64(all) {
-		add(wrong, fmt.Sprintf("%d MiB are free on the disk of the data folder", free>>20),
+		add(api.Wrong, fmt.Sprintf("%d MiB are free on the disk of the data folder", free>>20),
 			"free space or enlarge the disk: when it is full, readings are no longer acknowledged")
 	}
 }
 
 func (s *Server) checkRootKey(add func(level, what, mend string)) {
 	if len(s.stores.holders) < 2 {
-		add(weak, "one holder has the root key: if it is lost, all data are",
+		add(api.Weak, "one holder has the root key: if it is lost, all data are",
 			"keep a copy of the root key file where nobody can take both it and the data folder")
 	}
 	for _, h := range s.stores.holders {
@@ -103,17 +92,17 @@ func (s *Server) checkRootKey(add func(level, what, mend string)) {
 		}
 		var key, data syscall.Stat_t
 		if syscall.Stat(f.Path(), &key) == nil && syscall.Stat(s.config.Data, &data) == nil && key.Dev == data.Dev {
-			add(weak, "the root key lies on the disk of the data folder: whoever takes the disk has both", "put it elsewhere and say where with --root-key")
+			add(api.Weak, "the root key lies on the disk of the data folder: whoever takes the disk has both", "put it elsewhere and say where with --root-key")
 		}
 		if !f.Protected() {
-			add(weak, "the root key file has no passphrase", "make the next hub with --passphrase-file, or keep the file on an encrypted volume")
+			add(api.Weak, "the root key file has no passphrase", "make the next hub with --passphrase-file, or keep the file on an encrypted volume")
 		}
 	}
 }
 
 func (s *Server) checkCertificates(add func(level, what, mend string)) {
 	if left := time.Until(s.identity.CA().NotAfter); left < soon {
-		add(wrong, fmt.Sprintf("the authority's certificate ends in %d days", int(left.Hours()/24)), "devices must be enrolled with a new hub before that")
+		add(api.Wrong, fmt.Sprintf("the authority's certificate ends in %d days", int(left.Hours()/24)), "devices must be enrolled with a new hub before that")
 	}
 	b, err := os.ReadFile(filepath.Join(s.config.Data, adminDir, "cert.pem"))
 	if err != nil {
@@ -121,7 +110,7 @@ func (s *Server) checkCertificates(add func(level, what, mend string)) {
 	}
 	if block, _ := pem.Decode(b); block != nil {
 		if c, err := x509.ParseCertificate(block.Bytes); err == nil && time.Until(c.NotAfter) < soon {
-			add(wrong, "the first administrator's certificate ends on "+c.NotAfter.Format(time.DateOnly), "make another administrator's credential before that: holdfast token add --help")
+			add(api.Wrong, "the first administrator's certificate ends on "+c.NotAfter.Format(time.DateOnly), "make another administrator's credential before that: holdfast token add --help")
 		}
 	}
 }

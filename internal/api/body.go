@@ -8,6 +8,7 @@ import (
 	"io"
 	"mime"
 	"net/http"
+	"strings"
 	"unicode/utf8"
 
 	"github.com/holdfast-iot/holdfast"
@@ -20,7 +21,9 @@ const (
 
 // readJSON reads a body whole and checks what no parser after it does: that it is
 // UTF-8, not deeper than any request is, and says each thing once.
-func readJSON(w http.ResponseWriter, r *http.Request, most int64) ([]byte, error) {
+// Fields are in lower case, so that none can hide beside another; a file with a
+// parser of its own may have others.
+func readJSON(w http.ResponseWriter, r *http.Request, most int64, file bool) ([]byte, error) {
 	body, err := readBody(w, r, most)
 	if err != nil || len(body) == 0 {
 		return nil, err
@@ -28,7 +31,7 @@ func readJSON(w http.ResponseWriter, r *http.Request, most int64) ([]byte, error
 	if media, _, err := mime.ParseMediaType(r.Header.Get("Content-Type")); err != nil || media != "application/json" {
 		return nil, problem(http.StatusUnsupportedMediaType, "send JSON, with Content-Type: application/json")
 	}
-	return body, checkJSON(body)
+	return body, checkJSON(body, file)
 }
 
 func readBody(w http.ResponseWriter, r *http.Request, most int64) ([]byte, error) {
@@ -42,7 +45,7 @@ func readBody(w http.ResponseWriter, r *http.Request, most int64) ([]byte, error
 	return body, nil
 }
 
-func checkJSON(body []byte) error {
+func checkJSON(body []byte, file bool) error {
 	if !utf8.Valid(body) {
 		return holdfast.Errorf(holdfast.Invalid, "the body is not UTF-8")
 	}
@@ -51,11 +54,11 @@ func checkJSON(body []byte) error {
 	}
 	d := json.NewDecoder(bytes.NewReader(body))
 	d.UseNumber()
-	return checkValue(d, 0)
+	return checkValue(d, 0, file)
 }
 
 // checkValue walks one value of a text that is valid JSON.
-func checkValue(d *json.Decoder, depth int) error {
+func checkValue(d *json.Decoder, depth int, file bool) error {
 	if depth > maxDepth {
 		return holdfast.Errorf(holdfast.Invalid, "the body is nested deeper than %d", maxDepth)
 	}
@@ -78,9 +81,12 @@ func checkValue(d *json.Decoder, depth int) error {
 			if seen[name] {
 				return holdfast.Errorf(holdfast.Invalid, "an object of the body has a field twice")
 			}
+			if !file && name != strings.ToLower(name) {
+				return holdfast.Errorf(holdfast.Invalid, "the fields of the body are in lower case")
+			}
 			seen[name] = true
 		}
-		if err := checkValue(d, depth+1); err != nil {
+		if err := checkValue(d, depth+1, file); err != nil {
 			return err
 		}
 	}

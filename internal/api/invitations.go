@@ -83,7 +83,7 @@ func (a *API) redeem(r *http.Request, in Redemption) (NewCredential, error) {
 func readRedemption(w http.ResponseWriter, r *http.Request) (in Redemption, form bool, err error) {
 	media, _, _ := mime.ParseMediaType(r.Header.Get("Content-Type"))
 	if media != "application/x-www-form-urlencoded" {
-		body, err := readJSON(w, r, maxRedemption)
+		body, err := readJSON(w, r, maxRedemption, false)
 		if err != nil {
 			return in, false, err
 		}

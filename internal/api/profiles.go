@@ -19,7 +19,7 @@ type addProfile struct {
 
 func (a *API) profiles() {
 	add := writes(access.Administrator)
-	add.body = custody.MaxProfileBytes
+	add.body, add.file = custody.MaxProfileBytes, true
 	handle(a, route{method: "POST", path: "/v1/profiles", summary: "Add a version of a profile.", status: http.StatusCreated, rule: add, raw: true},
 		func(ctx context.Context, by access.Principal, in *addProfile) (*reply[custody.Profile], error) {
 			if len(in.RawBody) == 0 {

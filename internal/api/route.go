@@ -37,6 +37,7 @@ type rule struct {
 	needs access.Scopes // of the credential; 0: none beyond being one
 	roles []access.Role // who may ask; none: everybody
 	body  int64         // most bytes of a body in JSON; 0: the route reads its own, or has none
+	file  bool          // the body is a file with a parser of its own
 	slow  bool          // the handler moves its own deadlines
 }
 
@@ -173,7 +174,7 @@ func (a *API) guard(pattern string, h http.HandlerFunc) http.HandlerFunc {
 		req = req.WithContext(context.WithValue(ctx, callerKey, by))
 		if err == nil && r.body > 0 {
 			var body []byte
-			if body, err = readJSON(w, req, r.body); err == nil {
+			if body, err = readJSON(w, req, r.body, r.file); err == nil {
 				req.Body, req.ContentLength = io.NopCloser(bytes.NewReader(body)), int64(len(body))
 			}
 		}

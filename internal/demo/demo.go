@@ -50,11 +50,10 @@ func Run(ctx context.Context, o RunOptions) error {
 	if err := h.join(ctx, plan.Devices); err != nil {
 		return fmt.Errorf("join devices: %w", err)
 	}
-	sent, err := h.play(ctx, plan, o.For > 0)
-	if err != nil {
+	if err := h.play(ctx, plan, o.For > 0); err != nil {
 		return fmt.Errorf("send: %w", err)
 	}
-	return h.tell(ctx, sent)
+	return h.tell(ctx)
 }
 
 // hub is the demo's hub with what its people hold.
@@ -192,12 +191,11 @@ func profileOf(d Device) json.RawMessage {
 // inFlight is how many messages of one device wait for their acknowledgement.
 const inFlight = 16
 
-// play sends the plan, each device over its own MQTT connection at QoS 1, and
-// returns how many readings were acknowledged.
-func (h *hub) play(ctx context.Context, plan Plan, live bool) (int64, error) {
+// play sends the plan, each device over its own MQTT connection at QoS 1.
+func (h *hub) play(ctx context.Context, plan Plan, live bool) error {
 	if live {
-		fmt.Fprintf(h.out, "They send %s of their lives. Meanwhile, in another terminal:\n\n  holdfast query bench-1/temperature --data %s\n\n",
-			fleetLength, filepath.Join(h.dir, "data"))
+		fmt.Fprintf(h.out, "They send %d minutes of their lives. Meanwhile, in another terminal:\n\n  holdfast query bench-1/temperature --data %s\n\n",
+			int(fleetLength.Minutes()), filepath.Join(h.dir, "data"))
 	}
 	queues := map[string]chan Message{}
 	senders, sending := errgroup.WithContext(ctx)
@@ -206,7 +204,7 @@ func (h *hub) play(ctx context.Context, plan Plan, live bool) (int64, error) {
 		name := plan.Devices[i].Name
 		c, err := h.connect(sending, name)
 		if err != nil {
-			return 0, fmt.Errorf("connect %s: %w", name, err)
+			return fmt.Errorf("connect %s: %w", name, err)
 		}
 		q := make(chan Message, 64)
 		queues[name] = q
@@ -228,13 +226,13 @@ func (h *hub) play(ctx context.Context, plan Plan, live bool) (int64, error) {
 		close(q)
 	}
 	if err := senders.Wait(); err != nil {
-		return acked.Load(), err
+		return err
 	}
 	if n := refused.Load(); n > 0 {
-		return acked.Load(), holdfast.Errorf(holdfast.Internal, "%d messages were refused", n)
+		return holdfast.Errorf(holdfast.Internal, "%d messages were refused", n)
 	}
 	fmt.Fprintf(h.out, "\r%d readings acknowledged in %s: each is sealed with its owner's key and on disk.\n\n", acked.Load(), time.Since(begin).Round(100*time.Millisecond))
-	return acked.Load(), ctx.Err()
+	return ctx.Err()
 }
 
 // connect opens a device's MQTT session over mutual TLS.

@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net/http"
 	"net/url"
@@ -13,6 +14,7 @@ import (
 
 	"github.com/holdfast-iot/holdfast"
 	"github.com/holdfast-iot/holdfast/client"
+	"github.com/holdfast-iot/holdfast/internal/archive"
 	"github.com/holdfast-iot/holdfast/internal/erasure"
 )
 
@@ -23,7 +25,7 @@ type chapter struct {
 }
 
 // tell goes through a reading's life with the credentials of those it concerns.
-func (h *hub) tell(ctx context.Context, sent int64) error {
+func (h *hub) tell(ctx context.Context) error {
 	t := teller{hub: h}
 	for _, c := range []chapter{
 		{"The operating organisation reads its own bench", t.operatorReads},
@@ -31,6 +33,7 @@ func (h *hub) tell(ctx context.Context, sent int64) error {
 		{"Ada gets a credential of her own and reads hers", t.adaReads},
 		{"Ada grants a study her heart rate, and nothing else", t.adaGrants},
 		{"Ada asks where her data went", t.adaAsks},
+		{"Ada takes everything along", t.adaExports},
 		{"Ada has everything erased", t.adaErases},
 		{"The ledger is checked from its first entry", t.ledgerHolds},
 	} {
@@ -211,6 +214,27 @@ func (t *teller) adaAsks(ctx context.Context) (string, error) {
 		}
 	}
 	return "", holdfast.Errorf(holdfast.Internal, "the study is not among her recipients")
+}
+
+func (t *teller) adaExports(ctx context.Context) (string, error) {
+	body, _, err := t.ada.Stream(ctx, http.MethodPost, "/v1/exports", nil, map[string]string{})
+	if err != nil {
+		return "", err
+	}
+	defer body.Close()
+	dir := filepath.Join(t.hub.dir, "export")
+	folder, err := archive.NewFolder(dir)
+	if err != nil {
+		return "", err
+	}
+	if err := errors.Join(archive.Untar(ctx, body, folder), folder.Close()); err != nil {
+		return "", err
+	}
+	r, err := archive.Verify(os.DirFS(dir), "")
+	if err == nil && len(r.Faults) > 0 {
+		err = holdfast.Errorf(holdfast.Internal, "the bundle does not verify: %s", r.Faults[0])
+	}
+	return fmt.Sprintf("%d readings as Parquet and NDJSON, signed, in balance, checked without the hub", r.Rows), err
 }
 
 func (t *teller) adaErases(ctx context.Context) (string, error) {

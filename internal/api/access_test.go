@@ -6,8 +6,11 @@ import (
 	"regexp"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/holdfast-iot/holdfast"
+	"github.com/holdfast-iot/holdfast/internal/custody"
+	"github.com/holdfast-iot/holdfast/internal/query/querytest"
 )
 
 var wildcard = regexp.MustCompile(`\{[a-z]+\}`)
@@ -186,4 +189,22 @@ func TestOtherOriginsAreRefused(t *testing.T) {
 			t.Errorf("no header %s", k)
 		}
 	}
+}
+
+// Where a device is about somebody else than its owner, what it measures is his:
+// the owner knows the device and no more.
+func TestDataSubjectIsWhoseDataItIs(t *testing.T) {
+	h := build(t, Limits{})
+	d := h.Device(custody.DeviceSpec{Label: "badge", Owner: h.annaID, Subject: h.benID})
+	h.Send(d, querytest.At("steps", time.Now(), holdfast.NumberValue(4711)))
+	h.ask(h.anna, "GET", "/v1/devices/badge", "").is(200).hides("steps", benName)
+	h.ask(h.anna, "GET", "/v1/readings?device=badge", "").is(403).hides("4711")
+	h.ask(h.anna, "GET", "/v1/me/data", "").is(200).hides("steps")
+	h.ask(h.anna, "POST", "/v1/erasures", `{"device":"badge"}`).is(403)
+	h.ask(h.anna, "POST", "/v1/grants", `{"recipient":"Institute","purpose":"study","until":"+30d","devices":["badge"]}`).is(403)
+	h.ask(h.ben, "GET", "/v1/readings?device="+d.ID.String(), "").is(200).shows("4711")
+	h.ask(h.ben, "GET", "/v1/me/data", "").is(200).shows("steps").hides(annaName)
+	h.ask(h.ben, "GET", "/v1/devices", "").is(200).shows("badge")
+	h.ask(h.ben, "POST", "/v1/devices/"+d.ID.String()+"/revocation", "{}").is(403)
+	h.ask(h.ben, "POST", "/v1/erasures?wait=60", `{"device":"`+d.ID.String()+`","stream":"steps"}`).is(200).shows(`"state":"done"`)
 }

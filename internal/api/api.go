@@ -23,6 +23,8 @@ import (
 	"log"
 	"log/slog"
 	"net/http"
+	"reflect"
+	"strconv"
 	"time"
 
 	"github.com/danielgtaylor/huma/v2"
@@ -188,12 +190,43 @@ func config(version string) huma.Config {
 
 // describe makes openapi.json, once: it is the same for everybody.
 func (a *API) describe() error {
-	delete(a.huma.OpenAPI().Components.Schemas.Map(), "ErrorModel") // nobody gets one: see cleaned
+	spec := a.huma.OpenAPI()
+	delete(spec.Components.Schemas.Map(), "ErrorModel") // nobody gets one: see cleaned
+	a.describePlain(spec)
 	var err error
-	if a.spec, err = json.Marshal(a.huma.OpenAPI()); err != nil {
+	if a.spec, err = json.Marshal(spec); err != nil {
 		return fmt.Errorf("describe api: %w", err)
 	}
 	return nil
+}
+
+// describePlain adds the routes that huma does not serve.
+func (a *API) describePlain(spec *huma.OpenAPI) {
+	schema := func(t reflect.Type) *huma.Schema { return spec.Components.Schemas.Schema(t, true, t.Name()) }
+	content := func(media string, s *huma.Schema) map[string]*huma.MediaType {
+		return map[string]*huma.MediaType{media: {Schema: s}}
+	}
+	text := &huma.Schema{Type: huma.TypeString}
+	for _, p := range []struct {
+		route
+		media string
+		answer,
+		body *huma.Schema
+	}{
+		{route{method: "POST", path: "/v1/invitations/redeem", summary: "Make one's own credential with an invitation, once.", status: http.StatusCreated},
+			"application/json", schema(reflect.TypeFor[NewCredential]()), schema(reflect.TypeFor[Redemption]())},
+		{route{method: "GET", path: "/v1/ca.pem", summary: "The hub's authority.", status: http.StatusOK}, "application/x-pem-file", text, nil},
+		{route{method: "GET", path: "/healthz", summary: "Does the process live?", status: http.StatusOK}, "text/plain", text, nil},
+		{route{method: "GET", path: "/readyz", summary: "Can the hub do its work?", status: http.StatusOK}, "text/plain", text, nil},
+		{route{method: "GET", path: "/metrics", summary: "Metrics, with the scope metrics.", status: http.StatusOK}, "text/plain", text, nil},
+	} {
+		op := a.operation(p.route)
+		op.Responses[strconv.Itoa(p.status)] = &huma.Response{Description: http.StatusText(p.status), Content: content(p.media, p.answer)}
+		if p.body != nil {
+			op.RequestBody = &huma.RequestBody{Required: true, Content: content("application/json", p.body)}
+		}
+		spec.AddOperation(&op)
+	}
 }
 
 // Metrics returns the collectors of this package.

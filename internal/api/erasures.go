@@ -75,15 +75,27 @@ func (a *API) erasures() {
 }
 
 func (a *API) addErasure(ctx context.Context, by access.Principal, in *addErasure) (*erasureReply, error) {
-	s, err := a.scope(ctx, by, in)
-	if err != nil {
-		return nil, err
+	return a.erase(ctx, by, in.Wait, func() (holdfast.Scope, error) { return a.scope(ctx, by, in) })
+}
+
+// scopes is how often the scope of an erasure is made: a party may be given a
+// device between that and the asking, which then is a conflict.
+const scopes = 3
+
+func (a *API) erase(ctx context.Context, by access.Principal, seconds int, scope func() (holdfast.Scope, error)) (*erasureReply, error) {
+	for try := 1; ; try++ {
+		s, err := scope()
+		if err != nil {
+			return nil, err
+		}
+		e, err := a.Erasure.Ask(ctx, by, s)
+		switch {
+		case err == nil:
+			return a.wait(ctx, e.ID, seconds)
+		case holdfast.KindOf(err) != holdfast.Conflict || !s.Whole || try == scopes:
+			return nil, err
+		}
 	}
-	e, err := a.Erasure.Ask(ctx, by, s)
-	if err != nil {
-		return nil, err
-	}
-	return a.wait(ctx, e.ID, in.Wait)
 }
 
 func (a *API) scope(ctx context.Context, by access.Principal, in *addErasure) (s holdfast.Scope, err error) {
@@ -114,6 +126,9 @@ func (a *API) scope(ctx context.Context, by access.Principal, in *addErasure) (s
 		s, err = a.Custody.ScopeOfStream(ctx, d.ID, b.Stream)
 	} else {
 		s, err = a.Custody.ScopeOfDevice(ctx, d.ID)
+	}
+	if by.Role == access.Owner {
+		s.Party = by.Party // the one whose data it is, be he the owner or the data subject
 	}
 	if err != nil || b.From == "" && b.To == "" {
 		return s, err

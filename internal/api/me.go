@@ -86,15 +86,7 @@ func (a *API) me() {
 		func(ctx context.Context, by access.Principal, in *struct {
 			Wait int `query:"wait" minimum:"0" maximum:"60" default:"30" doc:"How many seconds to wait for the end."`
 		}) (*erasureReply, error) {
-			s, err := a.Custody.ScopeOfParty(ctx, by.Party)
-			if err != nil {
-				return nil, err
-			}
-			e, err := a.Erasure.Ask(ctx, by, s)
-			if err != nil {
-				return nil, err
-			}
-			return a.wait(ctx, e.ID, in.Wait)
+			return a.erase(ctx, by, in.Wait, func() (holdfast.Scope, error) { return a.Custody.ScopeOfParty(ctx, by.Party) })
 		})
 }
 

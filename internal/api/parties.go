@@ -15,7 +15,7 @@ type Party struct {
 	ID    string     `json:"id"`
 	Name  string     `json:"name"`
 	Kind  string     `json:"kind" enum:"person,household,organisation,service"`
-	State string     `json:"state" enum:"operating,active,erased"`
+	State string     `json:"state" enum:"operating,active,leaving,erased"`
 	Added *time.Time `json:"added,omitempty"`
 }
 

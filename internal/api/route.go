@@ -95,6 +95,10 @@ func stream[I any](a *API, r route, media []string, h func(w http.ResponseWriter
 	huma.Register(a.huma, op, func(_ context.Context, in *I) (*huma.StreamResponse, error) {
 		return &huma.StreamResponse{Body: func(c huma.Context) {
 			req, w := humago.Unwrap(c)
+			if req.Method == http.MethodHead { // what nobody gets must not be on record as given
+				a.refuse(w, req, problem(http.StatusMethodNotAllowed, "this is asked with "+r.method))
+				return
+			}
 			if err := h(w, req, callerOf(req.Context()), in); err != nil {
 				a.refuse(w, req, err)
 			}

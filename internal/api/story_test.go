@@ -417,6 +417,41 @@ func (w *revoking) Write(p []byte) (int, error) {
 	return w.ResponseRecorder.Write(p)
 }
 
+// A reader that takes nothing does not keep a stream for ever.
+func TestStalledReaderIsCut(t *testing.T) {
+	h := build(t, Limits{StreamStall: 100 * time.Millisecond})
+	text := strings.Repeat("x", 200<<10)
+	for i := range 120 { // more than the buffers of a connection
+		h.Send(h.pump, querytest.At("note", time.Now().Add(-time.Duration(i)*time.Second), holdfast.TextValue(text)))
+	}
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	h.must(err)
+	ended := make(chan struct{}, 8)
+	srv := Server(h.API.Identity.PeopleTLS(), http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		defer func() { ended <- struct{}{} }()
+		h.ServeHTTP(w, r)
+	}), nil)
+	served := make(chan error, 1)
+	go func() { served <- srv.ServeTLS(ln, "", "") }()
+	defer func() { srv.Close(); <-served }()
+	roots := x509.NewCertPool()
+	roots.AddCert(h.API.Identity.CA())
+	conn, err := tls.Dial("tcp", ln.Addr().String(), &tls.Config{RootCAs: roots})
+	h.must(err)
+	defer conn.Close()
+	_, err = io.WriteString(conn, "GET /v1/readings?device=pump-1&stream=note HTTP/1.1\r\nHost: hub\r\nAuthorization: Bearer "+h.admin+"\r\n\r\n")
+	h.must(err)
+	select {
+	case <-ended:
+	case <-time.After(30 * time.Second):
+		t.Fatal("the stream is still under way")
+	}
+	if n := h.streams.count(); n != 0 {
+		t.Errorf("%v streams under way", n)
+	}
+	h.ask(h.admin, "HEAD", "/v1/readings?device=pump-1", "").is(405)
+}
+
 // The description says what is there, with nothing of huma's own.
 func TestOpenAPI(t *testing.T) {
 	h := build(t, Limits{})
@@ -430,7 +465,7 @@ func TestOpenAPI(t *testing.T) {
 	if !strings.HasPrefix(spec.OpenAPI, "3.1") || spec.Components.Schemas["Problem"] == nil {
 		t.Errorf("version %q, schemas %d", spec.OpenAPI, len(spec.Components.Schemas))
 	}
-	for _, p := range []string{"/v1/readings", "/v1/parties", "/v1/devices/{id}", "/v1/erasures/{id}", "/v1/exports", "/v1/me/data", "/v1/units"} {
+	for _, p := range []string{"/v1/readings", "/v1/parties", "/v1/devices/{id}", "/v1/erasures/{id}", "/v1/exports", "/v1/me/data", "/v1/units", "/v1/invitations/redeem", "/v1/ca.pem"} {
 		if spec.Paths[p] == nil {
 			t.Errorf("%s is not described", p)
 		}

@@ -3,10 +3,14 @@ package api
 import (
 	"archive/tar"
 	"bytes"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/csv"
 	"encoding/json"
+	"encoding/pem"
 	"errors"
 	"io"
 	"math"
@@ -508,4 +512,29 @@ func TestParseTime(t *testing.T) {
 			t.Errorf("%q is %d, %v", text, got, err)
 		}
 	}
+}
+
+// An owner may have a certificate in place of a token: the key stays with him.
+func TestRedeemForACertificate(t *testing.T) {
+	h := build(t, Limits{})
+	var invited Invited
+	h.ask(h.anna, "POST", "/v1/parties/"+h.annaID.String()+"/invitations", "").is(201).into(&invited)
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	h.must(err)
+	der, err := x509.CreateCertificateRequest(rand.Reader, &x509.CertificateRequest{}, key)
+	h.must(err)
+	body, err := json.Marshal(Redemption{Code: invited.Code, Label: "laptop", CSR: string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE REQUEST", Bytes: der}))})
+	h.must(err)
+	var made NewCredential
+	h.ask("", "POST", "/v1/invitations/redeem", string(body)).is(201).hides("hft1").into(&made)
+	block, _ := pem.Decode([]byte(made.Certificate))
+	cert, err := x509.ParseCertificate(block.Bytes)
+	h.must(err)
+	r := newRequest("GET", "/v1/me", "")
+	r.TLS = &tls.ConnectionState{Version: tls.VersionTLS13, HandshakeComplete: true, PeerCertificates: []*x509.Certificate{cert}}
+	h.do("", r).is(200).shows(annaName)
+	h.ask(h.anna, "GET", "/v1/tokens", "").is(200).shows("laptop", `"kind":"certificate"`)
+	h.ask(h.admin, "GET", "/v1/tokens", "").is(200).hides("laptop")
+	h.ask(h.admin, "DELETE", "/v1/tokens/"+made.ID, "").is(204)
+	h.do("", r.Clone(t.Context())).is(401)
 }

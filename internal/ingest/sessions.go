@@ -34,10 +34,15 @@ type Sessions struct {
 	keys  hasher
 	clock *Clock
 
-	mu     sync.Mutex
-	byName map[string]*session
-	byWho  map[who]*session
+	mu       sync.Mutex
+	byName   map[string]*session
+	byWho    map[who]*session
+	byDevice map[holdfast.DeviceID]map[*session]struct{}
 }
+
+// maxSessions is how many sessions a device has at most: a client that takes
+// another id each time it connects would else leave one behind for days each time.
+const maxSessions = 64
 
 type who struct {
 	device holdfast.DeviceID
@@ -58,7 +63,7 @@ type session struct {
 // OpenSessions reads the sessions that outlived the last run and the last known
 // arrival time, which the returned clock does not go behind.
 func OpenSessions(ctx context.Context, db *catalog.DB, keys hasher) (*Sessions, *Clock, error) {
-	s := &Sessions{db: db, keys: keys, byName: map[string]*session{}, byWho: map[who]*session{}}
+	s := &Sessions{db: db, keys: keys, byName: map[string]*session{}, byWho: map[who]*session{}, byDevice: map[holdfast.DeviceID]map[*session]struct{}{}}
 	var floor sql.NullInt64
 	err := db.Read(ctx, func(tx *sql.Tx) error {
 		if err := tx.QueryRowContext(ctx, `SELECT max(arrival) FROM ingest_clock`).Scan(&floor); err != nil {
@@ -81,7 +86,7 @@ func OpenSessions(ctx context.Context, db *catalog.DB, keys hasher) (*Sessions, 
 			for ; len(ids) >= 2; ids = ids[2:] {
 				x.received[binary.BigEndian.Uint16(ids)] = true
 			}
-			s.byName[x.name], s.byWho[x.who] = x, x
+			s.keep(x)
 		}
 		return rows.Err()
 	})
@@ -156,6 +161,9 @@ func (s *Sessions) Open(ctx context.Context, p identity.Peer, clientID string, c
 	}
 	x := old
 	if x == nil {
+		if err := s.makeRoom(ctx, p.Device); err != nil {
+			return Opened{}, err
+		}
 		name := holdfast.NewID[[16]byte]()
 		x = &session{name: string(name[:]), who: w, owner: p.Assignment, received: map[uint16]bool{}}
 	}
@@ -179,7 +187,7 @@ func (s *Sessions) Open(ctx context.Context, p identity.Peer, clientID string, c
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	x.stored = expiry > 0
-	s.byName[x.name], s.byWho[w] = x, x
+	s.keep(x)
 	return Opened{x.name, slices.Sorted(maps.Keys(x.received)), old != nil}, nil
 }
 
@@ -227,11 +235,50 @@ func (s *Sessions) end(ctx context.Context, x *session) error {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.forget(x)
+	return nil
+}
+
+// keep and forget are called with mu held.
+func (s *Sessions) keep(x *session) {
+	s.byName[x.name], s.byWho[x.who] = x, x
+	all := s.byDevice[x.who.device]
+	if all == nil {
+		all = map[*session]struct{}{}
+		s.byDevice[x.who.device] = all
+	}
+	all[x] = struct{}{}
+}
+
+func (s *Sessions) forget(x *session) {
 	delete(s.byName, x.name)
 	if s.byWho[x.who] == x {
 		delete(s.byWho, x.who)
 	}
-	return nil
+	all := s.byDevice[x.who.device]
+	delete(all, x)
+	if len(all) == 0 {
+		delete(s.byDevice, x.who.device)
+	}
+}
+
+// makeRoom ends the session of a device that was left the longest ago, if it has
+// as many as it may. Those with a connection stay: mqtt bounds them.
+func (s *Sessions) makeRoom(ctx context.Context, d holdfast.DeviceID) error {
+	var oldest *session
+	s.mu.Lock()
+	if len(s.byDevice[d]) >= maxSessions {
+		for x := range s.byDevice[d] {
+			if x.closed != 0 && (oldest == nil || x.closed < oldest.closed) {
+				oldest = x
+			}
+		}
+	}
+	s.mu.Unlock()
+	if oldest == nil {
+		return nil
+	}
+	return s.end(ctx, oldest)
 }
 
 // Save writes what changed and ends what has expired. The arrival clock goes
@@ -252,10 +299,7 @@ func (s *Sessions) Save(ctx context.Context) error {
 		}
 	}
 	for _, x := range gone {
-		delete(s.byName, x.name)
-		if s.byWho[x.who] == x {
-			delete(s.byWho, x.who)
-		}
+		s.forget(x)
 	}
 	s.mu.Unlock()
 	err := s.db.Write(ctx, func(tx *sql.Tx) error {

@@ -30,7 +30,9 @@ func (s *Server) left(c *conn) {
 		if c.connected && c.will != nil && !e.noWill && !keptBack {
 			peer, session, w := c.peer, c.session, c.will
 			will = func() { s.publishWill(peer, session, w) }
-			if w.delay == 0 || wasTaken {
+			// A device that comes with ever new client ids has no more wills waiting than
+			// connections: the next ones are published at once.
+			if w.delay == 0 || wasTaken || !s.registry.mayWait(c.key.device, s.o.MaxPerDevice) {
 				will()
 				will = nil
 			}

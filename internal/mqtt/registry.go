@@ -19,6 +19,7 @@ type registry struct {
 	mu     sync.Mutex
 	slots  map[sessionKey]*slot
 	counts map[holdfast.DeviceID]int // connections
+	wills  map[holdfast.DeviceID]int // that wait
 	closed bool                      // no will fires any more
 }
 
@@ -43,7 +44,7 @@ func (r *registry) claim(c *conn, clean bool, limit int) (older *conn, gone <-ch
 		return nil, nil, nil, &fault{quotaExceeded, "the device has too many connections"}
 	}
 	if s != nil {
-		s.will.Stop() // if it is too late for that, the new slot stops it
+		r.dropLocked(c.key) // if it is too late to stop the timer, the new slot does
 		if clean {
 			due = s.fire
 		}
@@ -73,7 +74,7 @@ func (r *registry) release(c *conn, delay time.Duration, will func()) {
 		r.mu.Lock()
 		mine := r.slots[key] == w && !r.closed
 		if mine {
-			delete(r.slots, key)
+			r.dropLocked(key)
 			r.wg.Add(1)
 		}
 		r.mu.Unlock()
@@ -83,6 +84,23 @@ func (r *registry) release(c *conn, delay time.Duration, will func()) {
 		}
 	})
 	r.slots[key] = w
+	r.wills[key.device]++
+}
+
+// dropLocked takes out a slot in which a will waits.
+func (r *registry) dropLocked(key sessionKey) {
+	r.slots[key].will.Stop()
+	delete(r.slots, key)
+	if r.wills[key.device]--; r.wills[key.device] == 0 {
+		delete(r.wills, key.device)
+	}
+}
+
+// mayWait reports whether another will of a device may wait.
+func (r *registry) mayWait(d holdfast.DeviceID, limit int) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.wills[d] < limit
 }
 
 // close forgets the wills that wait.

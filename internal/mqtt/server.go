@@ -60,6 +60,7 @@ func New(authenticate Authenticate, gate Gate, sessions SessionStore, o Options)
 		wg:     &s.wg,
 		slots:  make(map[sessionKey]*slot),
 		counts: make(map[holdfast.DeviceID]int),
+		wills:  make(map[holdfast.DeviceID]int),
 	}
 	s.large = semaphore.NewWeighted(int64(s.o.MaxLargeBytes))
 	s.buffers.New = func() any { return new(buffer) }

@@ -78,8 +78,11 @@ func (v *Vault) Barrier(ctx context.Context, assignments []holdfast.AssignmentID
 			}
 		}
 		v.rotating.RUnlock()
-		// A key that came into use before its list had the fresh one goes as well.
+		// A key that came into use before its list had the fresh one goes as well;
+		// whoever read the list before then has put it into use now.
+		v.rotating.Lock()
 		old = append(old, v.leases.remove(in)...)
+		v.rotating.Unlock()
 	}
 	timeout := time.After(leaseTime)
 	for _, k := range old {
@@ -131,6 +134,9 @@ func (v *Vault) Destroy(ctx context.Context, d Destruction) (Rotation, error) {
 	v.rotating.Lock()
 	defer v.rotating.Unlock()
 
+	if err := v.destroyLeft(ctx); err != nil {
+		return Rotation{}, err
+	}
 	plan, err := v.plan(ctx, d)
 	if err != nil {
 		return Rotation{}, fmt.Errorf("plan destruction of keys: %w", err)
@@ -143,25 +149,55 @@ func (v *Vault) Destroy(ctx context.Context, d Destruction) (Rotation, error) {
 		return Rotation{}, v.discard(ctx, err)
 	}
 	rot := Rotation{From: v.ring.generation, To: next.generation, OwnerKeys: plan.ownerKeys, RecordKeys: plan.recordKeys}
+	var failed []error
 	for i, h := range v.holders {
 		evidence, err := h.Destroy(ctx, v.ring.generation)
-		if err != nil && i == 0 {
-			if gens, gerr := h.Generations(ctx); gerr == nil && slices.Contains(gens, v.ring.generation) {
+		if err != nil {
+			gens, gerr := h.Generations(ctx)
+			held := slices.Contains(gens, v.ring.generation)
+			if i == 0 && gerr == nil && held {
 				return Rotation{}, v.discard(ctx, fmt.Errorf("destroy root key %d in holder %s: %w", rot.From, h.Name(), err))
 			}
-		} else if err != nil {
-			return Rotation{}, fmt.Errorf("root key %d is destroyed in part: holder %s: %w: restart to finish", rot.From, h.Name(), err)
+			if gerr != nil || held {
+				failed = append(failed, fmt.Errorf("root key %d is destroyed in part: holder %s: %w", rot.From, h.Name(), err))
+				continue
+			}
 		}
 		rot.Holders = append(rot.Holders, HolderEvidence{h.Name(), h.Grade(), evidence})
 	}
+	// Past the commit point there is no way back, even if a holder still has the old
+	// key: what went on under the old generation would be lost at the next start.
 	rot.At = time.Now().UTC()
 	v.enter(next, plan)
 	// What is left now is litter under keys that no longer exist. The old head goes
 	// last: that it is there tells the next Open why lists have no key.
-	if err := v.dropDeadLists(ctx); err != nil {
-		return rot, err
+	err = v.dropDeadLists(ctx)
+	if err == nil {
+		err = next.sweep(v.place)
 	}
-	return rot, next.sweep(v.place)
+	if failed != nil { // nothing may be certified yet: the next rotation begins with it
+		return Rotation{}, errors.Join(append(failed, err)...)
+	}
+	return rot, err
+}
+
+// destroyLeft destroys what an earlier rotation left in a holder.
+func (v *Vault) destroyLeft(ctx context.Context) error {
+	for _, h := range v.holders {
+		gens, err := h.Generations(ctx)
+		if err != nil {
+			return fmt.Errorf("ask holder %s: %w", h.Name(), err)
+		}
+		for _, n := range gens {
+			if n == v.ring.generation {
+				continue
+			}
+			if _, err := h.Destroy(ctx, n); err != nil {
+				return fmt.Errorf("destroy root key %d in holder %s: %w", n, h.Name(), err)
+			}
+		}
+	}
+	return nil
 }
 
 // plan is a destruction worked out: who gets which owner key, and which lists.
@@ -391,16 +427,16 @@ func (v *Vault) enter(next *keyring, p *plan) {
 			pg.key.Wipe()
 		}
 	}
-	touched := maps.Clone(p.gone)
-	for o, k := range p.renewed {
-		touched[o] = true
-		k.Wipe()
-	}
-	v.lists.forget(touched)
+	renewed := map[Owner]bool{}
 	in := map[holdfast.AssignmentID]bool{}
-	for o := range touched {
+	for o := range p.renewed {
+		renewed[o], in[holdfast.AssignmentID(o)] = true, true
+	}
+	for o := range p.gone {
 		in[holdfast.AssignmentID(o)] = true
 	}
+	clear(p.renewed)
+	v.lists.forget(p.gone, renewed)
 	for _, k := range v.leases.remove(in) {
 		k.revoked.Store(true)
 	}

@@ -142,37 +142,52 @@ func (l *keyList) decode(b []byte) error {
 // list is NotFound. The caller of a growing list holds v.rotating for reading.
 func (v *Vault) list(ctx context.Context, o Owner, b seal.Bucket, grow func(*keyList) bool) (*keyList, error) {
 	if grow == nil {
-		if l := v.lists.get(o, b); l != nil {
-			return l, nil
-		}
+		return v.knownList(ctx, o, b)
 	}
-	// Lists enter the cache under their owner's lock only, so that none can bring
-	// an older one back over one that grew.
+	// One list of an owner grows at a time, so that none loses what another added.
 	lock := v.lists.lock(o)
 	lock.Lock()
 	defer lock.Unlock()
-	l := v.lists.get(o, b)
+	l, _ := v.lists.get(o, b)
 	if l == nil {
 		var err error
-		if l, err = v.readList(ctx, o, b, grow != nil); err != nil {
+		if l, err = v.readList(ctx, o, b, true); err != nil {
 			return nil, err
 		}
 	}
-	if grow != nil {
-		next := l.clone()
-		if grow(next) {
-			row, err := v.sealList(next)
-			if err != nil {
-				return nil, err
-			}
-			if err := v.saves.save(ctx, row); err != nil {
-				return nil, fmt.Errorf("save key list: %w", err)
-			}
-			l = next
+	next := l.clone()
+	if grow(next) {
+		row, err := v.sealList(next)
+		if err != nil {
+			return nil, err
 		}
+		if err := v.saves.save(ctx, row); err != nil {
+			return nil, fmt.Errorf("save key list: %w", err)
+		}
+		l = next
 	}
 	v.lists.put(l)
 	return l, nil
+}
+
+// knownList returns a list as it is. It must not wait for a list that grows: that
+// waits for the catalog's one writer, and whoever asks here may be that writer. So
+// what was read while lists changed is read again instead, lest an older one
+// come back into the cache over one that grew, or after its owner key died.
+func (v *Vault) knownList(ctx context.Context, o Owner, b seal.Bucket) (*keyList, error) {
+	for {
+		l, changes := v.lists.get(o, b)
+		if l != nil {
+			return l, nil
+		}
+		l, err := v.readList(ctx, o, b, false)
+		if err != nil && holdfast.KindOf(err) != holdfast.NotFound {
+			return nil, err
+		}
+		if v.lists.offer(o, l, changes) {
+			return l, err
+		}
+	}
 }
 
 // readList reads a list from the catalog; empty says that a missing one is an
@@ -198,7 +213,10 @@ func (v *Vault) readList(ctx context.Context, o Owner, b seal.Bucket, empty bool
 	case err != nil:
 		return nil, fmt.Errorf("read key list: %w", err)
 	}
-	return l, l.open(box, owner)
+	if err := l.open(box, owner); err != nil {
+		return nil, err
+	}
+	return l, nil
 }
 
 // open fills l from its box under the owner key.
@@ -313,11 +331,12 @@ const maxCachedLists = 20_000
 
 // listCache keeps opened lists, the least recently used leaving first.
 type listCache struct {
-	locks  [64]sync.Mutex // by owner: see Vault.list
-	mu     sync.Mutex
-	max    int
-	byName map[listName]*list.Element // of *keyList
-	recent *list.List                 // most recent in front
+	locks   [64]sync.Mutex // by owner: see Vault.list
+	mu      sync.Mutex
+	changes [64]uint64 // by owner: how often a list of theirs grew or was forgotten
+	max     int
+	byName  map[listName]*list.Element // of *keyList
+	recent  *list.List                 // most recent in front
 }
 
 type listName struct {
@@ -331,20 +350,41 @@ func newListCache(max int) *listCache {
 
 func (c *listCache) lock(o Owner) *sync.Mutex { return &c.locks[o[0]%64] }
 
-func (c *listCache) get(o Owner, b seal.Bucket) *keyList {
+// get returns the list, nil if it is not here, and how often lists near it have
+// changed: what is read elsewhere now is only as good as that.
+func (c *listCache) get(o Owner, b seal.Bucket) (*keyList, uint64) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	e, ok := c.byName[listName{o, b}]
 	if !ok {
-		return nil
+		return nil, c.changes[o[0]%64]
 	}
 	c.recent.MoveToFront(e)
-	return e.Value.(*keyList)
+	return e.Value.(*keyList), 0
+}
+
+// offer takes in a list that was read, nil for one that is not there. It reports
+// false if lists have changed since: the reading may be older than they are.
+func (c *listCache) offer(o Owner, l *keyList, changes uint64) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.changes[o[0]%64] != changes {
+		return false
+	}
+	if l != nil {
+		c.add(l)
+	}
+	return true
 }
 
 func (c *listCache) put(l *keyList) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	c.changes[l.owner[0]%64]++
+	c.add(l)
+}
+
+func (c *listCache) add(l *keyList) {
 	name := listName{l.owner, l.bucket}
 	if e, ok := c.byName[name]; ok {
 		e.Value = l
@@ -358,14 +398,24 @@ func (c *listCache) put(l *keyList) {
 	}
 }
 
-// forget drops the lists of the owners and overwrites their keys.
-func (c *listCache) forget(owners map[Owner]bool) {
+// forget drops the lists of the owners. The keys of those that are gone are
+// overwritten; of those that live on, somebody may be about to use one.
+func (c *listCache) forget(gone, renewed map[Owner]bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	for _, owners := range []map[Owner]bool{gone, renewed} {
+		for o := range owners {
+			c.changes[o[0]%64]++
+		}
+	}
 	for name, e := range c.byName {
-		if owners[name.owner] {
-			c.recent.Remove(e).(*keyList).wipe()
-			delete(c.byName, name)
+		if !gone[name.owner] && !renewed[name.owner] {
+			continue
+		}
+		l := c.recent.Remove(e).(*keyList)
+		delete(c.byName, name)
+		if gone[name.owner] {
+			l.wipe()
 		}
 	}
 }

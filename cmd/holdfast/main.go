@@ -39,7 +39,7 @@ type commands struct {
 
 	Doctor doctorCmd `cmd:"" help:"What is wrong or weak in a deployment, with the mend."`
 
-	Version kong.VersionFlag `help:"Print the version and leave."`
+	Version kong.VersionFlag `env:"-" help:"Print the version and leave."`
 }
 
 // app is what every verb runs in.

@@ -12,9 +12,9 @@ type serveCmd struct {
 	Data         string `required:"" help:"The data folder that init made." placeholder:"DIR"`
 	RootKey      string `help:"Where the root key is (default: where init put it)." placeholder:"PATH"`
 	Passphrase   string `name:"passphrase-file" help:"A file whose first line is the root key's passphrase." placeholder:"FILE"`
-	ListenAPI    string `help:"Address for people and programs." default:"127.0.0.1:8443" placeholder:"ADDRESS"`
-	ListenDevice string `help:"Address for devices over HTTPS." default:":8444" placeholder:"ADDRESS"`
-	ListenMQTT   string `name:"listen-mqtt" help:"Address for devices over MQTT." default:":8883" placeholder:"ADDRESS"`
+	ListenAPI    string `help:"Address for people and programs." default:"127.0.0.1:8443"`
+	ListenDevice string `help:"Address for devices over HTTPS." default:":8444"`
+	ListenMQTT   string `name:"listen-mqtt" help:"Address for devices over MQTT." default:":8883"`
 	APICert      string `name:"api-cert" help:"Certificate file for people and programs, from an authority that browsers know." placeholder:"FILE" and:"api"`
 	APIKey       string `name:"api-key" help:"Its key file." placeholder:"FILE" and:"api"`
 	DeviceTLSMin string `name:"device-tls-min" help:"Oldest TLS that devices may speak: 1.3, or 1.2 for parts in the field." default:"1.3" enum:"1.3,1.2"`

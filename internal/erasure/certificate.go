@@ -3,6 +3,7 @@ package erasure
 import (
 	"encoding/json"
 	"fmt"
+	"reflect"
 	"slices"
 	"strings"
 	"time"
@@ -123,7 +124,7 @@ func VerifyCertificate(signed []byte, trusted string) (Certificate, error) {
 	}
 	var said entry
 	if err := json.Unmarshal(event.Data, &said); err != nil || event.Kind != ledger.KindErasure ||
-		said.Erasure != c.Erasure || !slices.Equal(said.OwnerKeys, c.Destroyed.OwnerKeys) || !slices.Equal(said.RecordKeys, c.Destroyed.RecordKeys) {
+		said.Erasure != c.Erasure || !reflect.DeepEqual(said.Scope, c.Scope) || !slices.Equal(said.OwnerKeys, c.Destroyed.OwnerKeys) || !slices.Equal(said.RecordKeys, c.Destroyed.RecordKeys) {
 		return c, holdfast.Errorf(holdfast.Invalid, "the ledger's entry is not of this erasure")
 	}
 	return c, nil

@@ -183,12 +183,14 @@ func (g *Gate) Ask(ctx context.Context, by access.Principal, s holdfast.Scope) (
 		}
 		e.OwnerKeys, e.RecordKeys = slices.Collect(maps.Values(keys)), records
 	}
-	// Refused from here on; if the writing down fails, nothing has happened.
+	// No read shows it and nothing of it comes in from here on; if the writing down
+	// fails, nothing has happened.
 	g.mu.Lock()
 	g.open[e.ID] = s
 	g.holding.Add(1)
 	g.done[e.ID] = make(chan struct{})
 	g.mu.Unlock()
+	e.RefusedAt = time.Now().UTC()
 	if err := g.writeDown(ctx, e, s); err != nil {
 		g.mu.Lock()
 		delete(g.open, e.ID)
@@ -202,7 +204,6 @@ func (g *Gate) Ask(ctx context.Context, by access.Principal, s holdfast.Scope) (
 			g.Logger.Error("erasure: refuse at once", "erasure", e.ID, "err", err)
 		}
 	}
-	e.RefusedAt = time.Now().UTC()
 	g.metrics.asked.Inc()
 	select {
 	case g.wake <- struct{}{}:

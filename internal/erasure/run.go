@@ -195,9 +195,6 @@ func (g *Gate) rotate(ctx context.Context, d vault.Destruction, batch []Erasure)
 	}
 	for _, e := range batch {
 		e.State, e.From, e.To, e.Holders, e.KeysDeadAt = Destroyed, rot.From, rot.To, rot.Holders, rot.At
-		if e.RefusedAt.IsZero() {
-			e.RefusedAt = e.AskedAt
-		}
 		if len(e.OwnerKeys) == 0 { // in part: the keys that were replaced
 			for _, a := range e.Scope.Assignments {
 				if id, ok := rot.OwnerKeys[vault.OfAssignment(a)]; ok {

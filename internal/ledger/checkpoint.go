@@ -64,7 +64,7 @@ func (l *Ledger) head(ctx context.Context, tx *sql.Tx) (c Checkpoint, err error)
 	return c, err
 }
 
-// Run signs a checkpoint on a fixed clock, so that heads tell no times.
+// Run signs a checkpoint on a fixed clock. A proof signs one of its own.
 func (l *Ledger) Run(ctx context.Context, every time.Duration) error {
 	t := time.NewTicker(every)
 	defer t.Stop()

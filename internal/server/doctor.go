@@ -11,6 +11,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/holdfast-iot/holdfast"
 	"github.com/holdfast-iot/holdfast/internal/api"
 	"github.com/holdfast-iot/holdfast/internal/erasure"
 	"github.com/holdfast-iot/holdfast/internal/vault"
@@ -56,6 +57,7 @@ func (s *Server) Doctor(ctx context.Context) ([]api.Finding, error) {
 	if unclaimed > 0 {
 		add(api.Weak, fmt.Sprintf("%d devices have no owner: their readings are refused", unclaimed), "give their claim codes to their owners")
 	}
+	s.checkRefusals(add)
 	undone, err := s.erasure.Undone(ctx)
 	if err != nil {
 		return nil, err
@@ -66,6 +68,29 @@ func (s *Server) Doctor(ctx context.Context) ([]api.Finding, error) {
 		}
 	}
 	return out, nil
+}
+
+// checkRefusals shows what a device that speaks MQTT 3.1.1 is not told.
+func (s *Server) checkRefusals(add func(level, what, mend string)) {
+	type of struct {
+		device holdfast.DeviceID
+		reason string
+	}
+	n := map[of]int{}
+	var order []of
+	for _, r := range s.mqtt.Refusals() {
+		k := of{r.Device, r.Reason}
+		if time.Since(r.At) > time.Hour {
+			continue
+		}
+		if n[k] == 0 {
+			order = append(order, k)
+		}
+		n[k]++
+	}
+	for _, k := range order {
+		add(api.Weak, fmt.Sprintf("%d messages of device %s were refused within the hour: %s", n[k], k.device, k.reason), "mend what the device sends")
+	}
 }
 
 func (s *Server) checkDisk(add func(level, what, mend string)) {

@@ -101,15 +101,32 @@ func writeJSON(path string, v any) error {
 		return err
 	}
 	temp := path + ".tmp"
-	f, err := os.OpenFile(temp, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
+	if err := writeFile(temp, append(b, '\n')); err != nil {
+		return err
+	}
+	return errors.Join(os.Rename(temp, path), syncFolder(filepath.Dir(path)))
+}
+
+// writeFile writes a file of mode 0600, durably but for its name.
+func writeFile(path string, data []byte) error {
+	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
 	if err != nil {
 		return err
 	}
-	_, err = f.Write(append(b, '\n'))
+	_, err = f.Write(data)
 	if err = errors.Join(err, f.Sync(), f.Close()); err != nil {
-		return errors.Join(err, os.Remove(temp))
+		return errors.Join(err, os.Remove(path))
 	}
-	return os.Rename(temp, path)
+	return nil
+}
+
+// syncFolder makes the names in a folder durable.
+func syncFolder(dir string) error {
+	d, err := os.Open(dir)
+	if err != nil {
+		return err
+	}
+	return errors.Join(d.Sync(), d.Close())
 }
 
 // lock takes the data folder for this process. The lock goes with the process,

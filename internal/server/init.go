@@ -94,7 +94,7 @@ func Init(ctx context.Context, dir string, o InitOptions) (_ Initialised, err er
 	if err := os.Remove(dir); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return Initialised{}, fmt.Errorf("make data folder: %w", err)
 	}
-	if err := os.Rename(made, dir); err != nil {
+	if err := errors.Join(syncFolder(filepath.Join(made, adminDir)), os.Rename(made, dir), syncFolder(filepath.Dir(dir))); err != nil {
 		return Initialised{}, fmt.Errorf("make data folder: %w", err)
 	}
 	return out, nil
@@ -138,7 +138,7 @@ func fill(ctx context.Context, dir string, f folder, holder vault.Holder, o Init
 		return "", err
 	}
 	for name, pem := range map[string][]byte{"key.pem": admin.Key, "cert.pem": admin.Certificate, "ca.pem": admin.CA} {
-		if err := os.WriteFile(filepath.Join(dir, adminDir, name), pem, 0o600); err != nil {
+		if err := writeFile(filepath.Join(dir, adminDir, name), pem); err != nil {
 			return "", fmt.Errorf("write administrator: %w", err)
 		}
 	}

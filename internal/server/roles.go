@@ -51,8 +51,8 @@ func (s *Server) Run(ctx context.Context, ready func(Addresses)) (err error) {
 	if err != nil {
 		return err
 	}
-	// Keepers outlive the edges: what these hand in at the end is still rolled and
-	// recorded.
+	// Keepers outlive the edges: what these hand in at the end is durable in the
+	// journal, and its sessions and disclosures are still written down.
 	keeping, stopKeeping := context.WithCancel(context.Background())
 	defer stopKeeping()
 	keepers, failed := errgroup.WithContext(keeping)
@@ -175,9 +175,10 @@ func (s *Server) serve(ctx context.Context, g *errgroup.Group, l listeners) erro
 	if err != nil {
 		return err
 	}
-	g.Go(func() error { return serveHTTP(ctx, api.Server(peopleTLS, people, s.log), l.api) })
+	most := connectionsOf(openFiles())
+	g.Go(func() error { return serveHTTP(ctx, api.Server(peopleTLS, people, s.log), limit(l.api, most.api)) })
 	devices := deviceapi.Server(s.identity.DeviceTLS(s.config.DeviceTLSMin), s.devices, s.log)
-	g.Go(func() error { return serveHTTP(ctx, devices, l.device) })
+	g.Go(func() error { return serveHTTP(ctx, devices, limit(l.device, most.device)) })
 	g.Go(func() error {
 		return s.mqtt.Run(ctx, tls.NewListener(l.mqtt, s.identity.MQTTTLS(s.config.DeviceTLSMin)))
 	})

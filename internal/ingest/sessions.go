@@ -34,6 +34,7 @@ type Sessions struct {
 	keys  hasher
 	clock *Clock
 
+	saving   sync.Mutex // held while rows are written: they go in the order of what they say
 	mu       sync.Mutex
 	byName   map[string]*session
 	byWho    map[who]*session
@@ -167,6 +168,8 @@ func (s *Sessions) Open(ctx context.Context, p identity.Peer, clientID string, c
 		name := holdfast.NewID[[16]byte]()
 		x = &session{name: string(name[:]), who: w, owner: p.Assignment, received: map[uint16]bool{}}
 	}
+	s.saving.Lock()
+	defer s.saving.Unlock()
 	s.mu.Lock()
 	changed := x.expiry != expiry
 	x.expiry, x.closed = expiry, 0
@@ -225,6 +228,8 @@ func (x *session) over(now int64) bool {
 }
 
 func (s *Sessions) end(ctx context.Context, x *session) error {
+	s.saving.Lock()
+	defer s.saving.Unlock()
 	s.mu.Lock()
 	row, stored := x.row(), x.stored
 	s.mu.Unlock()
@@ -284,6 +289,8 @@ func (s *Sessions) makeRoom(ctx context.Context, d holdfast.DeviceID) error {
 // Save writes what changed and ends what has expired. The arrival clock goes
 // with it.
 func (s *Sessions) Save(ctx context.Context) error {
+	s.saving.Lock()
+	defer s.saving.Unlock()
 	now := s.clock.Now()
 	var put, drop []sessionRow
 	var gone []*session

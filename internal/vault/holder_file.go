@@ -80,6 +80,9 @@ func OpenFileHolder(path string, passphrase []byte) (*FileHolder, error) {
 	if info.Mode().Perm()&0o077 != 0 {
 		return nil, holdfast.Errorf(holdfast.Denied, "others may read the root key %s (mode %04o): chmod 600 it", path, info.Mode().Perm())
 	}
+	if err := finishReplace(path); err != nil {
+		return nil, fmt.Errorf("open root key: %w", err)
+	}
 	b, err := os.ReadFile(path)
 	if err != nil {
 		return nil, fmt.Errorf("open root key: %w", err)

@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 
 	"github.com/holdfast-iot/holdfast"
 )
@@ -60,6 +61,7 @@ func (d Dir) Remove(name string) error {
 	return syncDir(string(d))
 }
 
+// List ends what a crash left half replaced before it answers.
 func (d Dir) List() ([]string, error) {
 	entries, err := os.ReadDir(string(d))
 	if err != nil {
@@ -67,7 +69,12 @@ func (d Dir) List() ([]string, error) {
 	}
 	var out []string
 	for _, e := range entries {
-		if e.Type().IsRegular() && filepath.Ext(e.Name()) != tempExt {
+		if name, ok := strings.CutSuffix(e.Name(), oldExt); ok {
+			if err := finishReplace(d.path(name)); err != nil {
+				return nil, err
+			}
+		}
+		if ext := filepath.Ext(e.Name()); e.Type().IsRegular() && ext != tempExt && ext != oldExt {
 			out = append(out, e.Name())
 		}
 	}
@@ -84,23 +91,35 @@ func where(p Place, name string) string {
 
 const tempExt = ".tmp"
 
+// oldExt is on a second name of a file that is being replaced: while it is there,
+// the bytes behind it are still to be overwritten.
+const oldExt = ".old"
+
 // replaceFile puts data at path, durably and whole or not at all, with mode
-// 0600, and overwrites the bytes of the file that was there.
+// 0600, and overwrites the bytes of the file that was there. The old file keeps a
+// name until that is done, so that finishReplace can do it after a crash.
 func replaceFile(path string, data []byte) error {
-	temp := path + tempExt
+	if err := finishReplace(path); err != nil {
+		return err
+	}
+	temp, old := path+tempExt, path+oldExt
 	f, err := os.OpenFile(temp, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
 	if err != nil {
 		return diskError("write "+filepath.Base(path), err)
 	}
 	_, err = f.Write(data)
 	err = errors.Join(err, f.Sync(), f.Close())
+	if err == nil {
+		if err = os.Link(path, old); errors.Is(err, fs.ErrNotExist) {
+			err = nil
+		}
+	}
+	if err == nil {
+		err = syncDir(filepath.Dir(path))
+	}
 	if err != nil {
 		os.Remove(temp)
 		return diskError("write "+filepath.Base(path), err)
-	}
-	old, err := os.OpenFile(path, os.O_WRONLY, 0)
-	if err == nil {
-		defer old.Close()
 	}
 	if err := os.Rename(temp, path); err != nil {
 		return diskError("replace "+filepath.Base(path), err)
@@ -108,10 +127,34 @@ func replaceFile(path string, data []byte) error {
 	if err := syncDir(filepath.Dir(path)); err != nil {
 		return err
 	}
-	if old != nil {
-		return overwrite(old)
+	return finishReplace(path)
+}
+
+// finishReplace overwrites and removes what a replaceFile left of the file that it
+// replaced. If the replacement did not happen, only the second name goes.
+func finishReplace(path string) error {
+	f, err := os.OpenFile(path+oldExt, os.O_WRONLY, 0)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	} else if err != nil {
+		return diskError("overwrite file", err)
 	}
-	return nil
+	defer f.Close()
+	was, err := f.Stat()
+	if err != nil {
+		return diskError("overwrite file", err)
+	}
+	if is, err := os.Stat(path); err != nil {
+		return diskError("overwrite file", err)
+	} else if !os.SameFile(was, is) {
+		if err := overwrite(f); err != nil {
+			return err
+		}
+	}
+	if err := os.Remove(path + oldExt); err != nil {
+		return diskError("overwrite file", err)
+	}
+	return syncDir(filepath.Dir(path))
 }
 
 // overwrite fills a file with zeros, durably.

@@ -471,3 +471,47 @@ func BenchmarkJournalKey(b *testing.B) {
 		l.Done()
 	}
 }
+
+// A crash between putting the new file in place and overwriting the old one
+// leaves the old one a name; the next open overwrites it.
+func TestReplacedFileIsOverwrittenAfterACrash(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "root.key")
+	holder, err := CreateFileHolder(path, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := holder.Prepare(t.Context(), 1); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Link(path, path+oldExt); err != nil { // a crash before the rename
+		t.Fatal(err)
+	}
+	if _, err := OpenFileHolder(path, nil); err != nil {
+		t.Fatal(err)
+	}
+	held, err := OpenFileHolder(path, nil)
+	if gens, _ := held.Generations(t.Context()); err != nil || len(gens) != 1 {
+		t.Fatalf("the file was overwritten though it is in force: %v, %v", gens, err)
+	}
+
+	old, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	stale := filepath.Join(t.TempDir(), "stale")
+	if err := os.WriteFile(path+oldExt, old, 0o600); err != nil { // a crash after it
+		t.Fatal(err)
+	}
+	if err := os.Link(path+oldExt, stale); err != nil { // to see the bytes behind the name
+		t.Fatal(err)
+	}
+	if _, err := OpenFileHolder(path, nil); err != nil {
+		t.Fatal(err)
+	}
+	if b, err := os.ReadFile(stale); err != nil || !bytes.Equal(b, make([]byte, len(old))) {
+		t.Errorf("the old root key was not overwritten: %v", err)
+	}
+	if _, err := os.Stat(path + oldExt); err == nil {
+		t.Error("the old name is still there")
+	}
+}

@@ -122,10 +122,11 @@ func (m *merge) cell(ctx context.Context, c Cell) error {
 		return m.leave(ctx, c, err)
 	}
 	open = slices.DeleteFunc(open, func(o openChunk) bool { return o.row.pending })
+	var before int64 // where the chunk stands that the merged ones come after
 	for len(open) > 0 && open[0].full() {
-		open = open[1:]
+		before, open = open[0].row.rolled, open[1:]
 	}
-	if len(open) < 2 || len(open) == 2 && open[0].settled(open[1]) {
+	if settled(open) {
 		return nil
 	}
 	// One pass to see that all of it can be read, so that a damaged chunk leaves
@@ -134,6 +135,9 @@ func (m *merge) cell(ctx context.Context, c Cell) error {
 		return m.leave(ctx, c, err)
 	}
 	m.packer.begin(c, open[0].cipher, open[len(open)-1].row.roll(), arrivals(open))
+	if before>>partBits == m.packer.roll { // one roll made it and those that are merged
+		m.packer.part = before&(1<<partBits-1) + 1
+	}
 	if err := m.s.readChunks(ctx, open, func(r holdfast.Reading) error { return m.packer.add(ctx, r) }); err != nil {
 		return err
 	}
@@ -175,9 +179,15 @@ func (o *openChunk) full() bool {
 	return o.extent.rows >= chunk.MaxRows/2 || o.row.size >= fullBytes
 }
 
-// settled reports that two chunks would merge into the same two again.
-func (o *openChunk) settled(next openChunk) bool {
-	return o.row.roll() == next.row.roll() && o.extent.times.To < next.extent.times.From
+// settled reports that chunks would merge into the same ones again: one roll, or
+// its merge, made them one after the other.
+func settled(open []openChunk) bool {
+	for i := range len(open) - 1 {
+		if o, next := &open[i], &open[i+1]; o.row.roll() != next.row.roll() || o.extent.times.To >= next.extent.times.From {
+			return false
+		}
+	}
+	return true
 }
 
 func arrivals(open []openChunk) holdfast.Span {

@@ -103,15 +103,23 @@ func (s *slots) count() float64 {
 // addressOf names the network that a request comes from: an IPv4 address, or an
 // IPv6 /64, which one subscriber has whole.
 func addressOf(r *http.Request) string {
-	ap, err := netip.ParseAddrPort(r.RemoteAddr)
+	if place := placeOf(r.RemoteAddr); place.IsValid() {
+		return place.String()
+	}
+	return r.RemoteAddr
+}
+
+// placeOf is the address of HOST:PORT, of IPv6 the first of its /64.
+func placeOf(remote string) netip.Addr {
+	ap, err := netip.ParseAddrPort(remote)
 	if err != nil {
-		return r.RemoteAddr
+		return netip.Addr{}
 	}
 	ip := ap.Addr().Unmap().WithZone("")
 	if ip.Is6() {
 		if p, err := ip.Prefix(64); err == nil {
-			return p.String()
+			return p.Addr()
 		}
 	}
-	return ip.String()
+	return ip
 }

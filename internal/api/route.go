@@ -149,6 +149,7 @@ type contextKey int
 const (
 	callerKey contextKey = iota
 	routeKey
+	linkKey
 )
 
 // callerOf returns who asks; on an open route, nobody.
@@ -204,6 +205,9 @@ func (a *API) admit(req *http.Request) (access.Principal, error) {
 		return by, tooMany("too many failed attempts from this address", time.Minute)
 	case err != nil:
 		return by, err
+	}
+	if !meet(req.Context(), by.Party) {
+		return by, tooMany("the party of this credential has too many connections: close some", time.Second)
 	}
 	if after := a.callers.wait(string(by.Credential[:])); after > 0 {
 		return by, tooMany("this credential asks too often", after)

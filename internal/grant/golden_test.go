@@ -25,7 +25,7 @@ func TestGolden(t *testing.T) {
 	}{
 		{"purpose", purposeInfo{Name: "care", IRI: "https://w3id.org/dpv#ServiceProvision", LegalBasis: "contract", RetentionDays: 30, Text: "Care.", Added: 1, Ended: 2},
 			reader[purposeInfo]},
-		{"data_grant", grantInfo{Purpose: "care", AllDevices: true, Devices: []holdfast.DeviceID{{1}}, AllStreams: true, Streams: []string{"pulse"},
+		{"data_grant", grantInfo{Recipient: holdfast.PartyID{2}, Purpose: "care", AllDevices: true, Devices: []holdfast.DeviceID{{1}}, AllStreams: true, Streams: []string{"pulse"},
 			From: -1, To: 2, Until: 3, Made: 1, Ended: 2, By: holdfast.CredentialID{2}}, reader[grantInfo]},
 		{"disclosure", disclosureInfo{Reader: holdfast.CredentialID{2}, Recipient: holdfast.PartyID{3}, Purpose: "care", Grant: holdfast.GrantID{4},
 			Streams: []holdfast.StreamID{{5}}, Opened: 1, Last: 2, Reads: 3, Rows: 4, First: -1, Final: 5}, reader[disclosureInfo]},

@@ -44,6 +44,7 @@ type Grant struct {
 func (g Grant) Live(now time.Time) bool { return g.policy().Live(now.UnixNano()) }
 
 type grantInfo struct {
+	Recipient  holdfast.PartyID      `json:"recipient"` // binds the clear column
 	Purpose    holdfast.Purpose      `json:"purpose"`
 	AllDevices bool                  `json:"all_devices,omitempty"`
 	Devices    []holdfast.DeviceID   `json:"devices,omitempty"`
@@ -170,7 +171,8 @@ func (r *Register) sealGrant(ctx context.Context, g Grant, by Caller) ([]byte, e
 
 func (g Grant) info(by Caller) grantInfo {
 	return grantInfo{
-		Purpose: g.Purpose, AllDevices: g.AllDevices, Devices: g.Devices, AllStreams: g.AllStreams, Streams: g.Streams,
+		Recipient: g.Recipient,
+		Purpose:   g.Purpose, AllDevices: g.AllDevices, Devices: g.Devices, AllStreams: g.AllStreams, Streams: g.Streams,
 		From: g.Data.From, To: g.Data.To, Until: g.Until.UnixNano(), Made: g.Made.UnixNano(), Ended: nanoseconds(g.Ended), By: by.Credential,
 	}
 }
@@ -219,6 +221,9 @@ func (r *Register) grants(ctx context.Context, where string, args ...any) ([]Gra
 			continue // the grantor's key is destroyed: nothing he granted stands
 		case err != nil:
 			return nil, err
+		}
+		if i.Recipient != w.recipient && !w.recipient.IsZero() { // zero: erased since
+			return nil, holdfast.Errorf(holdfast.Internal, "the row of grant %s was altered: it names another recipient than its owner did", w.id)
 		}
 		g := Grant{
 			ID: w.id, Grantor: w.grantor, Made: instant(i.Made), Ended: instant(i.Ended),

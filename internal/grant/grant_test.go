@@ -1,6 +1,7 @@
 package grant
 
 import (
+	"database/sql"
 	"slices"
 	"strings"
 	"testing"
@@ -107,4 +108,23 @@ func TestGrantSaysWhatItCovers(t *testing.T) {
 	if _, err := h.Make(t.Context(), h.own(h.ada), h.everything(func(s *Spec) { s.Until = h.clock.AddDate(2, 0, 0) })); err != nil {
 		t.Errorf("two years: %v", err)
 	}
+}
+
+// Who can write to the database can't turn a grant to another recipient.
+func TestAlteredRecipientIsNoGrant(t *testing.T) {
+	h := newHub(t)
+	h.research()
+	ctx := t.Context()
+	g, err := h.Make(ctx, h.own(h.ada), h.everything())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := h.db.Write(ctx, func(tx *sql.Tx) error {
+		_, err := tx.Exec(`UPDATE data_grant SET recipient = $1 WHERE id = $2`, h.bob, g.ID)
+		return err
+	}); err != nil {
+		t.Fatal(err)
+	}
+	_, err = h.For(ctx, h.bob, h.ada)
+	wants(t, err, holdfast.Internal, "was altered")
 }

@@ -377,7 +377,9 @@ func TestRefusesToStart(t *testing.T) {
 		{"newer folder", func() func() {
 			return write(filepath.Join(h.dir, folderFile), replace(`"holdfast-data": "1"`, `"holdfast-data": "2"`))
 		}, childConfig{}, newer},
-		{"newer root key", func() func() { return write(h.rootKey, replace(`"holdfast-root-key": "1"`, `"holdfast-root-key": "2"`)) }, childConfig{}, newer},
+		{"newer root key", func() func() {
+			return write(h.rootKey, replace(`"holdfast-root-key": "1"`, `"holdfast-root-key": "2"`))
+		}, childConfig{}, newer},
 		{"newer keyring", func() func() {
 			return write(only(t, filepath.Join(h.dir, keyringDir, "head-*")), replace("HFKH\x01", "HFKH\x02"))
 		}, childConfig{}, newer},

@@ -42,6 +42,7 @@ const childEnv = "HOLDFAST_TEST_HUB"
 type childConfig struct {
 	Data, RootKey string
 	RollEvery     time.Duration // 0: as usual
+	Files         uint64        // most open files; 0: as usual
 }
 
 func TestMain(m *testing.M) {
@@ -60,6 +61,12 @@ func childMain(text string) int {
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
 	defer stop()
+	if c.Files > 0 {
+		if err := syscall.Setrlimit(syscall.RLIMIT_NOFILE, &syscall.Rlimit{Cur: c.Files, Max: c.Files}); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			return 2
+		}
+	}
 	s, err := Open(ctx, Config{Data: c.Data, RootKey: c.RootKey, ListenAPI: "127.0.0.1:0", ListenDevice: "127.0.0.1:0", ListenMQTT: "127.0.0.1:0",
 		Logger: slog.New(slog.NewTextHandler(os.Stderr, nil))})
 	if err != nil {
@@ -70,7 +77,9 @@ func childMain(text string) int {
 		go func() {
 			for i := 0; ctx.Err() == nil; i++ {
 				time.Sleep(c.RollEvery)
-				s.series.Roll(ctx)
+				if err := s.series.Roll(ctx); err != nil && ctx.Err() == nil {
+					s.log.Error("keep readings", "error", err)
+				}
 				if i%4 == 3 {
 					s.series.Merge(ctx)
 				}

@@ -153,8 +153,9 @@ func (s *Server) places() erasure.Places {
 }
 
 func (s *Server) openEdges() error {
+	most := connectionsOf(openFiles()).mqtt
 	s.mqtt = mqtt.New(authenticate(s.identity), gate{s.edges, s.ingest}, sessions{s.sessions},
-		mqtt.Options{Track: track(s.identity), Logger: s.log})
+		mqtt.Options{Track: track(s.identity), Logger: s.log, MaxConnections: most, MaxPending: min(2048, max(1, most/2))})
 	s.devices = deviceapi.New(deviceapi.Deps{Identity: s.identity, Gate: s.ingest, Custody: s.custody, MQTT: s.mqtt},
 		deviceapi.Options{Logger: s.log, Now: s.clock.Now})
 	return nil

@@ -79,10 +79,11 @@ type Limits struct {
 	PerSecond    float64       // requests of one credential, default 100
 	Burst        int           // requests of one credential at once, default 400
 	Streams      int           // readings and exports under way, default 64
-	OwnStreams   int           // of them, of one credential, default 8
+	OwnStreams   int           // of them, of one credential, default 8; one party has at most a quarter of all
 	StreamStall  time.Duration // how long a stream waits for its reader, default 1 minute
 	ErasureWait  time.Duration // how long a request waits for an erasure, default and most 60 s
 	OpenRequests float64       // requests without a credential, by address and second, default 5
+	Changes      float64       // changes of one owner, with all credentials, per second, default 1 after the first 200
 }
 
 func (l Limits) orDefaults() Limits {
@@ -98,6 +99,7 @@ func (l Limits) orDefaults() Limits {
 	}
 	set(&l.PerSecond, 100)
 	set(&l.OpenRequests, 5)
+	set(&l.Changes, 1)
 	setInt(&l.Burst, 400)
 	setInt(&l.Streams, 64)
 	setInt(&l.OwnStreams, 8)
@@ -120,7 +122,9 @@ type API struct {
 	origins *http.CrossOriginProtection
 	callers *rates
 	guests  *rates
-	streams *slots
+	changes *rates
+	streams *slots[holdfast.CredentialID]
+	sharing *slots[holdfast.PartyID] // the same streams, by party
 	metrics *metrics
 }
 
@@ -149,7 +153,10 @@ func New(d Deps) (*API, error) {
 	a := &API{
 		Deps: d, mux: http.NewServeMux(), rules: map[string]rule{}, origins: http.NewCrossOriginProtection(),
 		callers: newRates(d.Limits.PerSecond, d.Limits.Burst), guests: newRates(d.Limits.OpenRequests, int(10*d.Limits.OpenRequests)),
-		streams: newSlots(d.Limits.Streams, d.Limits.OwnStreams), metrics: newMetrics(),
+		changes: newRates(d.Limits.Changes, int(200*d.Limits.Changes)),
+		streams: newSlots[holdfast.CredentialID](d.Limits.Streams, d.Limits.OwnStreams, "this credential has too many streams under way: end one first"),
+		sharing: newSlots[holdfast.PartyID](d.Limits.Streams, max(d.Limits.OwnStreams, d.Limits.Streams/4), "this party has too many streams under way: end one first"),
+		metrics: newMetrics(),
 	}
 	a.metrics.count = a.streams.count
 	a.origins.SetDenyHandler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {

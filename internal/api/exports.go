@@ -34,7 +34,7 @@ func (a *API) export(w http.ResponseWriter, r *http.Request, by access.Principal
 	if p.ID != by.Party {
 		return holdfast.Errorf(holdfast.Denied, "what is a party's is exported with its own credential")
 	}
-	leave, err := a.streams.take(by.Credential)
+	leave, err := a.begin(by)
 	if err != nil {
 		return err
 	}

@@ -47,7 +47,7 @@ func (a *API) record() {
 	verify.slow = true
 	handle(a, route{method: "POST", path: "/v1/ledger/verify", summary: "Recompute the ledger from its entries.", rule: verify},
 		func(ctx context.Context, by access.Principal, _ *struct{}) (*reply[ledger.Report], error) {
-			leave, err := a.streams.take(by.Credential) // it reads all there is
+			leave, err := a.begin(by) // it reads all there is
 			if err != nil {
 				return nil, err
 			}

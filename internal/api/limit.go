@@ -8,7 +8,7 @@ import (
 
 	"golang.org/x/time/rate"
 
-	"github.com/holdfast-iot/holdfast"
+	"github.com/holdfast-iot/holdfast/internal/access"
 )
 
 // rates allows each name so many requests per second. Names that have their whole
@@ -59,42 +59,58 @@ func (r *rates) forget(now time.Time) {
 	}
 }
 
-// slots bounds how many streams are under way, in all and by credential.
-type slots struct {
+// slots bounds how many streams are under way, in all and by who reads them.
+type slots[of comparable] struct {
 	all, own int
+	tooMany  string
 
 	mu   sync.Mutex
 	used int
-	of   map[holdfast.CredentialID]int
+	of   map[of]int
 }
 
-func newSlots(all, own int) *slots {
-	return &slots{all: all, own: own, of: map[holdfast.CredentialID]int{}}
+func newSlots[of comparable](all, own int, tooMany string) *slots[of] {
+	return &slots[of]{all: all, own: own, tooMany: tooMany, of: map[of]int{}}
 }
 
 // take takes a slot until leave is called.
-func (s *slots) take(c holdfast.CredentialID) (leave func(), err error) {
+func (s *slots[of]) take(o of) (leave func(), err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	switch {
-	case s.of[c] >= s.own:
-		return nil, tooMany("this credential has too many streams under way: end one first", time.Second)
+	case s.of[o] >= s.own:
+		return nil, tooMany(s.tooMany, time.Second)
 	case s.used >= s.all:
 		return nil, problem(http.StatusServiceUnavailable, "too many streams are under way").retry(time.Second)
 	}
 	s.used++
-	s.of[c]++
+	s.of[o]++
 	return func() {
 		s.mu.Lock()
 		defer s.mu.Unlock()
 		s.used--
-		if s.of[c]--; s.of[c] == 0 {
-			delete(s.of, c)
+		if s.of[o]--; s.of[o] == 0 {
+			delete(s.of, o)
 		}
 	}, nil
 }
 
-func (s *slots) count() float64 {
+// begin takes what a long answer needs until leave is called: a slot of the
+// credential's and one of its party's, which may have any number of credentials.
+func (a *API) begin(by access.Principal) (leave func(), err error) {
+	party, err := a.sharing.take(by.Party)
+	if err != nil {
+		return nil, err
+	}
+	own, err := a.streams.take(by.Credential)
+	if err != nil {
+		party()
+		return nil, err
+	}
+	return func() { own(); party() }, nil
+}
+
+func (s *slots[of]) count() float64 {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return float64(s.used)

@@ -63,7 +63,7 @@ func (a *API) read(w http.ResponseWriter, r *http.Request, by access.Principal, 
 	if q.Selection, err = a.selection(ctx, by, in); err != nil {
 		return err
 	}
-	leave, err := a.streams.take(by.Credential)
+	leave, err := a.begin(by)
 	if err != nil {
 		return err
 	}

@@ -174,7 +174,9 @@ func (a *API) guard(pattern string, h http.HandlerFunc) http.HandlerFunc {
 		if free {
 			err = a.admitGuest(req)
 		} else if by, err = a.admit(req); err == nil {
-			err = r.allows(by)
+			if err = r.allows(by); err == nil {
+				err = a.pace(req, by)
+			}
 		}
 		req = req.WithContext(context.WithValue(ctx, callerKey, by))
 		if err == nil && r.body > 0 {
@@ -213,6 +215,18 @@ func (a *API) admit(req *http.Request) (access.Principal, error) {
 		return by, tooMany("this credential asks too often", after)
 	}
 	return by, nil
+}
+
+// pace bounds what one party may change: all of it stays, in the catalog and on the
+// record. The hub's own people are not held up.
+func (a *API) pace(req *http.Request, by access.Principal) error {
+	if req.Method == http.MethodGet || req.Method == http.MethodHead || by.Role == access.Administrator {
+		return nil
+	}
+	if after := a.changes.wait(string(by.Party[:])); after > 0 {
+		return tooMany("this party changes too much at once", after)
+	}
+	return nil
 }
 
 // admitGuest lets supervisors ask as often as they like: what they get costs

@@ -114,7 +114,7 @@ func (g *Gate) destroy(ctx context.Context, batch []Erasure) error {
 	var whole, part []holdfast.AssignmentID
 	for _, e := range batch {
 		if s := e.scope(e.Party); inPart(s) {
-			part = append(part, s.Assignments...)
+			part = append(part, g.living(s.Assignments)...)
 		} else {
 			whole = append(whole, s.Assignments...)
 			d.Owners = append(d.Owners, owners(s)...)
@@ -150,10 +150,16 @@ func (g *Gate) destroy(ctx context.Context, batch []Erasure) error {
 	return g.rotate(ctx, d, batch)
 }
 
+// living picks the assignments that have a key. Of one that another erasure has
+// ended meanwhile, there is no part left to erase.
+func (g *Gate) living(all []holdfast.AssignmentID) []holdfast.AssignmentID {
+	return slices.DeleteFunc(slices.Clone(all), func(a holdfast.AssignmentID) bool { return !g.Vault.HasOwner(vault.OfAssignment(a)) })
+}
+
 // reseal keeps what survives a scope that goes in part, under fresh stream keys,
 // and returns what must be issued anew.
 func (g *Gate) reseal(ctx context.Context, rw *series.Rewrite, s holdfast.Scope, out []vault.Reissue) ([]vault.Reissue, error) {
-	for _, a := range s.Assignments {
+	for _, a := range g.living(s.Assignments) {
 		r := vault.Reissue{Assignment: a, Replace: map[vault.StreamBucket]seal.Key{}}
 		if !s.Partial() {
 			for _, stream := range s.Streams {

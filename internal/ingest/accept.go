@@ -236,9 +236,14 @@ func (b *Batch) sealAll() error {
 		p.lease = lease
 		// Asked again now that there is a lease: an erasure that came between Add
 		// and here waits for leases older than itself, and must not miss a newer one.
+		// One that has ended since then left a bar.
 		for i := range p.content.Rows {
-			if err := b.gate.opt.Hold(p.header.Assignment, p.content.Rows[i].Stream); err != nil {
+			r := &p.content.Rows[i]
+			if err := b.gate.opt.Hold(p.header.Assignment, r.Stream); err != nil {
 				return err
+			}
+			if b.gate.purposes.Barred(p.header.Assignment, r.Stream, r.Time, b.arrival) {
+				return holdfast.Errorf(holdfast.Unavailable, "readings of this stream were erased while they came in: send again")
 			}
 		}
 		if p.content.Received = p.received; len(p.received)+len(p.content.Released) > 0 {

@@ -54,6 +54,7 @@ var beside = map[string][]string{
 	"client":                       {""},
 	"internal/journal/journaltest": {"", "internal/journal"},
 	"internal/blob/blobtest":       {"", "internal/blob"},
+	"internal/vault/vaulttest":     {"internal/catalog", "internal/vault"},
 	// A house of real keepers for tests of those who read.
 	"internal/query/querytest": {"", "internal/access", "internal/blob", "internal/catalog", "internal/custody", "internal/grant", "internal/identity",
 		"internal/ingest", "internal/journal", "internal/ledger", "internal/query", "internal/seal", "internal/series", "internal/vault"},
@@ -76,6 +77,7 @@ var keepsNothing = map[string]string{
 	"internal/journal/journaltest": "a test suite",
 	"internal/blob/blobtest":       "a test suite",
 	"internal/query/querytest":     "for tests",
+	"internal/vault/vaulttest":     "for tests",
 }
 
 const module = "github.com/holdfast-iot/holdfast"

@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"flag"
 	"os"
-	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -17,6 +16,7 @@ import (
 	"github.com/holdfast-iot/holdfast/internal/ledger"
 	"github.com/holdfast-iot/holdfast/internal/seal"
 	"github.com/holdfast-iot/holdfast/internal/vault"
+	"github.com/holdfast-iot/holdfast/internal/vault/vaulttest"
 )
 
 var update = flag.Bool("update", false, "write testdata anew: the format has changed")
@@ -29,24 +29,7 @@ const (
 // openLedger makes a ledger in a temporary folder.
 func openLedger(t *testing.T) (*catalog.DB, *ledger.Ledger) {
 	t.Helper()
-	dir := t.TempDir()
-	db, err := catalog.Open(t.Context(), dir, catalog.Options{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { db.Close() })
-	ring := filepath.Join(dir, "keyring")
-	if err := os.Mkdir(ring, 0o700); err != nil {
-		t.Fatal(err)
-	}
-	holder, err := vault.CreateFileHolder(filepath.Join(t.TempDir(), "root.key"), nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	v, err := vault.Create(t.Context(), db, vault.Dir(ring), []vault.Holder{holder})
-	if err != nil {
-		t.Fatal(err)
-	}
+	db, v := vaulttest.New(t)
 	l, err := ledger.Create(t.Context(), db, v, "holdfast/example")
 	if err != nil {
 		t.Fatal(err)

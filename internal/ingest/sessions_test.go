@@ -1,8 +1,6 @@
 package ingest
 
 import (
-	"os"
-	"path/filepath"
 	"slices"
 	"testing"
 	"time"
@@ -12,6 +10,7 @@ import (
 	"github.com/holdfast-iot/holdfast/internal/identity"
 	"github.com/holdfast-iot/holdfast/internal/series"
 	"github.com/holdfast-iot/holdfast/internal/vault"
+	"github.com/holdfast-iot/holdfast/internal/vault/vaulttest"
 )
 
 // store is a session store that can be closed and opened again.
@@ -24,24 +23,7 @@ type store struct {
 
 func newStore(t *testing.T) *store {
 	t.Helper()
-	dir := t.TempDir()
-	db, err := catalog.Open(t.Context(), dir, catalog.Options{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { db.Close() })
-	ring := filepath.Join(dir, "keyring")
-	if err := os.Mkdir(ring, 0o700); err != nil {
-		t.Fatal(err)
-	}
-	holder, err := vault.CreateFileHolder(filepath.Join(t.TempDir(), "root.key"), nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	v, err := vault.Create(t.Context(), db, vault.Dir(ring), []vault.Holder{holder})
-	if err != nil {
-		t.Fatal(err)
-	}
+	db, v := vaulttest.New(t)
 	s := &store{t: t, db: db, v: v}
 	s.restart()
 	return s

@@ -2,8 +2,6 @@ package ledger
 
 import (
 	"database/sql"
-	"os"
-	"path/filepath"
 	"testing"
 
 	"golang.org/x/mod/sumdb/tlog"
@@ -11,6 +9,7 @@ import (
 	"github.com/holdfast-iot/holdfast"
 	"github.com/holdfast-iot/holdfast/internal/catalog"
 	"github.com/holdfast-iot/holdfast/internal/vault"
+	"github.com/holdfast-iot/holdfast/internal/vault/vaulttest"
 )
 
 type book struct {
@@ -22,24 +21,7 @@ type book struct {
 
 func open(t *testing.T) *book {
 	t.Helper()
-	dir := t.TempDir()
-	db, err := catalog.Open(t.Context(), dir, catalog.Options{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { db.Close() })
-	ring := filepath.Join(dir, "keyring")
-	if err := os.Mkdir(ring, 0o700); err != nil {
-		t.Fatal(err)
-	}
-	holder, err := vault.CreateFileHolder(filepath.Join(t.TempDir(), "root.key"), nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	v, err := vault.Create(t.Context(), db, vault.Dir(ring), []vault.Holder{holder})
-	if err != nil {
-		t.Fatal(err)
-	}
+	db, v := vaulttest.New(t)
 	l, err := Create(t.Context(), db, v, "hub.example/ledger")
 	if err != nil {
 		t.Fatal(err)

@@ -6,6 +6,7 @@ import (
 	"go/token"
 	"io/fs"
 	"maps"
+	"os"
 	"path/filepath"
 	"regexp"
 	"slices"
@@ -292,6 +293,36 @@ func TestDriversAreImportedByServerAlone(t *testing.T) {
 		for _, driver := range []string{"internal/journal/jetstream", "internal/blob/s3", "internal/catalog/postgres"} {
 			if s.imports[module+"/"+driver] && path != "internal/server" {
 				t.Errorf("%s imports the driver %s: only server does", path, driver)
+			}
+		}
+	}
+}
+
+// What README and the documents point to is there.
+func TestDocumentsPointToWhatIsThere(t *testing.T) {
+	pages, err := filepath.Glob("docs/*.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	more, err := filepath.Glob("docs/*/*.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	link := regexp.MustCompile(`\]\(([^)#:\s]+)(?:#[^)]*)?\)`)
+	path := regexp.MustCompile("`((?:internal|cmd|client|docs)/[A-Za-z0-9_./-]+)`")
+	for _, page := range append(append(pages, more...), "README.md", "CONTRIBUTING.md", "SECURITY.md") {
+		text, err := os.ReadFile(page)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, m := range link.FindAllStringSubmatch(string(text), -1) {
+			if _, err := os.Stat(filepath.Join(filepath.Dir(page), m[1])); err != nil {
+				t.Errorf("%s links %s, which is not there", page, m[1])
+			}
+		}
+		for _, m := range path.FindAllStringSubmatch(string(text), -1) {
+			if _, err := os.Stat(m[1]); err != nil {
+				t.Errorf("%s names %s, which is not there", page, m[1])
 			}
 		}
 	}

@@ -12,8 +12,10 @@ import (
 // Recover comes before all else: it clears what a crash left, and reads the journal
 // from the rolled position on, so that scans see it. Every record must open, but
 // for those whose key is on the retired list; another that does not is damage, and
-// the error names its position. each, if not nil, gets every record's content,
-// which is valid during the call: ingest learns its QoS 2 exchanges from it.
+// the error names its position. each, if not nil, gets the content of every record
+// that the journal still has, which is valid during the call: ingest learns its
+// QoS 2 exchanges from it, those of rolled records too, since a crash may have come
+// before it wrote them elsewhere.
 func (s *Series) Recover(ctx context.Context, each func(Header, *Content) error) error {
 	if err := s.lock(ctx); err != nil {
 		return err
@@ -40,9 +42,13 @@ func (s *Series) Recover(ctx context.Context, each func(Header, *Content) error)
 			"the journal begins at position %d, but readings from %d on are still to be rolled: records are missing", start, from)
 	}
 	s.tail.restart(from)
-	return s.replay(ctx, from, end, each)
+	if each != nil {
+		return s.replay(ctx, start, end, each)
+	}
+	return s.replay(ctx, from, end, nil)
 }
 
+// replay puts what is not rolled yet into the tail and gives all to each.
 func (s *Series) replay(ctx context.Context, from, end journal.Pos, each func(Header, *Content) error) error {
 	for r, err := range s.records(ctx, from, end) {
 		if err != nil {

@@ -7,6 +7,7 @@ import (
 	"math"
 	"math/rand/v2"
 	"os"
+	"slices"
 	"strings"
 	"testing"
 
@@ -486,6 +487,36 @@ func TestRecoverGivesEveryRecordInOrder(t *testing.T) {
 	if err := r.Recover(t.Context(), func(Header, *Content) error { return boom }); !errors.Is(err, boom) {
 		t.Errorf("recover: %v", err)
 	}
+}
+
+// A crash between a roll's transaction and the trim, which is when ingest writes
+// down its packet ids, leaves them in records that are rolled already.
+func TestRecoverGivesRolledRecordsThatTheJournalHas(t *testing.T) {
+	r := newRig(t, Options{})
+	for i := range 3 {
+		r.send(alice, testStream(1), testArrival+int64(i), number(int64(i), 1))
+	}
+	r.crashAt("rolled", 1)
+	if err := r.Roll(t.Context()); !errors.Is(err, errCrash) {
+		t.Fatalf("roll: %v", err)
+	}
+	r.send(alice, testStream(1), testArrival+3, number(3, 1))
+	r.close()
+	r.open()
+	var got []int64
+	r.must(r.Recover(t.Context(), func(h Header, _ *Content) error {
+		got = append(got, h.Arrival-testArrival)
+		return nil
+	}))
+	if !slices.Equal(got, []int64{0, 1, 2, 3}) {
+		t.Errorf("records %v", got)
+	}
+	r.check("recovered")
+	if n := r.tail.size(); n == 0 || n > 200 {
+		t.Errorf("%d bytes in the tail: rolled records are in it", n)
+	}
+	r.roll()
+	r.check("rolled")
 }
 
 func TestRecoverRefusesAnotherJournal(t *testing.T) {

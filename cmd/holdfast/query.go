@@ -24,7 +24,7 @@ type queryCmd struct {
 	Every   string `help:"Windows of this length in place of readings: 30s, 1m, 1h, 1d." placeholder:"DURATION" env:"-"`
 	Agg     string `help:"What to say of each window: count, sum, mean, min, max, first, last, with commas; mean if left out." placeholder:"NAMES" env:"-"`
 	Purpose string `help:"Why; may be left out by who holds one." placeholder:"PURPOSE" env:"-"`
-	Output  string `short:"o" enum:"table,csv,json,senml" default:"table" help:"table, csv, json or senml." placeholder:"FORMAT" env:"-"`
+	Output  string `short:"o" enum:"table,csv,json,senml,parquet" default:"table" help:"table, csv, json, senml or parquet." placeholder:"FORMAT" env:"-"`
 	hubFlags
 }
 
@@ -82,8 +82,8 @@ func (c *queryCmd) query() (url.Values, error) {
 		if _, err := api.ParseAggregates(c.Agg); err != nil {
 			return nil, usagef("--agg: %w", err)
 		}
-		if c.Output == "senml" {
-			return nil, usagef("SenML has no windows: ask for table, csv or json")
+		if c.Output == "senml" || c.Output == "parquet" {
+			return nil, usagef("SenML and Parquet have no windows: ask for table, csv or json")
 		}
 	} else if c.Agg != "" {
 		return nil, usagef("--agg needs --every: how long are the windows?")

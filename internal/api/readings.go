@@ -27,7 +27,7 @@ type readingsInput struct {
 	Grant   string `query:"grant" doc:"The grant to read under; default whichever fits."`
 	Limit   int    `query:"limit" minimum:"0" maximum:"100000000" doc:"Rows of a page; 0: all."`
 	Cursor  string `query:"cursor" maxLength:"256" doc:"The next of the page before."`
-	Format  string `query:"format" enum:"json,ndjson,csv,senml" doc:"Default: what Accept asks for, else json."`
+	Format  string `query:"format" enum:"json,ndjson,csv,senml,parquet" doc:"Default: what Accept asks for, else json."`
 	Accept  string `header:"Accept" hidden:"true"`
 }
 
@@ -41,7 +41,7 @@ const (
 func (a *API) readings() {
 	rule := rule{needs: access.ScopeRead, slow: true}
 	stream(a, route{method: "GET", path: "/v1/readings", summary: "Read readings of a stream, a device or an owner, or windows of them.", rule: rule},
-		[]string{"application/json", "application/x-ndjson", "text/csv", "application/senml+json"}, a.read)
+		[]string{"application/json", "application/x-ndjson", "text/csv", "application/senml+json", parquetType}, a.read)
 }
 
 func (a *API) read(w http.ResponseWriter, r *http.Request, by access.Principal, in *readingsInput) error {
@@ -54,8 +54,8 @@ func (a *API) read(w http.ResponseWriter, r *http.Request, by access.Principal, 
 	if err != nil {
 		return err
 	}
-	if format == formatSenML && q.Every > 0 {
-		return holdfast.Errorf(holdfast.Invalid, "SenML has no windows: ask for json, ndjson or csv")
+	if (format == formatSenML || format == formatParquet) && q.Every > 0 {
+		return holdfast.Errorf(holdfast.Invalid, "SenML and Parquet have no windows: ask for json, ndjson or csv")
 	}
 	if q.Purpose != "" && q.Purpose != holdfast.OwnAccess && !a.Grants.Live(ctx, q.Purpose) {
 		return holdfast.Errorf(holdfast.Denied, "the purpose does not exist or has ended")
@@ -131,10 +131,11 @@ func panicIfBegun(w http.ResponseWriter) {
 type format string
 
 const (
-	formatJSON   format = "json"
-	formatNDJSON format = "ndjson"
-	formatCSV    format = "csv"
-	formatSenML  format = "senml"
+	formatJSON    format = "json"
+	formatNDJSON  format = "ndjson"
+	formatCSV     format = "csv"
+	formatSenML   format = "senml"
+	formatParquet format = "parquet"
 )
 
 func (in *readingsInput) format() (format, error) {
@@ -158,9 +159,11 @@ func (in *readingsInput) format() (format, error) {
 			return formatCSV, nil
 		case "application/senml+json":
 			return formatSenML, nil
+		case parquetType:
+			return formatParquet, nil
 		}
 	}
-	return "", problem(http.StatusNotAcceptable, "readings come as application/json, application/x-ndjson, text/csv or application/senml+json")
+	return "", problem(http.StatusNotAcceptable, "readings come as application/json, application/x-ndjson, text/csv, application/senml+json or "+parquetType)
 }
 
 // request reads all of a question but what it asks about.

@@ -27,6 +27,8 @@ func newRows(f format, out *sink, result *query.Result) rows {
 	switch f {
 	case formatCSV:
 		return &csvRows{w: csv.NewWriter(out), result: result}
+	case formatParquet:
+		return newParquetRows(out)
 	case formatSenML:
 		return &senmlRows{out: out, several: severalDevices(result.Sources)}
 	}

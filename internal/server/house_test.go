@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"io/fs"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"testing"
@@ -22,6 +23,7 @@ type house struct {
 	t       *testing.T
 	dir     string
 	rootKey string
+	logger  *slog.Logger // nil: nothing is logged
 	*Server
 }
 
@@ -38,7 +40,7 @@ func newHouse(t *testing.T) *house {
 
 func (h *house) start() {
 	h.t.Helper()
-	s, err := Open(h.t.Context(), Config{Data: h.dir, ListenAPI: "127.0.0.1:0", ListenDevice: "127.0.0.1:0", ListenMQTT: "127.0.0.1:0"})
+	s, err := Open(h.t.Context(), Config{Data: h.dir, ListenAPI: "127.0.0.1:0", ListenDevice: "127.0.0.1:0", ListenMQTT: "127.0.0.1:0", Logger: h.logger})
 	if err != nil {
 		h.t.Fatalf("open: %v", err)
 	}

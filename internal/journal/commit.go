@@ -87,7 +87,7 @@ func (f *File) fill(items []pending) (n int, full bool) {
 		p := &items[n]
 		switch {
 		case p.err != nil:
-		case p.cut && end == f.active().base: // nothing to end
+		case p.cut && pos == f.active().base: // nothing to end
 		case p.cut, pos+Pos(recordSize(len(p.data))) > limit:
 			return n, n == 0
 		default:

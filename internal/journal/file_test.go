@@ -151,6 +151,30 @@ func TestCutLetsTrimTakeEverything(t *testing.T) {
 	}
 }
 
+// A record that is handed over together with the cut is before it too, also if it
+// is the first of its file.
+func TestCutBehindTheFirstRecordsOfAFile(t *testing.T) {
+	f := mustOpen(t, filepath.Join(t.TempDir(), "journal"), small)
+	written, cut := make(chan error, 1), make(chan error, 1)
+	q := f.queue
+	q.mu.Lock() // so that the committer takes both at once
+	q.items = append(q.items,
+		pending{data: []byte("planted pattern"), done: func(_ Pos, err error) { written <- err }},
+		pending{cut: true, done: func(_ Pos, err error) { cut <- err }})
+	q.bytes += len("planted pattern")
+	q.rouse()
+	q.mu.Unlock()
+	if err := errors.Join(<-written, <-cut); err != nil {
+		t.Fatal(err)
+	}
+	if err := f.Trim(f.End()); err != nil {
+		t.Fatal(err)
+	}
+	if got := get(t, f, 0); len(got) != 0 {
+		t.Errorf("after trimming all: %q", got)
+	}
+}
+
 func TestTrimmedFilesAreUsedAgain(t *testing.T) {
 	f := mustOpen(t, filepath.Join(t.TempDir(), "journal"), small)
 	for i := range 40 {

@@ -154,7 +154,7 @@ func (req Request) checkTypes(streams []candidate) error {
 }
 
 // allowed returns the streams of a selection that may be read, from the cursor's
-// on, and counts the others.
+// on, and counts the others of devices that are the reader's party's.
 func (q *Query) allowed(ctx context.Context, j *judge, s Selection, at place) (out []candidate, withheld int, err error) {
 	all, exists, err := q.resolve(ctx, s)
 	if err != nil {
@@ -180,7 +180,9 @@ func (q *Query) allowed(ctx context.Context, j *judge, s Selection, at place) (o
 		switch {
 		case c.StreamID.IsZero():
 		case !c.Allow:
-			withheld++
+			if c.Owner == j.who.Party { // how many another owner has is not the reader's to know
+				withheld++
+			}
 		case begun:
 			out = append(out, c)
 		}

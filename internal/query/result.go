@@ -18,7 +18,7 @@ type Result struct {
 	Purpose     holdfast.Purpose
 	Aggregates  []Aggregate             // of the request; empty: rows are readings
 	Sources     []*Source               // the streams that may be read, in the order of Rows
-	Withheld    int                     // streams of the selection that may not be read
+	Withheld    int                     // streams of the selection that may not be read, of devices of the reader's party
 	Span        holdfast.Span           // of the request, or of its cursor
 	Disclosures []holdfast.DisclosureID // under which the rows leave
 

@@ -131,10 +131,15 @@ func transact(ctx context.Context, db *sql.DB, f func(*sql.Tx) error) error {
 }
 
 // Purge moves the write-ahead log into the database and empties it, so that
-// deleted rows leave both files. It is hygiene, not destruction: keys are
+// deleted rows leave both files. It waits for the readers of older snapshots, and
+// is Unavailable if they take too long. It is hygiene, not destruction: keys are
 // destroyed elsewhere.
 func (db *DB) Purge(ctx context.Context) error {
-	_, err := db.writer.ExecContext(ctx, "PRAGMA wal_checkpoint(TRUNCATE)")
+	var busy, pages, moved int // the engine tells in a row that it could not
+	err := db.writer.QueryRowContext(ctx, "PRAGMA wal_checkpoint(TRUNCATE)").Scan(&busy, &pages, &moved)
+	if err == nil && busy != 0 {
+		err = holdfast.Errorf(holdfast.Unavailable, "empty the catalog's log: readers are at work, try again")
+	}
 	return classify(err)
 }
 

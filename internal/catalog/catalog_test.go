@@ -66,3 +66,42 @@ func TestNewerCatalogIsRefusedUntouched(t *testing.T) {
 		t.Errorf("opened a catalog from the future: %v", err)
 	}
 }
+
+// A reader keeps the engine from emptying its log: then Purge has not purged.
+func TestPurgeSaysWhenTheLogIsNotEmptied(t *testing.T) {
+	db, err := Open(t.Context(), t.TempDir(), Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer db.Close()
+	if _, err := db.writer.Exec(`PRAGMA busy_timeout=50`); err != nil { // not 10 s
+		t.Fatal(err)
+	}
+	write := func() {
+		t.Helper()
+		if err := db.Write(t.Context(), func(tx *sql.Tx) error {
+			_, err := tx.Exec(`INSERT INTO retired_key (key_id, at) VALUES (randomblob(16), 1)`)
+			return err
+		}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	write()
+	err = db.Read(t.Context(), func(tx *sql.Tx) error {
+		var n int
+		if err := tx.QueryRow(`SELECT count(*) FROM retired_key`).Scan(&n); err != nil {
+			return err
+		}
+		write()
+		if err := db.Purge(t.Context()); holdfast.KindOf(err) != holdfast.Unavailable {
+			t.Errorf("purge beside a reader: %v", err)
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := db.Purge(t.Context()); err != nil {
+		t.Error(err)
+	}
+}

@@ -56,17 +56,24 @@ func (a *Access) Bearer(ctx context.Context, token, from string) (Principal, err
 	return a.limited(ctx, from, func() (Principal, error) { return a.bearer(ctx, token) })
 }
 
+// limited counts failures. What is right passes however many there were: an
+// address may be a whole building's, or a proxy's, and nobody in it shall lock the
+// others out. It is noise that is limited; secrets of 256 bits need no more.
 func (a *Access) limited(ctx context.Context, from string, try func() (Principal, error)) (Principal, error) {
-	now := a.now()
-	if a.failures.spent(from, now) {
-		return Principal{}, holdfast.Errorf(holdfast.Unavailable, "too many failed attempts from this address: try again in a minute")
-	}
 	p, err := try()
-	if holdfast.KindOf(err) == holdfast.Denied {
-		a.failures.spend(from, now)
-		a.log.WarnContext(ctx, "credential refused", "from", from)
+	if holdfast.KindOf(err) != holdfast.Denied {
+		return p, err
 	}
-	return p, err
+	return Principal{}, a.failed(ctx, from, "credential refused", err)
+}
+
+// failed counts a failed attempt and returns what is answered.
+func (a *Access) failed(ctx context.Context, from, what string, err error) error {
+	if !a.failures.spend(from, a.now()) {
+		return holdfast.Errorf(holdfast.Unavailable, "too many failed attempts from this address: try again in a minute")
+	}
+	a.log.WarnContext(ctx, what, "from", from)
+	return err
 }
 
 func (a *Access) bearer(ctx context.Context, text string) (Principal, error) {

@@ -95,14 +95,9 @@ func errInvitation() error {
 // Redeem makes the owner's own credential, once. It is on the owner's record, with
 // how many live ones there were: whoever else holds one sees that another came.
 func (a *Access) Redeem(ctx context.Context, r Redemption) (Made, error) {
-	now := a.now()
-	if a.failures.spent(r.From, now) {
-		return Made{}, holdfast.Errorf(holdfast.Unavailable, "too many failed attempts from this address: try again in a minute")
-	}
-	m, err := a.redeem(ctx, r, now)
+	m, err := a.redeem(ctx, r, a.now())
 	if holdfast.KindOf(err) == holdfast.Denied {
-		a.failures.spend(r.From, now)
-		a.log.WarnContext(ctx, "invitation refused", "from", r.From)
+		return Made{}, a.failed(ctx, r.From, "invitation refused", err)
 	}
 	return m, err
 }

@@ -45,6 +45,7 @@ type part struct {
 	plain    []byte
 	record   []byte
 	received []uint16
+	whole    []uint16 // those of received whose message has readings in no other part
 }
 
 var parts = sync.Pool{New: func() any { return new(part) }}
@@ -80,20 +81,23 @@ func (b *Batch) add(child string, samples []holdfast.Sample, d Delivery) error {
 	}
 	// Rows go to the parts at once; an error takes back what this message added.
 	undo := b.mark()
-	last := -1
+	first, last := len(b.parts)+len(samples), -1
 	for i := range samples {
 		at, err := b.reading(route, &samples[i])
 		if err != nil {
 			undo()
 			return err
 		}
-		last = max(last, at)
+		first, last = min(first, at), max(last, at)
 	}
 	if d.QoS2 {
 		// The id goes where the last of the message's readings are: the journal keeps
 		// a prefix, so whoever finds the id finds all of them.
 		if last >= 0 {
 			b.parts[last].received = append(b.parts[last].received, d.PacketID)
+		}
+		if first == last {
+			b.parts[last].whole = append(b.parts[last].whole, d.PacketID)
 		}
 		b.received = append(b.received, d.PacketID)
 	}
@@ -146,7 +150,7 @@ func (b *Batch) part(a holdfast.AssignmentID, bucket seal.Bucket) int {
 	p := parts.Get().(*part)
 	p.header = series.Header{Type: series.Readings, Assignment: a, Bucket: bucket, Arrival: b.arrival}
 	p.content = series.Content{Rows: p.content.Rows[:0]}
-	p.received = p.received[:0]
+	p.received, p.whole = p.received[:0], p.whole[:0]
 	b.parts = append(b.parts, p)
 	return len(b.parts) - 1
 }
@@ -275,6 +279,7 @@ type join struct {
 	left  atomic.Int32
 	mu    sync.Mutex
 	err   error
+	whole []uint16 // of the records that are durable
 }
 
 // one is told what became of one record. It runs in the journal's committer and
@@ -287,13 +292,15 @@ func (j *join) one(p *part, pos journal.Pos, err error) {
 	if err == nil {
 		b.gate.tail.Observe(p.header, pos, pos+journal.Pos(len(p.record)))
 	}
+	j.mu.Lock()
+	if err != nil {
+		j.err = errors.Join(j.err, err)
+	} else {
+		j.whole = append(j.whole, p.whole...)
+	}
+	j.mu.Unlock()
 	p.lease.Done()
 	p.recycle()
-	if err != nil {
-		j.mu.Lock()
-		j.err = errors.Join(j.err, err)
-		j.mu.Unlock()
-	}
 	if j.left.Add(-1) > 0 {
 		return
 	}
@@ -302,6 +309,8 @@ func (j *join) one(p *part, pos journal.Pos, err error) {
 	j.mu.Unlock()
 	if err != nil {
 		b.gate.metrics.readings.WithLabelValues("failed").Add(float64(b.readings))
+		// None of it is acknowledged, but what is durable must not be taken again.
+		b.gate.sessions.exchanged(b.session, j.whole, nil)
 	} else {
 		b.gate.metrics.readings.WithLabelValues("durable").Add(float64(b.readings))
 		b.gate.sessions.exchanged(b.session, b.received, b.released)

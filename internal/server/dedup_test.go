@@ -9,8 +9,11 @@ import (
 	"time"
 
 	"github.com/holdfast-iot/holdfast"
+	"github.com/holdfast-iot/holdfast/internal/access"
 	"github.com/holdfast-iot/holdfast/internal/custody"
+	"github.com/holdfast-iot/holdfast/internal/identity"
 	"github.com/holdfast-iot/holdfast/internal/ingest"
+	"github.com/holdfast-iot/holdfast/internal/journal"
 )
 
 // oracle is what a stream must hold: the first of each repeat, in order of time,
@@ -256,5 +259,72 @@ func TestUnclaimedDeviceLeavesNothing(t *testing.T) {
 	h.mustSend(nobodys, number("pulse", time.Now(), 61))
 	if got, err := h.read(anna, nobodys, "pulse"); err != nil || len(got) != 1 {
 		t.Errorf("%d readings: %v", len(got), err)
+	}
+}
+
+// failing is a journal that refuses the n-th record from now.
+type failing struct {
+	journal.Log
+	n int
+}
+
+func (f *failing) Append(record []byte, done func(journal.Pos, error)) {
+	if f.n--; f.n == 0 {
+		done(0, holdfast.Errorf(holdfast.Unavailable, "no room"))
+		return
+	}
+	f.Log.Append(record, done)
+}
+
+// A gateway sends for two owners by QoS 2, and the disk has room for one of them:
+// the connection ends, the gateway sends both again, and each is there once.
+func TestHalfABatchIsNotTakenTwice(t *testing.T) {
+	for _, fails := range []int{1, 2} {
+		h := newHouse(t)
+		anna, ben := h.person("Anna"), h.person("Ben")
+		gateway := h.device(anna.Party, "gateway")
+		children := map[string]identity.Peer{}
+		for name, owner := range map[string]access.Principal{"first": anna, "second": ben} {
+			d, err := h.custody.AddDevice(t.Context(), h.admin().Credential, custody.DeviceSpec{Label: name, Owner: owner.Party, Gateway: gateway.Device})
+			if err != nil {
+				t.Fatal(err)
+			}
+			children[name] = identity.Peer{Device: d.Device.ID, Assignment: d.Device.Assignment}
+		}
+		log := &failing{Log: h.stores.journal, n: fails}
+		gate := ingest.New(h.custody, h.grants, h.stores.vault, log, h.series, h.sessions, h.clock, ingest.Options{})
+		send := func() error {
+			session, err := h.sessions.Open(t.Context(), gateway, "g", false, time.Hour)
+			if err != nil {
+				t.Fatal(err)
+			}
+			b := gate.Batch(t.Context(), gateway, session.Name)
+			for id, child := range []string{"first", "second"} {
+				if slices.Contains(session.Received, uint16(id+1)) {
+					continue // as the MQTT server does
+				}
+				if err := b.Add(child, []holdfast.Sample{{Stream: "n", Value: holdfast.IntegerValue(7)}}, ingest.Delivery{PacketID: uint16(id + 1), QoS2: true}); err != nil {
+					t.Fatal(err)
+				}
+			}
+			done := make(chan error, 1)
+			b.Commit(func(err error) { done <- err })
+			err = <-done
+			if cerr := h.sessions.Close(t.Context(), gateway, "g", time.Hour); cerr != nil {
+				t.Fatal(cerr)
+			}
+			return err
+		}
+		if err := send(); holdfast.KindOf(err) != holdfast.Unavailable {
+			t.Fatalf("record %d fails: %v", fails, err)
+		}
+		if err := send(); err != nil {
+			t.Fatal(err)
+		}
+		for name, who := range map[string]access.Principal{"first": anna, "second": ben} {
+			if got, err := h.read(who, children[name], "n"); err != nil || len(got) != 1 {
+				t.Errorf("record %d fails: the %s child has %d readings: %v", fails, name, len(got), err)
+			}
+		}
 	}
 }

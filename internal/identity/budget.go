@@ -41,14 +41,6 @@ func (b *budget) spend(name string, now time.Time) bool {
 	return l.AllowN(now, 1)
 }
 
-// spent reports whether name has no event left.
-func (b *budget) spent(name string, now time.Time) bool {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	l := b.of[name]
-	return l != nil && l.TokensAt(now) < 1
-}
-
 func (b *budget) forget(now time.Time) {
 	for name, l := range b.of {
 		if l.TokensAt(now) >= float64(b.burst) {

@@ -41,27 +41,25 @@ func errBusy(what string) error {
 // Enrol gives a device its certificate for a code's secret. The code then belongs
 // to the key of the request: the same code with the same key gets a certificate
 // again until the code's end, in case the answer was lost; with another key it is
-// refused. from is the address that failures are counted for.
+// refused. from is the address that failures are counted for; a right secret passes
+// however many there were, or a stranger could keep devices out.
 func (i *Identity) Enrol(ctx context.Context, device, secret string, csr []byte, from string) (*x509.Certificate, error) {
 	now := i.now()
-	if i.failures.spent(from, now) {
+	c, err := i.enrol(ctx, device, secret, csr, now)
+	if holdfast.KindOf(err) != holdfast.Denied {
+		return c, err
+	}
+	if !i.failures.spend(from, now) {
 		return nil, errBusy("failed enrolments from this address")
 	}
-	c, err := i.enrol(ctx, device, secret, csr, now)
-	if holdfast.KindOf(err) == holdfast.Denied {
-		i.failures.spend(from, now)
-		i.log.WarnContext(ctx, "enrolment refused", "from", from)
-	}
-	return c, err
+	i.log.WarnContext(ctx, "enrolment refused", "from", from)
+	return nil, err
 }
 
 func (i *Identity) enrol(ctx context.Context, device, secret string, csr []byte, now time.Time) (*x509.Certificate, error) {
 	d, err := holdfast.ParseID[holdfast.DeviceID](device)
 	if err != nil {
 		return nil, errRefused()
-	}
-	if i.failing.spent(device, now) {
-		return nil, errBusy("failed enrolments of this device")
 	}
 	var stored, key []byte
 	var until int64
@@ -73,8 +71,7 @@ func (i *Identity) enrol(ctx context.Context, device, secret string, csr []byte,
 	}
 	hash := hashSecret(d, secret)
 	if subtle.ConstantTimeCompare(hash[:], stored) != 1 || now.UnixNano() > until {
-		i.failing.spend(device, now)
-		return nil, errRefused()
+		return nil, i.failed(device, now)
 	}
 	request, err := readRequest(csr)
 	if err != nil {
@@ -82,14 +79,21 @@ func (i *Identity) enrol(ctx context.Context, device, secret string, csr []byte,
 	}
 	spki := sha256.Sum256(request.RawSubjectPublicKeyInfo)
 	if key != nil && !bytes.Equal(key, spki[:]) {
-		i.failing.spend(device, now)
-		return nil, errRefused()
+		return nil, i.failed(device, now)
 	}
 	return i.issue(ctx, d, request, false, func(tx *sql.Tx) error {
 		r, err := tx.ExecContext(ctx, `UPDATE enrolment_code SET spki = $1 WHERE device = $2 AND secret_hash = $3 AND (spki IS NULL OR spki = $1)`,
 			spki[:], d, hash[:])
 		return exactlyOne(r, err)
 	})
+}
+
+// failed counts a failed enrolment of a device and returns what is answered.
+func (i *Identity) failed(device string, now time.Time) error {
+	if !i.failing.spend(device, now) {
+		return errBusy("failed enrolments of this device")
+	}
+	return errRefused()
 }
 
 // Renew gives a device a new certificate for the one it presents: a valid one, or

@@ -201,15 +201,18 @@ func TestFailedEnrolmentsAreLimited(t *testing.T) {
 	for range 10 {
 		wantKind(t, "wrong", try("wrong", "192.0.2.9"), holdfast.Denied)
 	}
-	wantKind(t, "that address, right secret", try(d.code.SecretText(), "192.0.2.9"), holdfast.Unavailable)
-	wantKind(t, "that device from elsewhere", try(d.code.SecretText(), "198.51.100.1"), holdfast.Unavailable)
-	if _, err := h.device().enrol(newKey(t)); err != nil {
-		t.Errorf("another device from another address: %v", err)
+	wantKind(t, "that address, another device", func() error {
+		_, err := h.Enrol(t.Context(), h.device().id.String(), "wrong", csrOf(t, d.key, ""), "192.0.2.9")
+		return err
+	}(), holdfast.Unavailable)
+	wantKind(t, "that device from elsewhere", try("wrong", "198.51.100.1"), holdfast.Unavailable)
+	for _, from := range []string{"192.0.2.9", "198.51.100.1"} {
+		if err := try(d.code.SecretText(), from); err != nil {
+			t.Errorf("who is right is locked out by who tried before: %v", err)
+		}
 	}
 	h.advance(2 * time.Minute)
-	if err := try(d.code.SecretText(), "192.0.2.9"); err != nil {
-		t.Errorf("two minutes later: %v", err)
-	}
+	wantKind(t, "two minutes later", try("wrong", "192.0.2.9"), holdfast.Denied)
 }
 
 func TestCertificatesOfADeviceAreLimited(t *testing.T) {

@@ -224,6 +224,14 @@ func TestRevocationHoldsAtOnce(t *testing.T) {
 	wantKind(t, "again", h.Revoke(t.Context(), h.admin, m.ID, ""), holdfast.Conflict)
 	wantKind(t, "unknown", h.Revoke(t.Context(), h.admin, newID(), ""), holdfast.NotFound)
 	wantKind(t, "the last administrator", h.Revoke(t.Context(), h.admin, h.first.ID, ""), holdfast.Conflict)
+	auditor, err := h.Add(t.Context(), h.admin, Spec{Label: "auditor", Party: h.organisation, Role: Administrator, Scopes: ScopeRead}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	wantKind(t, "the last but one who only looks", h.Revoke(t.Context(), h.admin, h.first.ID, ""), holdfast.Conflict)
+	if err := h.Revoke(t.Context(), h.admin, auditor.ID, ""); err != nil {
+		t.Errorf("the one who only looks: %v", err)
+	}
 	r := record[CredentialRevoked](h, service, "credential revoked")
 	if len(r) != 1 || r[0].Credential != m.ID || r[0].By != h.first.ID || r[0].Reason != "no longer needed" {
 		t.Errorf("on record: %+v", r)

@@ -106,7 +106,7 @@ type CredentialRevoked struct {
 
 // Revoke ends a credential: an administrator any, an owner his own party's. It is
 // on the party's record, and holds from the next request on. The last live
-// administrator stays, for nobody could let another one in.
+// administrator who may change anything stays, for nobody could let another one in.
 func (a *Access) Revoke(ctx context.Context, by Principal, id holdfast.CredentialID, reason string) error {
 	if !by.Can(ScopeWrite) {
 		return errReadOnly()
@@ -123,10 +123,10 @@ func (a *Access) Revoke(ctx context.Context, by Principal, id holdfast.Credentia
 		if c.revoked != 0 {
 			return holdfast.Errorf(holdfast.Conflict, "credential %s is revoked already", id)
 		}
-		if c.role == Administrator {
+		if c.role == Administrator && c.scopes&ScopeWrite != 0 {
 			var others int
-			err := tx.QueryRowContext(ctx, `SELECT COUNT(*) FROM access_credential WHERE role = $1 AND id <> $2 AND revoked = 0 AND not_after > $3`,
-				int(Administrator), id, now.UnixNano()).Scan(&others)
+			err := tx.QueryRowContext(ctx, `SELECT COUNT(*) FROM access_credential WHERE role = $1 AND id <> $2 AND revoked = 0 AND not_after > $3 AND (scopes & $4) <> 0`,
+				int(Administrator), id, now.UnixNano(), int(ScopeWrite)).Scan(&others)
 			if err != nil {
 				return err
 			}

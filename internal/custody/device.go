@@ -70,7 +70,7 @@ func (c *Custody) AddDevice(ctx context.Context, by holdfast.CredentialID, spec 
 		if err := p.insert(ctx, tx); err != nil {
 			return err
 		}
-		_, err := c.ledger.Append(ctx, tx, p.record(), "device added", deviceEvent{p.Device.ID, p.Device.Assignment, by})
+		_, err := c.ledger.Append(ctx, tx, p.record(), "device added", p.event(by))
 		return err
 	})
 	if err != nil {
@@ -85,6 +85,16 @@ type deviceEvent struct {
 	Device     holdfast.DeviceID     `json:"device"`
 	Assignment holdfast.AssignmentID `json:"assignment"`
 	By         holdfast.CredentialID `json:"by"`
+}
+
+// addedEvent also says whose the data are, if not the owner's: it decides who reads.
+type addedEvent struct {
+	deviceEvent
+	Subject holdfast.PartyID `json:"subject,omitzero"`
+}
+
+func (p *plan) event(by holdfast.CredentialID) addedEvent {
+	return addedEvent{deviceEvent{p.Device.ID, p.Device.Assignment, by}, p.Device.Subject}
 }
 
 // plan is a device on its way into the catalog.

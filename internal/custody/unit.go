@@ -173,7 +173,7 @@ func (c *Custody) writeUnits(ctx context.Context, by holdfast.CredentialID, plan
 			if err := p.insert(ctx, tx); err != nil {
 				return err
 			}
-			if _, err := c.ledger.Append(ctx, tx, p.record(), "device added", deviceEvent{p.Device.ID, p.Device.Assignment, by}); err != nil {
+			if _, err := c.ledger.Append(ctx, tx, p.record(), "device added", p.event(by)); err != nil {
 				return err
 			}
 		}

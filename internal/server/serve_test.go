@@ -31,6 +31,8 @@ import (
 	"github.com/eclipse/paho.golang/paho"
 
 	"github.com/holdfast-iot/holdfast"
+	"github.com/holdfast-iot/holdfast/internal/access"
+	"github.com/holdfast-iot/holdfast/internal/erasure"
 	"github.com/holdfast-iot/holdfast/internal/identity"
 )
 
@@ -86,7 +88,10 @@ func childMain(text string) int {
 			}
 		}()
 	}
-	err = s.Run(ctx, func(at Addresses) { json.NewEncoder(os.Stdout).Encode(at) })
+	err = s.Run(ctx, func(at Addresses) {
+		json.NewEncoder(os.Stdout).Encode(at)
+		go s.erasesWhatIsAsked(ctx, os.Stdin, os.Stdout)
+	})
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "holdfast:", err)
 		return 1
@@ -94,10 +99,36 @@ func childMain(text string) int {
 	return 0
 }
 
+// erasesWhatIsAsked takes scopes, one a line, and answers with the erasure's id when
+// it is durable that it was asked for.
+func (s *Server) erasesWhatIsAsked(ctx context.Context, in io.Reader, out io.Writer) {
+	for lines := bufio.NewScanner(in); lines.Scan(); {
+		var scope holdfast.Scope
+		err := json.Unmarshal(lines.Bytes(), &scope)
+		if err == nil {
+			var op holdfast.PartyID
+			if op, err = s.custody.Operating(ctx); err == nil {
+				var e erasure.Erasure
+				by := access.Principal{Credential: holdfast.NewID[holdfast.CredentialID](), Party: op, Role: access.Administrator,
+					Scopes: access.ScopeRead | access.ScopeWrite, NotAfter: time.Now().Add(time.Hour)}
+				if e, err = s.erasure.Ask(ctx, by, scope); err == nil {
+					fmt.Fprintln(out, e.ID)
+				}
+			}
+		}
+		if err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			fmt.Fprintln(out, "refused")
+		}
+	}
+}
+
 // child is a hub in a process of its own.
 type child struct {
 	t      *testing.T
 	cmd    *exec.Cmd
+	in     io.WriteCloser
+	out    *bufio.Reader
 	at     Addresses
 	ended  chan struct{}
 	stderr *text
@@ -128,8 +159,8 @@ func (h *house) spawn(c childConfig) *child {
 	if c.RootKey == "" {
 		c.RootKey = h.rootKey
 	}
-	k, stdout := launch(h.t, c)
-	line, err := bufio.NewReader(stdout).ReadBytes('\n')
+	k := launch(h.t, c)
+	line, err := k.out.ReadBytes('\n')
 	if err != nil || json.Unmarshal(line, &k.at) != nil {
 		<-k.ended
 		h.t.Fatalf("the hub does not start: %s", k.stderr)
@@ -143,8 +174,8 @@ func (h *house) refusal(c childConfig) string {
 	if c.Data == "" {
 		c.Data = h.dir
 	}
-	k, stdout := launch(h.t, c)
-	if line, err := bufio.NewReader(stdout).ReadString('\n'); err == nil {
+	k := launch(h.t, c)
+	if line, err := k.out.ReadString('\n'); err == nil {
 		k.kill()
 		h.t.Fatalf("the hub starts: %s", line)
 	}
@@ -155,7 +186,7 @@ func (h *house) refusal(c childConfig) string {
 	return k.stderr.String()
 }
 
-func launch(t *testing.T, c childConfig) (*child, io.Reader) {
+func launch(t *testing.T, c childConfig) *child {
 	t.Helper()
 	config, err := json.Marshal(c)
 	if err != nil {
@@ -169,7 +200,10 @@ func launch(t *testing.T, c childConfig) (*child, io.Reader) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	k.cmd.Stdout = w
+	k.cmd.Stdout, k.out = w, bufio.NewReader(r)
+	if k.in, err = k.cmd.StdinPipe(); err != nil {
+		t.Fatal(err)
+	}
 	if err := k.cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
@@ -179,7 +213,7 @@ func launch(t *testing.T, c childConfig) (*child, io.Reader) {
 		k.cmd.Wait()
 	}()
 	t.Cleanup(func() { k.kill(); r.Close() })
-	return k, r
+	return k
 }
 
 func (k *child) kill() {

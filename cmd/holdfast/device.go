@@ -92,17 +92,24 @@ func (c *deviceAddCmd) Run(a *app) error {
 	if d.ClaimCode != "" {
 		fmt.Fprintf(a.stdout, "\nIts claim code, for whoever shall own it:\n\n  %s\n", d.ClaimCode)
 	}
-	enrolSteps(a, d.Device.Label, d.EnrolmentCode, whenever(d.EnrolmentUntil))
+	if c.Gateway != "" {
+		fmt.Fprintf(a.stdout, "\n%s publishes for it:\n\n  child/%s/data/STREAM\n", cell(c.Gateway), cell(d.Device.Label))
+	}
+	reading := "temperature=21.5"
+	if c.Profile != "" {
+		reading = "STREAM=VALUE" // those of the profile, and no others
+	}
+	enrolSteps(a, d.Device.Label, d.EnrolmentCode, whenever(d.EnrolmentUntil), reading)
 	return nil
 }
 
 // enrolSteps prints an enrolment code as the two commands to copy.
-func enrolSteps(a *app, label, code, until string) {
+func enrolSteps(a *app, label, code, until, reading string) {
 	if code == "" {
 		return
 	}
-	fmt.Fprintf(a.stdout, "\nOn the device, until %s:\n\n  holdfast enrol '%s' --out %s\n  holdfast send --identity %s temperature=21.5\n", until, code,
-		folderFor(label), folderFor(label))
+	fmt.Fprintf(a.stdout, "\nOn the device, until %s:\n\n  holdfast enrol '%s' --out %s\n  holdfast send --identity %s %s\n", until, code,
+		folderFor(label), folderFor(label), reading)
 }
 
 // folderFor makes a device's name one word of a shell.
@@ -314,7 +321,8 @@ func (c *deviceCodeCmd) Run(a *app) error {
 	case c.Claim:
 		fmt.Fprintln(a.stdout, codes.ClaimCode)
 	default:
-		enrolSteps(a, c.Device, codes.EnrolmentCode, whenever(codes.EnrolmentUntil))
+		enrolSteps(a, c.Device, codes.EnrolmentCode, whenever(codes.EnrolmentUntil), "STREAM=VALUE")
+		fmt.Fprintf(a.stdout, "\nA folder with an identity in it is left as it is: name another, or remove it first.\n")
 	}
 	return nil
 }

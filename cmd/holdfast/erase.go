@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"net/http"
 	"net/url"
@@ -134,8 +135,14 @@ func (c *eraseCmd) resolve(a *app, hub *client.Client) (t target, err error) {
 func (c *eraseCmd) showDevice(a *app, d api.Device, stream string) error {
 	fmt.Fprintf(a.stderr, "This will erase, for good, ")
 	span := ""
-	if c.From != "" || c.To != "" {
-		span = " in the span of time that was given"
+	if c.From != "" {
+		span = " from " + c.From
+	}
+	if c.To != "" {
+		span += " up to " + c.To
+	}
+	if span != "" {
+		span = ", its readings" + span + " and no others"
 	}
 	if stream != "" {
 		fmt.Fprintf(a.stderr, "the stream %s of device %s (%s)%s.\n", cell(stream), cell(d.Label), d.ID, span)
@@ -179,6 +186,9 @@ func isTerminal(in any) bool {
 func confirmed(a *app) (bool, error) {
 	fmt.Fprint(a.stderr, "It can't be undone. Erase? Type yes: ")
 	answer, err := bufio.NewReader(a.stdin).ReadString('\n')
+	if errors.Is(err, io.EOF) {
+		return false, usagef("nobody is here to ask: give --yes")
+	}
 	if err != nil {
 		return false, fmt.Errorf("read answer: %w", err)
 	}

@@ -51,7 +51,7 @@ func (c *exportCmd) Run(a *app) error {
 		// What follows the last file is of no interest, but that it came whole is.
 		_, err = io.Copy(io.Discard, body)
 	}
-	if sink.files > 0 {
+	if sink.files > 0 && isTerminal(a.stderr) {
 		fmt.Fprintln(a.stderr)
 	}
 	if err != nil {
@@ -60,7 +60,7 @@ func (c *exportCmd) Run(a *app) error {
 	if _, err := os.Stat(filepath.Join(c.Dir, bundle.TagManifestName)); err != nil {
 		return holdfast.Errorf(holdfast.Unavailable, "the export broke off, %s is not whole", c.Dir)
 	}
-	fmt.Fprintf(a.stdout, "%d files, %d bytes in %s. To check them, without a hub:\n\n  holdfast verify %s\n", sink.files, sink.bytes, c.Dir, c.Dir)
+	fmt.Fprintf(a.stdout, "%s, %d bytes in %s. To check them, without a hub:\n\n  holdfast verify %s\n", many(sink.files, "file"), sink.bytes, c.Dir, c.Dir)
 	return nil
 }
 
@@ -87,6 +87,8 @@ func (p *progress) Put(ctx context.Context, name string, content []byte) error {
 	}
 	p.files++
 	p.bytes += int64(len(content))
-	fmt.Fprintf(p.out, "\r%d files, %d bytes", p.files, p.bytes)
+	if isTerminal(p.out) {
+		fmt.Fprintf(p.out, "\r%s, %d bytes", many(p.files, "file"), p.bytes)
+	}
 	return nil
 }

@@ -47,7 +47,9 @@ func (c *initCmd) Run(a *app) error {
   ledger key     %s
 
 The root key is the only way to the data. Copy it to a safe place that is not
-this disk; whoever has it and the data folder can read everything.
+this disk; whoever has it and the data folder can read everything. An erasure
+changes it: copy it again after each, and destroy the old copy. Keep the ledger
+key elsewhere too: certificates, proofs and exports are verified with it.
 
 Next:
   holdfast serve --data %s

@@ -9,6 +9,8 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"regexp"
+	"strings"
 	"syscall"
 
 	"github.com/alecthomas/kong"
@@ -91,11 +93,12 @@ func run(a *app, args []string) (code int) {
 	if len(args) == 0 {
 		args = []string{"--help"}
 	}
-	k, err := p.Parse(args)
+	k, err := p.Parse(withTimes(args))
 	if err != nil {
 		fmt.Fprintln(a.stderr, "holdfast:", err)
 		if pe, ok := errors.AsType[*kong.ParseError](err); ok && pe.Context != nil && pe.Context.Command() != "" {
-			fmt.Fprintf(a.stderr, "Try: holdfast %s --help\n", pe.Context.Command())
+			verb, _, _ := strings.Cut(pe.Context.Command(), " <") // arguments are not for the shell
+			fmt.Fprintf(a.stderr, "Try: holdfast %s --help\n", verb)
 		}
 		return exitUsage
 	}
@@ -110,6 +113,27 @@ func run(a *app, args []string) (code int) {
 }
 
 type leave struct{}
+
+// ago is a time before now, as --from and --to take it.
+var ago = regexp.MustCompile(`^-[0-9]`)
+
+// withTimes joins "--from -2h" to "--from=-2h": to the parser, what begins with a
+// dash is a flag. No flag of ours begins with a digit.
+func withTimes(args []string) []string {
+	var joined []string
+	for i := 0; i < len(args); i++ {
+		a := args[i]
+		if a == "--" {
+			return append(joined, args[i:]...)
+		}
+		if strings.HasPrefix(a, "--") && !strings.Contains(a, "=") && i+1 < len(args) && ago.MatchString(args[i+1]) {
+			a += "=" + args[i+1]
+			i++
+		}
+		joined = append(joined, a)
+	}
+	return joined
+}
 
 // usageError is a mistake on the command line that only the verb can see.
 type usageError struct{ error }

@@ -37,6 +37,14 @@ func printJSON(w io.Writer, v any) error {
 	return nil
 }
 
+// many is a number of things: 1 file, 2 files.
+func many(n int, thing string) string {
+	if n == 1 {
+		return "1 " + thing
+	}
+	return fmt.Sprintf("%d %ss", n, thing)
+}
+
 // printTable aligns columns. Without rows it prints the header alone.
 func printTable(w io.Writer, header []string, rows [][]string) error {
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)

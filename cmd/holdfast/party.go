@@ -4,6 +4,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"net"
 	"net/http"
 	"net/url"
 	"strings"
@@ -168,7 +169,20 @@ func (c *partyInviteCmd) Run(a *app) error {
 	}
 	fmt.Fprintf(a.stdout, "In a browser, once, until %s:\n\n  %s\n\nOr, which also makes sure that it is this hub:\n\n  holdfast party redeem %s --hub %s --out my.token\n",
 		when(v.Until), v.Link, v.Code, address)
+	if r, err := readRunning(c.Data); c.Data != "" && err == nil && ofThisMachine(r.API) && !ofThisMachine(address) {
+		fmt.Fprintln(a.stderr, "\nThe hub lets nobody in from other machines: start it with --listen-api :8443.")
+	}
 	return nil
+}
+
+// ofThisMachine reports whether an address can be reached from this machine alone.
+func ofThisMachine(address string) bool {
+	u, err := url.Parse(address)
+	if err != nil {
+		return false
+	}
+	ip := net.ParseIP(u.Hostname())
+	return u.Hostname() == "localhost" || ip != nil && ip.IsLoopback()
 }
 
 type partyRedeemCmd struct {
@@ -193,7 +207,8 @@ func (c *partyRedeemCmd) Run(a *app) error {
 	if err != nil {
 		return err
 	}
-	hub, err := client.New(client.Options{Hub: address, Pin: pin})
+	local := c.Data != "" && c.Hub == "" && !strings.HasPrefix(c.Invitation, "https://")
+	hub, err := client.New(client.Options{Hub: address, Pin: pin, AnyName: local}) // the address is then the hub's own word
 	if err != nil {
 		return err
 	}
@@ -209,7 +224,16 @@ func (c *partyRedeemCmd) Run(a *app) error {
 	if n.Token == "" {
 		return errors.Join(holdfast.Errorf(holdfast.Internal, "the hub made no token"), file.drop())
 	}
-	return handOut(a, c.outputFlags, n, file)
+	if err := handOut(a, c.outputFlags, n, file); err != nil || c.json() {
+		return err
+	}
+	where := "--hub " + address
+	if local {
+		where = "--data " + quoted(shown(c.Data))
+	}
+	fmt.Fprintf(a.stdout, "\nWhat is yours, and its record:\n\n  holdfast device list --token %s %s\n  holdfast ledger show --token %s %s\n",
+		quoted(shown(c.Out)), where, quoted(shown(c.Out)), where)
+	return nil
 }
 
 // read takes an invitation apart: where the hub is, the code, and whom to trust.

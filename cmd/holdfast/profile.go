@@ -6,7 +6,9 @@ import (
 	"os"
 	"strings"
 
+	"github.com/holdfast-iot/holdfast"
 	"github.com/holdfast-iot/holdfast/client"
+	"github.com/holdfast-iot/holdfast/internal/api"
 	"github.com/holdfast-iot/holdfast/internal/custody"
 )
 
@@ -54,7 +56,39 @@ func (c *profileAddCmd) Run(a *app) error {
 	if err := hub.Do(a.ctx, http.MethodPost, "/v1/profiles", client.Body{Type: "application/json", Data: file}, &p); err != nil {
 		return err
 	}
-	return c.print(a, p, profileHeader(), [][]string{profileRow(p)})
+	if err := c.print(a, p, profileHeader(), [][]string{profileRow(p)}); err != nil {
+		return err
+	}
+	return sayDead(a, hub, p)
+}
+
+// sayDead names the purposes of a profile that are not alive: readings collected for
+// them alone would be refused, which is better heard before the first device sends.
+func sayDead(a *app, hub *client.Client, p custody.Profile) error {
+	purposes, err := all[api.Purpose](a, hub, "/v1/purposes")
+	if holdfast.KindOf(err) == holdfast.Denied { // a program that only writes
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	known := map[holdfast.Purpose]bool{}
+	for _, u := range purposes {
+		known[holdfast.Purpose(u.Name)] = u.Ended == nil
+	}
+	for _, s := range p.Streams {
+		for _, u := range s.Purposes {
+			if alive, said := known[u]; alive {
+				continue
+			} else if !said {
+				fmt.Fprintf(a.stderr, "There is no purpose %s yet, and nothing is collected for it alone: holdfast purpose add %s --iri IRI --basis BASIS\n", cell(string(u)), quoted(string(u)))
+			} else {
+				fmt.Fprintf(a.stderr, "The purpose %s has ended: nothing is collected for it alone.\n", cell(string(u)))
+			}
+			known[u] = true // is said once
+		}
+	}
+	return nil
 }
 
 func profileHeader() []string { return []string{"NAME", "VERSION", "STREAMS"} }

@@ -20,7 +20,7 @@ type queryCmd struct {
 	Device  string `help:"All of a device: a label or an id." placeholder:"DEVICE" env:"-"`
 	Owner   string `help:"All of a party: a name or an id." placeholder:"PARTY" env:"-"`
 	From    string `help:"The earliest time: RFC 3339, a date, or -2h; an hour ago if left out." placeholder:"TIME" env:"-"`
-	To      string `help:"The latest time, included; now if left out." placeholder:"TIME" env:"-"`
+	To      string `help:"The latest time, included; 5 minutes from now if left out." placeholder:"TIME" env:"-"`
 	Every   string `help:"Windows of this length in place of readings: 30s, 1m, 1h, 1d." placeholder:"DURATION" env:"-"`
 	Agg     string `help:"What to say of each window: count, sum, mean, min, max, first, last, with commas; mean if left out." placeholder:"NAMES" env:"-"`
 	Purpose string `help:"Why; may be left out by who holds one." placeholder:"PURPOSE" env:"-"`
@@ -49,6 +49,9 @@ func (c *queryCmd) Run(a *app) error {
 	defer hub.Close()
 	body, _, err := hub.Stream(a.ctx, http.MethodGet, "/v1/readings", q, nil)
 	if err != nil {
+		if bare := c.Device == "" && c.Owner == "" && !strings.Contains(c.Stream, "/"); bare && holdfast.KindOf(err) == holdfast.NotFound {
+			return fmt.Errorf("%w (all of a device is read with --device %s)", err, quoted(c.Stream))
+		}
 		return err
 	}
 	defer body.Close()

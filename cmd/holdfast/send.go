@@ -70,11 +70,7 @@ func (c *sendCmd) Run(a *app) error {
 			Sent   int               `json:"sent"`
 		}{i.Device, sent})
 	}
-	plural := "s"
-	if sent == 1 {
-		plural = ""
-	}
-	fmt.Fprintf(a.stdout, "%d reading%s of device %s: durable.\n", sent, plural, i.Device)
+	fmt.Fprintf(a.stdout, "%s of device %s: durable.\n", many(sent, "reading"), i.Device)
 	return nil
 }
 

@@ -4,6 +4,8 @@ import (
 	"crypto/tls"
 	"fmt"
 	"log/slog"
+	"net"
+	"net/url"
 
 	"github.com/holdfast-iot/holdfast/internal/server"
 )
@@ -48,8 +50,25 @@ func (c *serveCmd) Run(a *app) error {
 		return err
 	}
 	return s.Run(a.ctx, func(at server.Addresses) {
-		fmt.Fprintf(a.stdout, "Holdfast is ready.\n  people and programs  %s\n  devices over HTTPS   %s\n  devices over MQTT    %s\n", at.API, at.Device, at.MQTT)
+		fmt.Fprintf(a.stdout, "Holdfast is ready.\n  people and programs  %s\n  devices over HTTPS   %s\n  devices over MQTT    %s\n", peopleReach(at), at.Device, at.MQTT)
 	})
+}
+
+// peopleReach is the address of people and programs as they type it, and whether
+// others than those of this machine can.
+func peopleReach(at server.Addresses) string {
+	u, err := url.Parse(at.API)
+	if err != nil {
+		return at.API
+	}
+	ip := net.ParseIP(u.Hostname())
+	if ip != nil && ip.IsLoopback() {
+		return at.API + "  (this machine only; --listen-api :8443 lets others in)"
+	}
+	if devices, err := url.Parse(at.Device); err == nil && ip != nil && ip.IsUnspecified() {
+		u.Host = net.JoinHostPort(devices.Hostname(), u.Port())
+	}
+	return u.String()
 }
 
 func (c *serveCmd) logger(a *app) *slog.Logger {

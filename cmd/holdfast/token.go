@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"net/url"
 	"os"
+	"slices"
 	"strings"
 	"time"
 
@@ -51,6 +52,9 @@ Example:
 func (c *tokenAddCmd) Run(a *app) error {
 	if c.Days < 0 || c.Days > 400 {
 		return usagef("--days is 1 to 400")
+	}
+	if c.Role == "program" && len(c.Purpose) == 0 && (len(c.Scope) == 0 || slices.Contains(c.Scope, "read")) {
+		return usagef("say what the program reads for: --purpose, of those that holdfast purpose list shows; or --scope metrics")
 	}
 	hub, err := c.connect(a)
 	if err != nil {
@@ -126,7 +130,7 @@ func handOut(a *app, o outputFlags, n api.NewCredential, file *secretFile) error
 		fmt.Fprintf(a.stderr, "Credential %s, until %s. The token is shown this once.\n", n.ID, whenever(n.Until))
 	}
 	if n.Others > 0 {
-		fmt.Fprintf(a.stderr, "There are %d other live credentials of this party and role: holdfast token list shows them.\n", n.Others)
+		fmt.Fprintf(a.stderr, "The party has %s of this role: holdfast token list shows them.\n", many(n.Others, "other live credential"))
 	}
 	return nil
 }

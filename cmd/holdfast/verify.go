@@ -16,8 +16,8 @@ import (
 )
 
 type verifyCmd struct {
-	Path string `arg:"" help:"The folder of an export, an erasure's certificate, or a proof of the ledger." type:"path"`
-	Key  string `help:"The hub's public key, from holdfast ledger show; else the one that is in there, to compare by hand." placeholder:"KEY" env:"-"`
+	Path string  `arg:"" help:"The folder of an export, an erasure's certificate, or a proof of the ledger." type:"path"`
+	Key  *string `help:"The hub's public key, from holdfast ledger show; else the one that is in there, to compare by hand." placeholder:"KEY" env:"-"`
 	outputFlags
 }
 
@@ -33,6 +33,9 @@ Example:
 const maxCertificate = 64 << 20
 
 func (c *verifyCmd) Run(a *app) error {
+	if c.Key != nil && *c.Key == "" {
+		return usagef("--key is empty: holdfast ledger show prints the hub's key")
+	}
 	info, err := os.Stat(c.Path)
 	if err != nil {
 		return fileError("path", err)
@@ -60,7 +63,7 @@ func (c *verifyCmd) Run(a *app) error {
 }
 
 func (c *verifyCmd) bundle(a *app) error {
-	r, err := archive.Verify(os.DirFS(c.Path), c.Key)
+	r, err := archive.Verify(os.DirFS(c.Path), c.key())
 	if err != nil {
 		if errors.Is(err, fs.ErrPermission) {
 			return fileError("export", err)
@@ -84,12 +87,20 @@ func (c *verifyCmd) bundle(a *app) error {
 	return nil
 }
 
+// key is the hub's key that was given, or none.
+func (c *verifyCmd) key() string {
+	if c.Key == nil {
+		return ""
+	}
+	return *c.Key
+}
+
 // good says whom the goodness depends on.
 func (c *verifyCmd) good(a *app, signer string) {
 	if c.json() {
 		return
 	}
-	if c.Key != "" {
+	if c.Key != nil {
 		fmt.Fprintln(a.stdout, "It is whole and by the hub of this key.")
 		return
 	}
@@ -97,7 +108,7 @@ func (c *verifyCmd) good(a *app, signer string) {
 }
 
 func (c *verifyCmd) certificate(a *app, text []byte) error {
-	t, err := erasure.VerifyCertificate(text, c.Key)
+	t, err := erasure.VerifyCertificate(text, c.key())
 	if err != nil {
 		return err
 	}
@@ -139,7 +150,7 @@ func orWord(n int, none string) string {
 }
 
 func (c *verifyCmd) proof(a *app, p ledger.Proof) error {
-	e, err := p.Check(c.Key)
+	e, err := p.Check(c.key())
 	if err != nil {
 		return err
 	}

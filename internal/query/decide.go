@@ -3,6 +3,7 @@ package query
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/holdfast-iot/holdfast"
@@ -63,12 +64,42 @@ func (j *judge) decide(ctx context.Context, c *candidate, span holdfast.Span) (p
 	if d.Allow || d.Reason != policy.NoGrant || j.grants[whose] != nil {
 		return d, nil
 	}
+	grants, err := j.grantsOf(ctx, whose)
+	if err != nil {
+		return d, err
+	}
+	return j.ask(c, span, grants), nil
+}
+
+// grantsOf reads the grants of one party to the reader's, once.
+func (j *judge) grantsOf(ctx context.Context, whose holdfast.PartyID) ([]policy.Grant, error) {
+	if have := j.grants[whose]; have != nil {
+		return have, nil
+	}
 	grants, err := j.q.grants.For(ctx, j.who.Party, whose)
 	if err != nil {
-		return d, fmt.Errorf("read grants: %w", err)
+		return nil, fmt.Errorf("read grants: %w", err)
 	}
 	j.grants[whose] = append(make([]policy.Grant, 0, len(grants)), grants...) // never nil: they were read
-	return j.ask(c, span, grants), nil
+	return j.grants[whose], nil
+}
+
+// concerns reports whether the data of a party may be the reader's to read at all.
+// What is not is not looked up: the time that it took would tell how much there is.
+func (j *judge) concerns(ctx context.Context, whose holdfast.PartyID) (bool, error) {
+	switch {
+	case j.who.Role == access.Administrator, whose == j.who.Party:
+		return true, nil
+	case j.purpose == holdfast.OwnAccess:
+		return false, nil
+	}
+	grants, err := j.grantsOf(ctx, whose)
+	return slices.ContainsFunc(grants, j.fits), err
+}
+
+// fits reports whether a grant is of this purpose and lives.
+func (j *judge) fits(g policy.Grant) bool {
+	return g.Purpose == j.purpose && g.Live(j.q.now().UnixNano())
 }
 
 // reader says in what capacity the principal asks. A program of the operating

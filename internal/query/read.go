@@ -156,7 +156,7 @@ func (req Request) checkTypes(streams []candidate) error {
 // allowed returns the streams of a selection that may be read, from the cursor's
 // on, and counts the others of devices that are the reader's party's.
 func (q *Query) allowed(ctx context.Context, j *judge, s Selection, at place) (out []candidate, withheld int, err error) {
-	all, exists, err := q.resolve(ctx, s)
+	all, exists, err := q.resolve(ctx, j, s)
 	if err != nil {
 		return nil, 0, fmt.Errorf("find streams: %w", err)
 	}

@@ -54,12 +54,12 @@ func (s Selection) check() error {
 // nothing it returns one candidate without a stream, so that the reader's right
 // to know even that can be decided. exists is false where the party or the
 // device is not there.
-func (q *Query) resolve(ctx context.Context, s Selection) (all []candidate, exists bool, err error) {
+func (q *Query) resolve(ctx context.Context, j *judge, s Selection) (all []candidate, exists bool, err error) {
 	switch {
 	case s.Device.IsZero():
-		all, exists, err = q.ofParty(ctx, s.Party)
+		all, exists, err = q.ofParty(ctx, j, s.Party)
 	default:
-		all, exists, err = q.ofDevice(ctx, s.Device, s.Stream)
+		all, exists, err = q.ofDevice(ctx, j, s.Device, s.Stream)
 	}
 	if holdfast.KindOf(err) == holdfast.NotFound {
 		err = nil
@@ -73,12 +73,16 @@ func (q *Query) resolve(ctx context.Context, s Selection) (all []candidate, exis
 	return all, exists, err
 }
 
-func (q *Query) ofDevice(ctx context.Context, id holdfast.DeviceID, stream string) ([]candidate, bool, error) {
+func (q *Query) ofDevice(ctx context.Context, j *judge, id holdfast.DeviceID, stream string) ([]candidate, bool, error) {
 	d, err := q.custody.Device(ctx, id)
 	if err != nil || d.State == custody.Erased {
 		return nil, false, err
 	}
 	c := candidateOf(d)
+	if ok, err := j.opens(ctx, &c); err != nil || !ok {
+		c.Stream = stream
+		return []candidate{c}, true, err
+	}
 	if stream != "" {
 		s, err := q.custody.StreamByName(ctx, id, stream)
 		switch {
@@ -106,41 +110,102 @@ func (q *Query) ofDevice(ctx context.Context, id holdfast.DeviceID, stream strin
 
 // ofParty returns the streams of which the party is the owner or the data
 // subject.
-func (q *Query) ofParty(ctx context.Context, id holdfast.PartyID) ([]candidate, bool, error) {
-	p, err := q.custody.Party(ctx, id)
-	if err != nil || p.State == custody.Erased {
+func (q *Query) ofParty(ctx context.Context, j *judge, id holdfast.PartyID) ([]candidate, bool, error) {
+	whole, err := j.concerns(ctx, id)
+	if err != nil {
 		return nil, false, err
 	}
-	devices, err := q.custody.Devices(ctx, id)
-	if err != nil {
-		return nil, true, err
-	}
-	assignments, err := q.custody.Assignments(ctx, id)
-	if err != nil {
-		return nil, true, err
-	}
-	for _, a := range assignments { // those of others in which the party is the subject
-		if a.Subject != id || a.Owner == id || a.State == custody.Erased {
-			continue
+	var devices []custody.Device
+	if whole {
+		p, err := q.custody.Party(ctx, id)
+		if err != nil || p.State == custody.Erased {
+			return nil, false, err
 		}
-		d, err := q.custody.Device(ctx, a.Device)
+		if devices, err = q.custody.Devices(ctx, id); err != nil {
+			return nil, true, err
+		}
+		about, err := q.aboutAnother(ctx, id, func(a custody.Assignment) bool { return a.Owner != id })
 		if err != nil {
 			return nil, true, err
 		}
-		devices = append(devices, d)
+		devices = append(devices, about...)
+	} else if devices, err = q.ofSubjects(ctx, j, id); err != nil {
+		return nil, false, err
 	}
 	slices.SortStableFunc(devices, func(a, b custody.Device) int {
 		return cmp.Or(cmp.Compare(a.Label, b.Label), slices.Compare(a.ID[:], b.ID[:]))
 	})
 	var all []candidate
 	for _, d := range devices {
+		c := candidateOf(d)
+		if ok, err := j.opens(ctx, &c); err != nil {
+			return nil, true, err
+		} else if !ok {
+			all = append(all, c)
+			continue
+		}
 		streams, err := q.custody.StreamsOf(ctx, d.Assignment)
 		if err != nil {
 			return nil, true, err
 		}
 		for _, s := range streams {
-			all = append(all, candidateOf(d).with(s))
+			all = append(all, c.with(s))
 		}
 	}
-	return all, true, nil
+	return all, whole || len(all) > 0, nil
+}
+
+// opens reports whether a device's streams are to be looked up for the reader.
+func (j *judge) opens(ctx context.Context, c *candidate) (bool, error) {
+	if c.Owner == j.who.Party {
+		return true, nil
+	}
+	return j.concerns(ctx, c.whose())
+}
+
+// ofSubjects returns those devices of a party that are about somebody whose data
+// may be the reader's to read, by looking at him and not at the party.
+func (q *Query) ofSubjects(ctx context.Context, j *judge, owner holdfast.PartyID) ([]custody.Device, error) {
+	subjects := []holdfast.PartyID{j.who.Party}
+	if j.purpose != holdfast.OwnAccess {
+		grants, err := q.grants.GrantsTo(ctx, j.who.Party)
+		if err != nil {
+			return nil, err
+		}
+		for _, g := range grants {
+			if g.Purpose == j.purpose && g.Live(q.now()) && !slices.Contains(subjects, g.Grantor) {
+				subjects = append(subjects, g.Grantor)
+			}
+		}
+	}
+	var devices []custody.Device
+	for _, s := range subjects {
+		about, err := q.aboutAnother(ctx, s, func(a custody.Assignment) bool { return a.Owner == owner })
+		if err != nil {
+			return nil, err
+		}
+		devices = append(devices, about...)
+	}
+	return devices, nil
+}
+
+// aboutAnother returns the devices of which a party is the data subject, of the
+// owners that which says.
+func (q *Query) aboutAnother(ctx context.Context, subject holdfast.PartyID, which func(custody.Assignment) bool) ([]custody.Device, error) {
+	assignments, err := q.custody.Assignments(ctx, subject)
+	if err != nil {
+		return nil, err
+	}
+	var devices []custody.Device
+	for _, a := range assignments {
+		if a.Subject != subject || a.State == custody.Erased || !which(a) {
+			continue
+		}
+		d, err := q.custody.Device(ctx, a.Device)
+		if err != nil {
+			return nil, err
+		}
+		devices = append(devices, d)
+	}
+	return devices, nil
 }

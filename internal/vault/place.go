@@ -44,24 +44,38 @@ func (d Dir) Append(name string, at int64, data []byte) error {
 
 func (d Dir) Read(name string) ([]byte, error) { return os.ReadFile(d.path(name)) }
 
+// Remove takes the name from the file before its bytes change: a crash must not
+// leave a file of zeros where the next start looks for a keyring.
 func (d Dir) Remove(name string) error {
-	f, err := os.OpenFile(d.path(name), os.O_WRONLY, 0)
-	if errors.Is(err, fs.ErrNotExist) {
+	path := d.path(name)
+	if err := os.Rename(path, path+goneExt); errors.Is(err, fs.ErrNotExist) {
 		return nil
 	} else if err != nil {
+		return diskError("remove keyring file", err)
+	}
+	if err := syncDir(string(d)); err != nil {
+		return err
+	}
+	return finishRemove(path + goneExt)
+}
+
+// finishRemove overwrites and removes a file that has lost its name.
+func finishRemove(path string) error {
+	f, err := os.OpenFile(path, os.O_WRONLY, 0)
+	if err != nil {
 		return diskError("open keyring file", err)
 	}
 	defer f.Close()
 	if err := overwrite(f); err != nil {
 		return err
 	}
-	if err := os.Remove(d.path(name)); err != nil {
+	if err := os.Remove(path); err != nil {
 		return diskError("remove keyring file", err)
 	}
-	return syncDir(string(d))
+	return syncDir(filepath.Dir(path))
 }
 
-// List ends what a crash left half replaced before it answers.
+// List ends what a crash left half replaced or half removed before it answers.
 func (d Dir) List() ([]string, error) {
 	entries, err := os.ReadDir(string(d))
 	if err != nil {
@@ -74,7 +88,13 @@ func (d Dir) List() ([]string, error) {
 				return nil, err
 			}
 		}
-		if ext := filepath.Ext(e.Name()); e.Type().IsRegular() && ext != tempExt && ext != oldExt {
+		ext := filepath.Ext(e.Name())
+		if ext == goneExt {
+			if err := finishRemove(d.path(e.Name())); err != nil {
+				return nil, err
+			}
+		}
+		if e.Type().IsRegular() && ext != tempExt && ext != oldExt && ext != goneExt {
 			out = append(out, e.Name())
 		}
 	}
@@ -94,6 +114,9 @@ const tempExt = ".tmp"
 // oldExt is on a second name of a file that is being replaced: while it is there,
 // the bytes behind it are still to be overwritten.
 const oldExt = ".old"
+
+// goneExt is on a file that is being removed.
+const goneExt = ".gone"
 
 // replaceFile puts data at path, durably and whole or not at all, with mode
 // 0600, and overwrites the bytes of the file that was there. The old file keeps a

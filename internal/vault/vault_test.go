@@ -406,6 +406,51 @@ func TestKeyringThatLostOwnersIsRefused(t *testing.T) {
 	}
 }
 
+// A crash while a file of the last generation is overwritten leaves zeros under no
+// name that counts, and the next start removes them.
+func TestHalfRemovedFileIsNoKeyring(t *testing.T) {
+	h := build(t)
+	o := h.owner()
+	box := h.field(o)
+	head := filepath.Join(h.keyring(), headName(h.ring.generation))
+	before, err := os.ReadFile(head)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := h.Destroy(t.Context(), Destruction{}); err != nil {
+		t.Fatal(err)
+	}
+	clear(before[len(before)/2:])
+	if err := os.WriteFile(head+goneExt, before, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if h.reopen(); !h.opens(o, box) {
+		t.Error("the owner is lost")
+	}
+	left, err := filepath.Glob(head + "*")
+	if err != nil || len(left) > 0 {
+		t.Errorf("left: %v %v", left, err)
+	}
+	// And Remove goes that way: nothing is overwritten under its own name.
+	if err := os.WriteFile(head, []byte("old"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	kept, err := os.Open(head)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer kept.Close()
+	if err := os.Mkdir(head+goneExt, 0o700); err != nil { // the new name can't be taken
+		t.Fatal(err)
+	}
+	if err := Dir(h.keyring()).Remove(filepath.Base(head)); err == nil {
+		t.Error("removed")
+	}
+	if b, err := os.ReadFile(head); err != nil || string(b) != "old" {
+		t.Errorf("%q %v", b, err)
+	}
+}
+
 func TestFileHolderWithPassphrase(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "sub", "root.key")
 	h, err := CreateFileHolder(path, []byte("correct horse"))

@@ -40,72 +40,135 @@ func (r *Report) fault(format string, args ...any) {
 	}
 }
 
+// verifyPage is how many entries Verify takes from the catalog at once.
+const verifyPage = 1000
+
 // Verify recomputes the tree from its entries and holds it against the stored
-// hashes, every checkpoint ever signed, and every payload. A payload that does
+// hashes, every checkpoint signed before, and every payload. A payload that does
 // not open is a fault unless an erasure on the hub's record covers its key.
+//
+// Payloads are opened between the reads of the catalog, not within one: to open
+// one the vault may have to read as well.
 func (l *Ledger) Verify(ctx context.Context) (Report, error) {
 	var r Report
-	excused := map[seal.KeyID]bool{}
-	unread := map[uint64]seal.KeyID{}
-	err := l.db.Read(ctx, func(tx *sql.Tx) error {
-		heads, err := l.checkpoints(ctx, tx, &r)
-		if err != nil {
-			return err
-		}
-		tree := &prefix{}
-		check := func() {
-			if head, ok := heads[tree.size]; ok {
-				delete(heads, tree.size)
-				if root := tree.root(); root != head {
-					r.fault("checkpoint of size %d was signed for another tree", tree.size)
-				}
-			}
-		}
-		check()
-		rows, err := tx.QueryContext(ctx, `SELECT e.idx, e.owner, e.key_id, e.commitment, e.payload_sealed FROM ledger_entry e ORDER BY e.idx`)
-		if err != nil {
-			return err
-		}
-		defer rows.Close()
-		for rows.Next() {
-			var row entryRow
-			if err := rows.Scan(&row.index, &row.owner, &row.key, &row.commitment, &row.box); err != nil {
-				return err
-			}
-			if row.index != int64(tree.size) {
-				r.fault("entry %d is missing", tree.size)
-				return nil
-			}
-			l.verifyRow(ctx, row, &r, excused, unread)
-			at := tlog.StoredHashIndex(0, row.index)
-			for i, h := range tree.add(tlog.RecordHash(row.commitment)) {
-				if stored, err := hashReader(ctx, tx).ReadHashes([]int64{at + int64(i)}); err != nil || stored[0] != h {
-					r.fault("the tree has something else than entry %d at its place", row.index)
-				}
-			}
-			check()
-		}
-		if err := rows.Err(); err != nil {
-			return err
-		}
-		for size := range heads {
-			r.fault("a checkpoint was signed for %d entries, there are %d", size, tree.size)
-		}
-		r.Entries = tree.size
-		r.Root = tree.root().String()
-		return nil
+	var heads map[uint64]tlog.Hash
+	err := l.db.Read(ctx, func(tx *sql.Tx) (err error) {
+		heads, err = l.checkpoints(ctx, tx, &r)
+		return err
 	})
 	if err != nil {
 		return r, fmt.Errorf("verify ledger: %w", err)
 	}
-	for index, key := range unread {
-		if excused[key] {
+	v := verification{l: l, r: &r, tree: &prefix{}, heads: heads, excused: map[seal.KeyID]bool{}, unread: map[uint64]seal.KeyID{}}
+	v.checkHead()
+	for more := true; more; {
+		if more, err = v.page(ctx); err != nil {
+			return r, fmt.Errorf("verify ledger: %w", err)
+		}
+	}
+	for index, key := range v.unread {
+		if v.excused[key] {
 			r.Erased++
 		} else {
 			r.fault("entry %d does not open and no erasure covers its key %s", index, key)
 		}
 	}
 	return r, nil
+}
+
+// verification is a Verify under way.
+type verification struct {
+	l       *Ledger
+	r       *Report
+	tree    *prefix
+	heads   map[uint64]tlog.Hash  // signed, not yet come to
+	excused map[seal.KeyID]bool   // covered by an erasure
+	unread  map[uint64]seal.KeyID // payloads that do not open, by entry
+}
+
+// page verifies the next entries and reports whether there may be more.
+func (v *verification) page(ctx context.Context) (more bool, err error) {
+	var entries []entryRow
+	stored := map[int64]tlog.Hash{}
+	first := int64(v.tree.size)
+	err = v.l.db.Read(ctx, func(tx *sql.Tx) error {
+		if entries, err = readEntries(ctx, tx, first); err != nil {
+			return err
+		}
+		return readHashes(ctx, tx, tlog.StoredHashIndex(0, first), tlog.StoredHashIndex(0, first+int64(len(entries))), stored)
+	})
+	if err != nil {
+		return false, err
+	}
+	for _, row := range entries {
+		if row.index != int64(v.tree.size) {
+			v.r.fault("entry %d is missing", v.tree.size)
+			return false, nil
+		}
+		v.l.verifyRow(ctx, row, v.r, v.excused, v.unread)
+		at := tlog.StoredHashIndex(0, row.index)
+		for i, h := range v.tree.add(tlog.RecordHash(row.commitment)) {
+			if have, ok := stored[at+int64(i)]; !ok || have != h {
+				v.r.fault("the tree has something else than entry %d at its place", row.index)
+			}
+		}
+		v.checkHead()
+	}
+	if len(entries) == verifyPage {
+		return true, nil
+	}
+	for size := range v.heads {
+		v.r.fault("a checkpoint was signed for %d entries, there are %d", size, v.tree.size)
+	}
+	v.r.Entries = v.tree.size
+	v.r.Root = v.tree.root().String()
+	return false, nil
+}
+
+// checkHead holds the tree so far against the checkpoint of its size.
+func (v *verification) checkHead() {
+	if head, ok := v.heads[v.tree.size]; ok {
+		delete(v.heads, v.tree.size)
+		if root := v.tree.root(); root != head {
+			v.r.fault("checkpoint of size %d was signed for another tree", v.tree.size)
+		}
+	}
+}
+
+func readEntries(ctx context.Context, tx *sql.Tx, first int64) (out []entryRow, err error) {
+	rows, err := tx.QueryContext(ctx, `SELECT idx, owner, key_id, commitment, payload_sealed FROM ledger_entry WHERE idx >= $1 ORDER BY idx LIMIT $2`, first, verifyPage)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	for rows.Next() {
+		var row entryRow
+		if err := rows.Scan(&row.index, &row.owner, &row.key, &row.commitment, &row.box); err != nil {
+			return nil, err
+		}
+		out = append(out, row)
+	}
+	return out, rows.Err()
+}
+
+// readHashes reads the stored hashes in [from, to), but for those of a wrong size.
+func readHashes(ctx context.Context, tx *sql.Tx, from, to int64, out map[int64]tlog.Hash) error {
+	rows, err := tx.QueryContext(ctx, `SELECT idx, hash FROM ledger_hash WHERE idx >= $1 AND idx < $2`, from, to)
+	if err != nil {
+		return err
+	}
+	defer rows.Close()
+	for rows.Next() {
+		var at int64
+		var b []byte
+		if err := rows.Scan(&at, &b); err != nil {
+			return err
+		}
+		if len(b) == tlog.HashSize {
+			out[at] = tlog.Hash(b)
+		}
+	}
+	return rows.Err()
 }
 
 type entryRow struct {

@@ -38,6 +38,10 @@ func (c *initCmd) Run(a *app) error {
 	if err != nil {
 		return err
 	}
+	serve := "holdfast serve --data " + quoted(made.Dir)
+	if c.Passphrase != "" {
+		serve += " --passphrase-file " + quoted(c.Passphrase)
+	}
 	fmt.Fprintf(a.stdout, `Made the hub of %s.
 
   data folder    %s
@@ -52,9 +56,9 @@ changes it: copy it again after each, and destroy the old copy. Keep the ledger
 key elsewhere too: certificates, proofs and exports are verified with it.
 
 Next:
-  holdfast serve --data %s
+  %s
   holdfast device add my-device --data %s
-`, made.Organisation, made.Dir, made.RootKey, made.Admin, strings.Join(made.Hosts, ", "), made.Verifier, quoted(made.Dir), quoted(made.Dir))
+`, made.Organisation, made.Dir, made.RootKey, made.Admin, strings.Join(made.Hosts, ", "), made.Verifier, serve, quoted(made.Dir))
 	return nil
 }
 

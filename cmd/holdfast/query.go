@@ -38,6 +38,9 @@ Example:
 }
 
 func (c *queryCmd) Run(a *app) error {
+	if c.Output == "parquet" && isTerminal(a.stdout) {
+		return usagef("Parquet is not for a terminal: send it to a file, > readings.parquet")
+	}
 	q, err := c.query()
 	if err != nil {
 		return err

@@ -25,6 +25,7 @@ import (
 	"time"
 
 	"github.com/holdfast-iot/holdfast"
+	"github.com/holdfast-iot/holdfast/internal/budget"
 	"github.com/holdfast-iot/holdfast/internal/catalog"
 	"github.com/holdfast-iot/holdfast/internal/vault"
 )
@@ -75,7 +76,7 @@ type Access struct {
 	authority authority
 	now       func() time.Time
 	log       *slog.Logger
-	failures  budget
+	failures  *budget.Budget
 
 	mu      sync.Mutex
 	turn    uint64 // counts what invalidates known
@@ -88,7 +89,7 @@ type Access struct {
 func Open(ctx context.Context, d Deps, o Options) (*Access, error) {
 	a := &Access{
 		catalog: d.Catalog, vault: d.Vault, ledger: d.Ledger, authority: d.Authority, now: o.Now, log: o.Log,
-		failures: newBudget(1, 3*time.Second, 20),
+		failures: budget.New(1, 3*time.Second, 20),
 		known:    make(map[holdfast.CredentialID]*credential),
 		refused:  make(map[holdfast.CredentialID]struct{}),
 		used:     make(map[holdfast.CredentialID]int64),

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/holdfast-iot/holdfast"
+	"github.com/holdfast-iot/holdfast/internal/budget"
 )
 
 // maxKnown bounds the memory of opened credentials.
@@ -26,7 +27,7 @@ func errNotAccepted() error {
 // Authorization header, else by its client certificate. Failed attempts are
 // limited by address. What is refused is Denied and does not say why.
 func (a *Access) Authenticate(ctx context.Context, r *http.Request) (Principal, error) {
-	header, from := r.Header.Get("Authorization"), addressOf(r)
+	header, from := r.Header.Get("Authorization"), budget.Network(r.RemoteAddr)
 	switch {
 	case header != "":
 		scheme, token, _ := strings.Cut(header, " ")
@@ -69,7 +70,7 @@ func (a *Access) limited(ctx context.Context, from string, try func() (Principal
 
 // failed counts a failed attempt and returns what is answered.
 func (a *Access) failed(ctx context.Context, from, what string, err error) error {
-	if !a.failures.spend(from, a.now()) {
+	if !a.failures.Spend(from, a.now()) {
 		return holdfast.Errorf(holdfast.Unavailable, "too many failed attempts from this address: try again in a minute")
 	}
 	a.log.WarnContext(ctx, what, "from", from)

@@ -49,7 +49,7 @@ func (i *Identity) Enrol(ctx context.Context, device, secret string, csr []byte,
 	if holdfast.KindOf(err) != holdfast.Denied {
 		return c, err
 	}
-	if !i.failures.spend(from, now) {
+	if !i.failures.Spend(from, now) {
 		return nil, errBusy("failed enrolments from this address")
 	}
 	i.log.WarnContext(ctx, "enrolment refused", "from", from)
@@ -90,7 +90,7 @@ func (i *Identity) enrol(ctx context.Context, device, secret string, csr []byte,
 
 // failed counts a failed enrolment of a device and returns what is answered.
 func (i *Identity) failed(device string, now time.Time) error {
-	if !i.failing.spend(device, now) {
+	if !i.failing.Spend(device, now) {
 		return errBusy("failed enrolments of this device")
 	}
 	return errRefused()
@@ -154,7 +154,7 @@ func exactlyOne(r sql.Result, err error) error {
 // the device may have it.
 func (i *Identity) issue(ctx context.Context, d holdfast.DeviceID, request *x509.CertificateRequest, renewal bool, still func(*sql.Tx) error) (*x509.Certificate, error) {
 	now := i.now()
-	if !i.issuing.spend(d.String(), now) {
+	if !i.issuing.Spend(d.String(), now) {
 		return nil, errBusy("certificates for this device")
 	}
 	c, err := i.authority.client(request.PublicKey, deviceURN, d.String(), now, deviceLife)

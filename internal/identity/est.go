@@ -11,6 +11,7 @@ import (
 	"strconv"
 
 	"github.com/holdfast-iot/holdfast"
+	"github.com/holdfast-iot/holdfast/internal/budget"
 )
 
 // maxRequest bounds the body of an EST request.
@@ -28,7 +29,7 @@ func (i *Identity) EST() http.Handler {
 	mux.HandleFunc("POST /.well-known/est/simpleenroll", i.simpleEnroll)
 	mux.HandleFunc("POST /.well-known/est/simplereenroll", i.simpleReenroll)
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if !i.requests.spend(addressOf(r), i.now()) {
+		if !i.requests.Spend(budget.Network(r.RemoteAddr), i.now()) {
 			tooMany(w, 5)
 			return
 		}
@@ -53,7 +54,7 @@ func (i *Identity) simpleEnroll(w http.ResponseWriter, r *http.Request) {
 		i.refuse(w, r, err, http.StatusUnauthorized)
 		return
 	}
-	c, err := i.Enrol(r.Context(), device, secret, csr, addressOf(r))
+	c, err := i.Enrol(r.Context(), device, secret, csr, budget.Network(r.RemoteAddr))
 	if err != nil {
 		i.refuse(w, r, err, http.StatusUnauthorized)
 		return

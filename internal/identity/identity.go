@@ -34,6 +34,7 @@ import (
 	"time"
 
 	"github.com/holdfast-iot/holdfast"
+	"github.com/holdfast-iot/holdfast/internal/budget"
 	"github.com/holdfast-iot/holdfast/internal/catalog"
 	"github.com/holdfast-iot/holdfast/internal/vault"
 )
@@ -81,7 +82,7 @@ type Identity struct {
 		sync.Mutex
 		leaf map[[32]byte]leaf
 	}
-	requests, failures, failing, issuing budget
+	requests, failures, failing, issuing *budget.Budget
 }
 
 // Create makes the authority, once in a hub's life, and opens it. hosts are the
@@ -173,10 +174,10 @@ func newIdentity(d Deps, o Options) *Identity {
 	i.known.leaf = make(map[[32]byte]leaf)
 	// A factory enrols hundreds of devices from one address, so the limits that
 	// count failures are tight and the one that counts requests is not.
-	i.requests = newBudget(20, time.Second, 200)
-	i.failures = newBudget(1, 30*time.Second, 10)
-	i.failing = newBudget(1, time.Minute, 10)
-	i.issuing = newBudget(1, 10*time.Minute, 10)
+	i.requests = budget.New(20, time.Second, 200)
+	i.failures = budget.New(1, 30*time.Second, 10)
+	i.failing = budget.New(1, time.Minute, 10)
+	i.issuing = budget.New(1, 10*time.Minute, 10)
 	return i
 }
 

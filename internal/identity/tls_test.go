@@ -243,17 +243,6 @@ func (a *answer) Header() http.Header         { return a.header }
 func (a *answer) Write(p []byte) (int, error) { return len(p), nil }
 func (a *answer) WriteHeader(s int)           { a.status = s }
 
-func TestBudgetIsBounded(t *testing.T) {
-	now := time.Now()
-	b := newBudget(1, time.Second, 2)
-	for n := range 3 * maxNames {
-		b.spend(fmt.Sprint(n), now)
-	}
-	if len(b.of) > maxNames {
-		t.Errorf("%d names", len(b.of))
-	}
-}
-
 func FuzzRequest(f *testing.F) {
 	csr := csrOf(f, newKey(f), "name")
 	f.Add(csr)

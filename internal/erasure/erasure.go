@@ -250,7 +250,8 @@ func (g *Gate) writeDown(ctx context.Context, e Erasure, s holdfast.Scope) error
 		return err
 	})
 	if err != nil {
-		return errors.Join(err, g.Grants.ReloadBars(ctx))
+		// Whoever asked may have gone away: that must not leave bars of what did not happen.
+		return errors.Join(err, g.Grants.ReloadBars(context.WithoutCancel(ctx)))
 	}
 	return nil
 }

@@ -83,31 +83,33 @@ func (r *Register) Barred(a holdfast.AssignmentID, s holdfast.StreamID, at, arri
 }
 
 // ReloadBars takes the bars in memory from the catalog. An erasure calls it after
-// a transaction with SetBar has failed.
+// a transaction with SetBar has failed. It takes the turn of a writer, so that no
+// other's SetBar is in memory and not in the catalog yet.
 func (r *Register) ReloadBars(ctx context.Context) error {
-	r.barsMu.Lock()
-	defer r.barsMu.Unlock()
+	return r.db.Write(ctx, func(tx *sql.Tx) error { return r.loadBars(ctx, tx) })
+}
+
+func (r *Register) loadBars(ctx context.Context, tx *sql.Tx) error {
 	bars := make(map[holdfast.AssignmentID][]Bar)
-	err := r.db.Read(ctx, func(tx *sql.Tx) error {
-		q, err := tx.QueryContext(ctx, `SELECT assignment, stream, span_from, span_to, arrived_before, expires FROM bar`)
-		if err != nil {
-			return err
-		}
-		defer q.Close()
-		for q.Next() {
-			var b Bar
-			var expires int64
-			if err := q.Scan(&b.Assignment, &b.Stream, &b.Span.From, &b.Span.To, &b.ArrivedBefore, &expires); err != nil {
-				return err
-			}
-			b.Expires = time.Unix(0, expires).UTC()
-			bars[b.Assignment] = append(bars[b.Assignment], b)
-		}
-		return q.Err()
-	})
+	q, err := tx.QueryContext(ctx, `SELECT assignment, stream, span_from, span_to, arrived_before, expires FROM bar`)
 	if err != nil {
 		return err
 	}
+	defer q.Close()
+	for q.Next() {
+		var b Bar
+		var expires int64
+		if err := q.Scan(&b.Assignment, &b.Stream, &b.Span.From, &b.Span.To, &b.ArrivedBefore, &expires); err != nil {
+			return err
+		}
+		b.Expires = time.Unix(0, expires).UTC()
+		bars[b.Assignment] = append(bars[b.Assignment], b)
+	}
+	if err := q.Err(); err != nil {
+		return err
+	}
+	r.barsMu.Lock()
+	defer r.barsMu.Unlock()
 	r.bars = bars
 	return nil
 }

@@ -123,3 +123,29 @@ func TestBarsExpire(t *testing.T) {
 		t.Errorf("%d bars are left", n)
 	}
 }
+
+// An erasure that fails does not take away the bar of another that is just being
+// written.
+func TestReloadBarsKeepsTheBarsOfOthers(t *testing.T) {
+	h := newHub(t)
+	a := holdfast.AssignmentID{1}
+	reloaded := make(chan error, 1)
+	err := h.catalog.Write(t.Context(), func(tx *sql.Tx) error {
+		if err := h.SetBar(t.Context(), tx, Bar{Assignment: a, Span: holdfast.Always, ArrivedBefore: math.MaxInt64}); err != nil {
+			return err
+		}
+		go func() { reloaded <- h.ReloadBars(t.Context()) }()
+		select {
+		case err := <-reloaded:
+			reloaded <- err
+		case <-time.After(50 * time.Millisecond): // it waits
+		}
+		return nil
+	})
+	if err = errors.Join(err, <-reloaded); err != nil {
+		t.Fatal(err)
+	}
+	if !h.Barred(a, holdfast.StreamID{1}, 1, 1) {
+		t.Error("the bar of the other is gone")
+	}
+}

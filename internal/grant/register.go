@@ -81,7 +81,7 @@ func Open(ctx context.Context, db *catalog.DB, keys Keys, ledger Recorder, o Opt
 	if err := r.loadPurposes(ctx); err != nil {
 		return nil, fmt.Errorf("load purposes: %w", err)
 	}
-	if err := r.ReloadBars(ctx); err != nil {
+	if err := db.Read(ctx, func(tx *sql.Tx) error { return r.loadBars(ctx, tx) }); err != nil {
 		return nil, fmt.Errorf("load bars: %w", err)
 	}
 	return r, nil

@@ -355,7 +355,7 @@ func (c *deviceRevokeCmd) Run(a *app) error {
 }
 
 type deviceClaimCmd struct {
-	ClaimCode string `arg:"" help:"The claim code that came with it."`
+	ClaimCode string `arg:"" help:"The claim code that came with it; - reads it from standard input."`
 	hubFlags
 	outputFlags
 }
@@ -374,7 +374,7 @@ func (c *deviceClaimCmd) Run(a *app) error {
 	}
 	defer hub.Close()
 	var d api.Device
-	if err := hub.Do(a.ctx, http.MethodPost, "/v1/claims", map[string]string{"code": c.ClaimCode}, &d); err != nil {
+	if err := hub.Do(a.ctx, http.MethodPost, "/v1/claims", map[string]string{"code": secretArg(a, c.ClaimCode)}, &d); err != nil {
 		if holdfast.KindOf(err) == holdfast.NotFound {
 			return holdfast.Errorf(holdfast.NotFound, "there is no device with this claim code")
 		}

@@ -68,7 +68,16 @@ func (c *enrolCmd) code(a *app) (client.Code, error) {
 	case c.Code == "":
 		return client.Code{}, usagef("give the code that 'holdfast device add' printed: hf1:...")
 	}
-	text := c.Code
+	code, err := client.ParseCode(secretArg(a, c.Code))
+	if err != nil {
+		return code, usageError{err}
+	}
+	return code, nil
+}
+
+// secretArg is a code of the command line, or, for -, a line of standard input:
+// other users of a machine see command lines.
+func secretArg(a *app, text string) string {
 	if text == "-" {
 		buf := make([]byte, 1024)
 		n := 0
@@ -79,13 +88,9 @@ func (c *enrolCmd) code(a *app) (client.Code, error) {
 				break
 			}
 		}
-		text = string(buf[:n])
+		text, _, _ = strings.Cut(string(buf[:n]), "\n")
 	}
-	code, err := client.ParseCode(strings.TrimSpace(text))
-	if err != nil {
-		return code, usageError{err}
-	}
-	return code, nil
+	return strings.TrimSpace(text)
 }
 
 func (c *enrolCmd) renew(a *app) error {

@@ -186,7 +186,7 @@ func ofThisMachine(address string) bool {
 }
 
 type partyRedeemCmd struct {
-	Invitation string `arg:"" help:"The invitation: its link, or the code that begins with hfi1."`
+	Invitation string `arg:"" help:"The invitation: its link, or the code that begins with hfi1; - reads it from standard input."`
 	Label      string `help:"What you call this credential." default:"my token" env:"-"`
 	Out        string `required:"" help:"Write the token to this new file, which only you can read." placeholder:"FILE" type:"path" env:"-"`
 	Hub        string `help:"The hub's address, https://HOST:8443; the link's if left out." placeholder:"URL"`
@@ -203,7 +203,7 @@ Example:
 }
 
 func (c *partyRedeemCmd) Run(a *app) error {
-	address, code, pin, err := c.read()
+	address, code, pin, err := c.read(a)
 	if err != nil {
 		return err
 	}
@@ -237,8 +237,8 @@ func (c *partyRedeemCmd) Run(a *app) error {
 }
 
 // read takes an invitation apart: where the hub is, the code, and whom to trust.
-func (c *partyRedeemCmd) read() (address, code string, pin [32]byte, err error) {
-	address, code = c.Hub, c.Invitation
+func (c *partyRedeemCmd) read(a *app) (address, code string, pin [32]byte, err error) {
+	address, code = c.Hub, secretArg(a, c.Invitation)
 	if link, err := url.Parse(code); err == nil && link.Scheme == "https" {
 		code = link.Fragment
 		if address == "" {

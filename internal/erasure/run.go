@@ -201,11 +201,11 @@ func (g *Gate) rotate(ctx context.Context, d vault.Destruction, batch []Erasure)
 	}
 	for _, e := range batch {
 		e.State, e.From, e.To, e.Holders, e.KeysDeadAt = Destroyed, rot.From, rot.To, rot.Holders, rot.At
-		if len(e.OwnerKeys) == 0 { // in part: the keys that were replaced
-			for _, a := range e.Scope.Assignments {
-				if id, ok := rot.OwnerKeys[vault.OfAssignment(a)]; ok {
-					e.OwnerKeys = append(e.OwnerKeys, id)
-				}
+		// In part, the keys that were replaced; of what is gone, those that an erasure
+		// in part has put in the place of the ones that were doomed when it was asked.
+		for _, o := range owners(e.scope(e.Party)) {
+			if id, ok := rot.OwnerKeys[o]; ok && !slices.Contains(e.OwnerKeys, id) {
+				e.OwnerKeys = append(e.OwnerKeys, id)
 			}
 		}
 		if err := g.save(ctx, e, nil); err != nil {

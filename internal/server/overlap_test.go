@@ -7,6 +7,7 @@ import (
 	"github.com/holdfast-iot/holdfast"
 	"github.com/holdfast-iot/holdfast/internal/erasure"
 	"github.com/holdfast-iot/holdfast/internal/ingest"
+	"github.com/holdfast-iot/holdfast/internal/seal"
 )
 
 // A device that was erased can't be erased in part any more: what asks for it, on
@@ -53,6 +54,49 @@ func TestErasureInPartOfWhatIsGone(t *testing.T) {
 			}
 		}
 		h.halt()
+	}
+}
+
+// A certificate names the owner key that died, also if an erasure in part came
+// first and put another in the place of the one there was when it was asked.
+func TestCertificateNamesTheKeyThatDied(t *testing.T) {
+	h := newHouse(t)
+	anna := h.person("Anna")
+	hers := h.device(anna.Party, "watch")
+	h.mustSend(hers, number("pulse", time.Now(), 60))
+	stream, err := h.custody.ScopeOfStream(t.Context(), hers.Device, "pulse")
+	if err != nil {
+		t.Fatal(err)
+	}
+	whole, err := h.custody.ScopeOfDevice(t.Context(), hers.Device)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var asked []holdfast.ErasureID
+	for _, s := range []holdfast.Scope{stream, whole} {
+		e, err := h.Server.erasure.Ask(t.Context(), anna, s)
+		if err != nil {
+			t.Fatal(err)
+		}
+		asked = append(asked, e.ID)
+	}
+	if err := h.Server.erasure.Once(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	var keys [2][]seal.KeyID
+	for i, id := range asked {
+		e, err := h.Server.erasure.Erasure(t.Context(), id)
+		if err != nil {
+			t.Fatal(err)
+		}
+		c, err := erasure.VerifyCertificate(e.Certificate, "")
+		if err != nil {
+			t.Fatal(err)
+		}
+		keys[i] = c.Destroyed.OwnerKeys
+	}
+	if len(keys[0]) != 1 || len(keys[1]) != 2 || keys[1][0] != keys[0][0] || keys[1][1] == keys[0][0] {
+		t.Errorf("the stream's certificate names %v, the device's %v", keys[0], keys[1])
 	}
 }
 

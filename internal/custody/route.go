@@ -220,7 +220,7 @@ func (r *Route) define(x holdfast.Sample) (streamInfo, error) {
 	if r.profile != nil {
 		p, ok := r.profile.stream(x.Stream)
 		if !ok {
-			return streamInfo{}, holdfast.Errorf(holdfast.NotFound, "profile has no stream of this name")
+			return streamInfo{}, holdfast.Errorf(holdfast.NotFound, "the device's profile has no stream of this name")
 		}
 		return p.info(), nil
 	}

@@ -147,7 +147,7 @@ func (j *judge) hint(reason string) string {
 	case policy.NoPurpose:
 		switch {
 		case j.who.Role == access.Owner:
-			return "an owner's credential reads for own-access"
+			return "an owner's credential reads for own-access, a program's for the purposes that it was made with"
 		case len(j.who.Purposes) > 0:
 			held := make([]string, len(j.who.Purposes))
 			for i, p := range j.who.Purposes {

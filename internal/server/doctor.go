@@ -55,7 +55,7 @@ func (s *Server) Doctor(ctx context.Context) ([]api.Finding, error) {
 		}
 	}
 	if unclaimed > 0 {
-		add(api.Weak, fmt.Sprintf("%d devices have no owner: their readings are refused", unclaimed), "give their claim codes to their owners")
+		add(api.Weak, fmt.Sprintf("devices without an owner: %d, whose readings are refused", unclaimed), "give their claim codes to their owners")
 	}
 	s.checkRefusals(add)
 	undone, err := s.erasure.Undone(ctx)
@@ -89,7 +89,7 @@ func (s *Server) checkRefusals(add func(level, what, mend string)) {
 		n[k]++
 	}
 	for _, k := range order {
-		add(api.Weak, fmt.Sprintf("%d messages of device %s were refused within the hour: %s", n[k], k.device, k.reason), "mend what the device sends")
+		add(api.Weak, fmt.Sprintf("messages of device %s were refused within the hour (%d): %s", k.device, n[k], k.reason), "mend what the device sends")
 	}
 }
 

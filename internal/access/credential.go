@@ -48,6 +48,7 @@ const (
 	tokenLife  = 90 * 24 * time.Hour  // of a program
 	personLife = 365 * 24 * time.Hour // of an administrator's or owner's credential
 	maxLife    = 400 * 24 * time.Hour
+	maxLive    = 1000 // credentials of one party and role at once
 )
 
 // Spec says what a new credential is.
@@ -216,6 +217,9 @@ func (a *Access) insert(ctx context.Context, tx *sql.Tx, m *making) error {
 		m.party, int(m.role), m.made).Scan(&m.others)
 	if err != nil {
 		return err
+	}
+	if m.others >= maxLive {
+		return holdfast.Errorf(holdfast.TooLarge, "a party has at most %d live credentials of one role: revoke some", maxLive)
 	}
 	_, err = tx.ExecContext(ctx, `INSERT INTO access_credential (`+credentialColumns+`) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, 0, 0)`,
 		m.id, int(m.kind), m.proof[:], m.party, int(m.role), int(m.scopes), m.box, m.made, m.notAfter)

@@ -61,6 +61,7 @@ type grantInfo struct {
 // Limits of a grant.
 const (
 	maxSelected = 1000
+	maxGrants   = 1000 // of one owner, that he did not take back
 	maxYears    = 2
 )
 
@@ -120,6 +121,13 @@ func (r *Register) Make(ctx context.Context, by Caller, s Spec) (Grant, error) {
 		return Grant{}, err
 	}
 	err = r.db.Write(ctx, func(tx *sql.Tx) error {
+		var have int
+		if err := tx.QueryRowContext(ctx, `SELECT count(*) FROM data_grant WHERE grantor = $1 AND state = 'active'`, g.Grantor).Scan(&have); err != nil {
+			return err
+		}
+		if have >= maxGrants { // a recipient's list would grow without end, too
+			return holdfast.Errorf(holdfast.TooLarge, "an owner has at most %d grants: take some back, expired ones too", maxGrants)
+		}
 		if _, err := tx.ExecContext(ctx, `INSERT INTO data_grant (id, grantor, recipient, state, info_sealed) VALUES ($1, $2, $3, 'active', $4)`,
 			g.ID, g.Grantor, g.Recipient, box); err != nil {
 			return err

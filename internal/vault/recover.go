@@ -38,7 +38,7 @@ func recoverRing(ctx context.Context, place Place, holders []Holder) (ring *keyr
 	}
 	if live == nil {
 		return nil, false, holdfast.Errorf(holdfast.Unavailable,
-			"no holder opens the keyring (its generations: %s): is the root key the one of this data folder?", generations(heads))
+			"no holder opens the keyring (its generations: %s): is the root key the one of this data folder, and of the same time? (an erasure replaces it)", generations(heads))
 	}
 	ring, err = openRing(ctx, place, *live, holders)
 	if err != nil {

@@ -209,24 +209,32 @@ func (b *Batch) Commit(done func(error)) {
 	}
 }
 
-// carryIDs finds a record for packet ids: the first of the batch, else one of its
-// own under the peer's key. A peer that was erased has no session to keep.
+// carryIDs finds a record for packet ids: one of the batch under the peer's key,
+// else one of its own. A child's would not do: if that is erased, it takes the end
+// of an id with it, and a later message of the same id would pass for a repeat. A
+// peer that was erased has no session to keep.
 func (b *Batch) carryIDs() error {
 	if b.session == "" {
 		return nil
 	}
-	if len(b.parts) == 0 {
+	alone := len(b.parts) == 0
+	at := slices.IndexFunc(b.parts, func(p *part) bool { return p.header.Assignment == b.peer.Assignment })
+	if at < 0 {
 		route, err := b.gate.custody.Route(b.ctx, b.peer.Device)
 		if k := holdfast.KindOf(err); err != nil && (k == holdfast.Denied || k == holdfast.NotFound) {
 			return nil
 		} else if err != nil {
 			return err
 		}
-		at := b.part(route.Assignment, seal.BucketOf(b.arrival, false))
-		b.parts[at].header.Type = series.Release
-		b.parts[at].received = append(b.parts[at].received, b.received...)
+		at = b.part(route.Assignment, seal.BucketOf(b.arrival, false))
+		if len(b.parts[at].content.Rows) == 0 {
+			b.parts[at].header.Type = series.Release
+		}
+		if alone {
+			b.parts[at].received = append(b.parts[at].received, b.received...)
+		}
 	}
-	b.parts[0].content.Released = b.released
+	b.parts[at].content.Released = b.released
 	return nil
 }
 

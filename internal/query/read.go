@@ -343,10 +343,14 @@ func (r *run) windows(c *candidate, span holdfast.Span, skip uint64, yield func(
 	return onward, nil
 }
 
+// lookRows is how many rows are given out without a look at the clock: few, since
+// a reader may be as slow as he likes, and rows as long as a text can be.
+const lookRows = 32
+
 // still makes the decision again where the last one is old: a grant that ends
 // ends the read.
 func (r *run) still(c *candidate) error {
-	if r.tick++; r.tick%1024 != 0 || time.Since(r.decided) < r.q.recheck {
+	if r.tick++; r.tick%lookRows != 0 || time.Since(r.decided) < r.q.recheck {
 		return nil
 	}
 	r.decided = time.Now()

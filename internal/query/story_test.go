@@ -345,7 +345,7 @@ func TestEveryEndIsRecorded(t *testing.T) {
 			}
 		}
 	}
-	if rows, _ := amount(); holdfast.KindOf(last) != holdfast.Denied || rows != uint64(n) || n > 2048 {
+	if rows, _ := amount(); holdfast.KindOf(last) != holdfast.Denied || rows != uint64(n) || n > 64 {
 		t.Error("after the grant's end:", last, rows, n)
 	}
 }

@@ -2,6 +2,7 @@ package deviceapi
 
 import (
 	"bufio"
+	"bytes"
 	"crypto/sha1"
 	"crypto/tls"
 	"encoding/base64"
@@ -47,9 +48,17 @@ func (a *API) socket(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	nc.SetWriteDeadline(time.Time{})
+	// What the HTTP server has read ahead comes first. Its own reader is not used
+	// any more: it panics when two goroutines read.
+	ahead, err := buffered.Reader.Peek(buffered.Reader.Buffered())
+	if err != nil {
+		nc.Close()
+		return
+	}
+	in := bufio.NewReader(io.MultiReader(bytes.NewReader(bytes.Clone(ahead)), nc))
 	// The API's own link to a revocation has ended with the request; MQTT asks
 	// again who it is and makes another.
-	a.d.MQTT.ServeConn(r.Context(), &wsConn{Conn: nc, in: buffered.Reader}, *r.TLS)
+	a.d.MQTT.ServeConn(r.Context(), &wsConn{Conn: nc, in: in}, *r.TLS)
 }
 
 // upgrade checks an opening handshake (section 4.2) and returns the answer to it.
@@ -104,11 +113,12 @@ const (
 const maxFrame = 1 << 20
 
 // wsConn is the server's side of a WebSocket as a stream of bytes: the content of
-// binary frames. It can be read again after a deadline has passed. One goroutine
-// reads; any may write.
+// binary frames. It can be read again after a deadline has passed. Any goroutine
+// may read and write, as of every net.Conn: whoever hangs up reads what is left.
 type wsConn struct {
 	net.Conn
-	in *bufio.Reader
+	read sync.Mutex
+	in   *bufio.Reader
 
 	left    int64 // bytes of the present frame that were not read yet
 	mask    [4]byte
@@ -124,6 +134,8 @@ var errFrame = errors.New("websocket: the client breaks the protocol")
 
 // Read reads content, and answers what control frames come between.
 func (c *wsConn) Read(p []byte) (int, error) {
+	c.read.Lock()
+	defer c.read.Unlock()
 	for c.left == 0 {
 		if c.err != nil {
 			return 0, c.err

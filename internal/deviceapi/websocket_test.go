@@ -295,3 +295,26 @@ func FuzzFrames(f *testing.F) {
 		}
 	})
 }
+
+// Who hangs up reads what is left while the reader still waits: neither may be in
+// the other's way.
+func TestTwoMayRead(t *testing.T) {
+	server, client := net.Pipe()
+	defer client.Close()
+	c := &wsConn{Conn: server, in: bufio.NewReader(server)}
+	waiting := make(chan error, 2)
+	for range 2 {
+		go func() {
+			_, err := c.Read(make([]byte, 16))
+			waiting <- err
+		}()
+	}
+	if err := server.SetReadDeadline(time.Now().Add(50 * time.Millisecond)); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		if ne, ok := errors.AsType[net.Error](<-waiting); !ok || !ne.Timeout() {
+			t.Error("a read ended otherwise than by its deadline")
+		}
+	}
+}

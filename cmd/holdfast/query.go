@@ -38,7 +38,7 @@ Example:
 }
 
 func (c *queryCmd) Run(a *app) error {
-	if c.Output == "parquet" && isTerminal(a.stdout) {
+	if _, terminal := a.stdout.(*screen); terminal && c.Output == "parquet" {
 		return usagef("Parquet is not for a terminal: send it to a file, > readings.parquet")
 	}
 	q, err := c.query()

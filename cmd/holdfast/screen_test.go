@@ -1,6 +1,7 @@
 package main
 
 import (
+	"io"
 	"strings"
 	"testing"
 )
@@ -23,5 +24,17 @@ func TestScreen(t *testing.T) {
 		if got.String() != want {
 			t.Fatalf("in pieces of %d: %q, want %q", size, got.String(), want)
 		}
+	}
+}
+
+// TestParquetOnAScreen: a file of bytes is no sight for a terminal.
+func TestParquetOnAScreen(t *testing.T) {
+	var said strings.Builder
+	a := &app{ctx: t.Context(), stdout: &screen{to: io.Discard}, stderr: &said, stdin: strings.NewReader("")}
+	if code := run(a, []string{"query", "pump-1/temperature", "-o", "parquet", "--data", "none"}); code != exitUsage {
+		t.Errorf("code %d, want %d", code, exitUsage)
+	}
+	if !strings.Contains(said.String(), "send it to a file") {
+		t.Errorf("it says %q", said.String())
 	}
 }

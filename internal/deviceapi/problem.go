@@ -36,7 +36,10 @@ func status(err error) int {
 
 var (
 	errNobody = holdfast.Errorf(holdfast.Denied, "present the client certificate of a device: enrol to get one")
-	errPace   = holdfast.Errorf(holdfast.Unavailable, "the device sends too many requests: put more readings in each")
+	// As unavailable it ends the connection.
+	errConnections = holdfast.Errorf(holdfast.Unavailable, "the device has too many connections: close some")
+
+	errPace = holdfast.Errorf(holdfast.Unavailable, "the device sends too many requests: put more readings in each")
 )
 
 // problem is RFC 9457's document. Error, Code and Message are where clients of

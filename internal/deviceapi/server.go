@@ -14,12 +14,14 @@ import (
 
 	"golang.org/x/time/rate"
 
+	"github.com/holdfast-iot/holdfast"
 	"github.com/holdfast-iot/holdfast/internal/identity"
 )
 
 // Server makes the server of an API: its deadlines cut who dawdles over a
-// handshake, a header or a body; it holds 10,000 connections, of which 2,048 may
-// be of nobody that it has met as a device, 512 of those from one place; and its
+// handshake, a header or a body; it holds 10,000 connections, 64 of one device, of
+// which 2,048 may be of nobody that it has met as a device, 512 of those from one
+// place; and its
 // connections can be cut by a revocation. Start it with ServeTLS(listener, "", "");
 // h is an *API or wraps one. Handshakes that fail are logged at debug level, for
 // anybody can make them.
@@ -74,6 +76,7 @@ type link struct {
 
 	mu      sync.Mutex
 	forget  func() // nil while no device was met
+	device  holdfast.DeviceID
 	revoked atomic.Pointer[error]
 }
 
@@ -90,10 +93,11 @@ func (l *link) cut() {
 // end is called once, when the connection has ended.
 func (l *link) end() {
 	l.mu.Lock()
-	forget := l.forget
+	forget, device := l.forget, l.device
 	l.mu.Unlock()
 	if forget != nil {
 		forget()
+		l.door.was(device)
 	} else {
 		l.door.met(l.place)
 	}
@@ -110,7 +114,10 @@ func (a *API) follow(r *http.Request, p identity.Peer) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.forget == nil {
-		l.door.met(l.place)
+		if !l.door.isDevice(p.Device, l.place) {
+			return errConnections
+		}
+		l.device = p.Device
 		l.forget = a.d.Identity.Track(p, func(why error) {
 			l.revoked.Store(&why)
 			l.cut()

@@ -219,7 +219,9 @@ func (h *hub) play(ctx context.Context, plan Plan, live bool) error {
 		}
 		if now := time.Now(); now.Sub(last) > 500*time.Millisecond {
 			last = now
-			fmt.Fprintf(h.out, "\r%s  %d readings acknowledged ", m.At.Format(time.TimeOnly), acked.Load())
+			if onTerminal(h.out) {
+				fmt.Fprintf(h.out, "\r%s  %d readings acknowledged ", m.At.Format(time.TimeOnly), acked.Load())
+			}
 		}
 	}
 	for _, q := range queues {
@@ -231,8 +233,21 @@ func (h *hub) play(ctx context.Context, plan Plan, live bool) error {
 	if n := refused.Load(); n > 0 {
 		return holdfast.Errorf(holdfast.Internal, "%d messages were refused", n)
 	}
-	fmt.Fprintf(h.out, "\r%d readings acknowledged in %s: each is sealed with its owner's key and on disk.\n\n", acked.Load(), time.Since(begin).Round(100*time.Millisecond))
+	if onTerminal(h.out) {
+		fmt.Fprint(h.out, "\r")
+	}
+	fmt.Fprintf(h.out, "%d readings acknowledged in %s: each is sealed with its owner's key and on disk.\n\n", acked.Load(), time.Since(begin).Round(100*time.Millisecond))
 	return ctx.Err()
+}
+
+// onTerminal reports that a line can be written over.
+func onTerminal(w io.Writer) bool {
+	f, ok := w.(*os.File)
+	if !ok {
+		return false
+	}
+	info, err := f.Stat()
+	return err == nil && info.Mode()&os.ModeCharDevice != 0
 }
 
 // connect opens a device's MQTT session over mutual TLS.

@@ -86,6 +86,9 @@ func (b *Batch) add(child string, samples []holdfast.Sample, d Delivery) error {
 		at, err := b.reading(route, &samples[i])
 		if err != nil {
 			undo()
+			if len(samples) > 1 { // which one, not what: names are for its owner
+				err = holdfast.Errorf(holdfast.KindOf(err), "reading %d of %d: %w", i+1, len(samples), err)
+			}
 			return err
 		}
 		first, last = min(first, at), max(last, at)

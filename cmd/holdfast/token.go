@@ -41,7 +41,7 @@ type tokenAddCmd struct {
 }
 
 func (*tokenAddCmd) Help() string {
-	return `Makes a token. An administrator makes them for programs of any party and for administrators; an owner for himself and his programs. Nobody but an
+	return `Makes a token. An administrator makes them for programs of the operating organisation and for administrators; every other party for itself and its programs. Nobody but an
 owner, once invited, makes an owner's.
 
 Example:

@@ -96,7 +96,8 @@ func TestProgramComesInByToken(t *testing.T) {
 
 func TestProgramComesInByCertificate(t *testing.T) {
 	h := build(t)
-	m, err := h.Add(t.Context(), h.admin, dashboard(h.party()), request(t))
+	service := h.party()
+	m, err := h.Add(t.Context(), self(service), dashboard(service), request(t))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -115,7 +116,8 @@ func TestProgramComesInByCertificate(t *testing.T) {
 func TestWrongCredentialsAreRefusedAlike(t *testing.T) {
 	h := build(t)
 	a, b := h.program(dashboard(h.party())), h.program(dashboard(h.party()))
-	cert, err := h.Add(t.Context(), h.admin, dashboard(h.party()), request(t))
+	service := h.party()
+	cert, err := h.Add(t.Context(), self(service), dashboard(service), request(t))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -265,6 +267,8 @@ func TestWhoMayAddWhat(t *testing.T) {
 		"anything, by who may read only":        {readOnly, own(Program, h.admin), holdfast.Denied},
 		"an owner's, by himself":                {owner, own(Owner, owner), holdfast.Internal},
 		"a program of an owner":                 {owner, own(Program, owner), holdfast.Internal},
+		"another party's, by an administrator":  {h.admin, own(Program, owner), holdfast.Denied},
+		"his own party's, by an administrator":  {h.admin, own(Program, h.admin), holdfast.Internal},
 		"an administrator, by an owner":         {owner, own(Administrator, owner), holdfast.Denied},
 		"another party's, by an owner":          {owner, own(Owner, h.admin), holdfast.Denied},
 		"metrics, by an owner":                  {owner, Spec{Label: "x", Party: owner.Party, Role: Program, Scopes: ScopeMetrics}, holdfast.Denied},

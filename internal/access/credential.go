@@ -282,7 +282,10 @@ func mayAdd(by Principal, s Spec) error {
 		return errReadOnly()
 	case by.Role == Administrator && s.Role == Owner:
 		return holdfast.Errorf(holdfast.Denied, "an owner's credential is made by invitation only: use party invite")
-	case by.Role == Administrator && (s.Role == Program || own):
+	case by.Role == Administrator && !own:
+		// A program's would read under the grants that others made to its party.
+		return holdfast.Errorf(holdfast.Denied, "another party makes its programs' credentials itself: invite it with party invite")
+	case by.Role == Administrator:
 	case by.Role == Owner && own && s.Role != Administrator:
 	default:
 		return holdfast.Errorf(holdfast.Denied, "this credential can't add one of that role and party")

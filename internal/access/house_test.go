@@ -159,9 +159,18 @@ func (h *house) must(token string) Principal {
 	return p
 }
 
+// self is a party in person, as its own credential says.
+func self(p holdfast.PartyID) Principal {
+	return Principal{Credential: newID(), Party: p, Role: Owner, Scopes: ScopeRead | ScopeWrite}
+}
+
 func (h *house) program(s Spec) Made {
 	h.t.Helper()
-	m, err := h.Add(h.t.Context(), h.admin, s, nil)
+	by := h.admin
+	if s.Party != h.organisation {
+		by = self(s.Party)
+	}
+	m, err := h.Add(h.t.Context(), by, s, nil)
 	if err != nil {
 		h.t.Fatal(err)
 	}

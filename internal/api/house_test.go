@@ -125,7 +125,14 @@ func (h *house) people(keeper *access.Access) {
 	institute, err := h.House.Custody.AddParty(ctx, by.Credential, "Institute", custody.Organisation)
 	h.must(err)
 	h.instituteID = institute.ID
-	h.institute = token(access.Spec{Label: "study", Party: institute.ID, Role: access.Program, Purposes: []holdfast.Purpose{"study"}})
+	code, _, err := keeper.Invite(ctx, by, institute.ID)
+	h.must(err)
+	_, err = keeper.Redeem(ctx, access.Redemption{Code: code, From: "192.0.2.1"})
+	h.must(err)
+	study, err := keeper.Add(ctx, access.Principal{Credential: h.first.ID, Party: institute.ID, Role: access.Owner, Scopes: access.ScopeRead | access.ScopeWrite},
+		access.Spec{Label: "study", Party: institute.ID, Role: access.Program, Purposes: []holdfast.Purpose{"study"}}, nil)
+	h.must(err)
+	h.institute = study.Token
 	h.fleet = token(access.Spec{Label: "fleet", Party: h.Acme, Role: access.Program, Purposes: []holdfast.Purpose{holdfast.Operation}})
 	h.scraper = token(access.Spec{Label: "scraper", Party: h.Acme, Role: access.Program, Scopes: access.ScopeMetrics})
 	h.reader = token(access.Spec{Label: "auditor", Party: h.Acme, Role: access.Administrator, Scopes: access.ScopeRead})

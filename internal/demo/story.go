@@ -116,15 +116,8 @@ func (t *teller) operatorIsRefused(ctx context.Context) (string, error) {
 }
 
 func (t *teller) adaReads(ctx context.Context) (string, error) {
-	var invited struct{ Code string }
-	if err := t.hub.admin.Do(ctx, http.MethodPost, "/v1/parties/"+t.hub.people["Ada"]+"/invitations", nil, &invited); err != nil {
-		return "", err
-	}
-	token, err := t.redeem(ctx, invited.Code)
-	if err != nil {
-		return "", err
-	}
-	if t.ada, err = client.New(client.Options{Hub: t.hub.at.API, Token: token}); err != nil {
+	var err error
+	if t.ada, err = t.invite(ctx, t.hub.people["Ada"]); err != nil {
 		return "", err
 	}
 	n, err := count(ctx, t.ada, url.Values{"device": {"band-ada"}})
@@ -132,6 +125,19 @@ func (t *teller) adaReads(ctx context.Context) (string, error) {
 		err = holdfast.Errorf(holdfast.Internal, "nothing came")
 	}
 	return fmt.Sprintf("%d readings; that she was invited is on her record", n), err
+}
+
+// invite gives a party a credential of its own, and returns who asks with it.
+func (t *teller) invite(ctx context.Context, party string) (*client.Client, error) {
+	var invited struct{ Code string }
+	if err := t.hub.admin.Do(ctx, http.MethodPost, "/v1/parties/"+party+"/invitations", nil, &invited); err != nil {
+		return nil, err
+	}
+	token, err := t.redeem(ctx, invited.Code)
+	if err != nil {
+		return nil, err
+	}
+	return client.New(client.Options{Hub: t.hub.at.API, Token: token})
 }
 
 // redeem turns an invitation into a token, as its holder would with a browser.
@@ -165,9 +171,16 @@ func (t *teller) adaGrants(ctx context.Context) (string, error) {
 		return "", err
 	}
 	t.study = party.ID
-	if err := admin.Do(ctx, http.MethodPost, "/v1/tokens", map[string]any{
-		"label": "study", "party": party.ID, "role": "program", "purposes": []string{"heart-study"},
-	}, &token); err != nil {
+	program := map[string]any{"label": "study", "party": party.ID, "role": "program", "purposes": []string{"heart-study"}}
+	if err := admin.Do(ctx, http.MethodPost, "/v1/tokens", program, nil); holdfast.KindOf(err) != holdfast.Denied {
+		return "", holdfast.Errorf(holdfast.Internal, "an administrator could read as the study: %v", err)
+	}
+	itself, err := t.invite(ctx, party.ID)
+	if err != nil {
+		return "", fmt.Errorf("invite the study: %w", err)
+	}
+	defer itself.Close()
+	if err := itself.Do(ctx, http.MethodPost, "/v1/tokens", program, &token); err != nil {
 		return "", fmt.Errorf("add token: %w", err)
 	}
 	study, err := client.New(client.Options{Hub: t.hub.at.API, Token: token.Token})

@@ -17,6 +17,7 @@ import (
 	"testing/iotest"
 	"time"
 
+	"github.com/eclipse/paho.golang/packets"
 	"github.com/eclipse/paho.golang/paho"
 
 	"github.com/holdfast-iot/holdfast"
@@ -118,7 +119,9 @@ func TestMQTTOverWebSocket(t *testing.T) {
 	x := h.device()
 	ws := x.webSocket()
 	ended := make(chan error, 1)
-	c := paho.NewClient(paho.ClientConfig{Conn: ws, OnClientError: func(err error) { ended <- err },
+	// The client pings from a goroutine of its own, between the writes of a packet.
+	safe := packets.NewThreadSafeConn(ws)
+	c := paho.NewClient(paho.ClientConfig{Conn: safe, OnClientError: func(err error) { ended <- err },
 		OnServerDisconnect: func(d *paho.Disconnect) { ended <- errors.New("disconnected") }})
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
 	defer cancel()
@@ -128,7 +131,7 @@ func TestMQTTOverWebSocket(t *testing.T) {
 	text := strings.Repeat("x", 100_000) // beyond the buffer, with a 64-bit length
 	for topic, payload := range map[string]string{"data/temperature": "21.5", "data/text": text} {
 		if r, err := c.Publish(ctx, &paho.Publish{Topic: topic, QoS: 1, Payload: []byte(payload)}); err != nil || r.ReasonCode != 0 {
-			t.Fatal(r, err)
+			t.Fatal(topic, r, err)
 		}
 	}
 	if got := h.readings(x.id, "temperature"); len(got) != 1 || got[0].Value != holdfast.NumberValue(21.5) {

@@ -188,7 +188,7 @@ func (h *hub) route(d holdfast.DeviceID) *Route {
 // send gives one reading and returns its stream.
 func (h *hub) send(d holdfast.DeviceID, x holdfast.Sample) *Stream {
 	h.t.Helper()
-	s, _, err := h.Accept(h.t.Context(), h.route(d), x)
+	s, _, err := h.Accept(h.t.Context(), h.route(d), &x)
 	if err != nil {
 		h.t.Fatal(err)
 	}

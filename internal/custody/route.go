@@ -30,6 +30,12 @@ func (r *Route) Stream(name string) (*Stream, bool) {
 	return s, ok
 }
 
+// StreamBytes is Stream for a name in a buffer, of which it makes no string.
+func (r *Route) StreamBytes(name []byte) (*Stream, bool) {
+	s, ok := (*r.streams.Load())[string(name)]
+	return s, ok
+}
+
 // Tag returns what the device's profile says about a line protocol tag; false:
 // the tag is not mapped, and a point that carries it is refused.
 func (r *Route) Tag(key string) (TagRule, bool) {
@@ -134,11 +140,11 @@ func (c *Custody) forget(drop func(*Route) bool) {
 // type. The first reading of a name makes the stream, durably; the first that
 // carries a unit gives it to an open stream that has none. A known stream costs a
 // map look-up and touches no lock.
-func (c *Custody) Accept(ctx context.Context, r *Route, x holdfast.Sample) (*Stream, holdfast.Value, error) {
+func (c *Custody) Accept(ctx context.Context, r *Route, x *holdfast.Sample) (*Stream, holdfast.Value, error) {
 	s, ok := r.Stream(x.Stream)
 	if !ok || s.lacksUnit(x) {
 		var err error
-		if s, err = c.OpenStream(ctx, r, x); err != nil {
+		if s, err = c.OpenStream(ctx, r, *x); err != nil {
 			return nil, holdfast.Value{}, err
 		}
 	}
@@ -170,7 +176,7 @@ func (c *Custody) OpenStream(ctx context.Context, r *Route, x holdfast.Sample) (
 			return nil, err
 		}
 	}
-	if s.lacksUnit(x) {
+	if s.lacksUnit(&x) {
 		info := s.info()
 		info.Unit = x.Unit
 		if s, err = c.writeStream(ctx, now, info, s.ID, true, x); err != nil {
@@ -242,7 +248,7 @@ func (c *Custody) writeStream(ctx context.Context, r *Route, info streamInfo, id
 	if err != nil {
 		return nil, err
 	}
-	if _, err := s.Accept(x); err != nil {
+	if _, err := s.Accept(&x); err != nil {
 		return nil, err
 	}
 	hash, err := c.streamHash(ctx, r.Assignment, info.Name)

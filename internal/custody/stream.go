@@ -61,14 +61,14 @@ func (i streamInfo) stream(id holdfast.StreamID, a holdfast.AssignmentID) (*Stre
 }
 
 // lacksUnit reports that the stream may still learn its unit, and x carries one.
-func (s *Stream) lacksUnit(x holdfast.Sample) bool { return s.Open && s.Unit == "" && x.Unit != "" }
+func (s *Stream) lacksUnit(x *holdfast.Sample) bool { return s.Open && s.Unit == "" && x.Unit != "" }
 
 // exactInteger is the magnitude up to which a float64 holds every integer.
 const exactInteger = 1 << 53
 
 // Accept returns x's value as the stream's type, without loss, or Invalid with
 // the reason. Reasons name types, never values.
-func (s *Stream) Accept(x holdfast.Sample) (holdfast.Value, error) {
+func (s *Stream) Accept(x *holdfast.Sample) (holdfast.Value, error) {
 	if x.Unit != "" && x.Unit != s.Unit {
 		return holdfast.Value{}, holdfast.Errorf(holdfast.Invalid, "the reading's unit is not the stream's")
 	}

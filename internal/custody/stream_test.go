@@ -81,7 +81,7 @@ func TestOpenStreamLearnsItsUnitOnce(t *testing.T) {
 	h.send(d.ID, number("temp", 22))
 	kelvin := number("temp", 290)
 	kelvin.Unit = "K"
-	_, _, err := h.Accept(t.Context(), h.route(d.ID), kelvin)
+	_, _, err := h.Accept(t.Context(), h.route(d.ID), &kelvin)
 	wants(t, err, holdfast.Invalid, "unit is not the stream's")
 	h.restart()
 	if s := h.send(d.ID, celsius); s.Unit != "Cel" {
@@ -115,7 +115,7 @@ func TestProfileSaysWhichStreamsThereAre(t *testing.T) {
 	wants(t, err, holdfast.NotFound, "profile has no stream of this name")
 	unit := number("steps", 1)
 	unit.Unit = "m"
-	_, _, err = h.Accept(t.Context(), h.route(d.ID), unit)
+	_, _, err = h.Accept(t.Context(), h.route(d.ID), &unit)
 	wants(t, err, holdfast.Invalid, "unit is not the stream's") // a profile without a unit means none
 	r := h.route(d.ID)
 	if rule, ok := r.Tag("cpu"); !ok || rule != TagPrefix {
@@ -167,7 +167,7 @@ func TestManyConnectionsOpenOneStream(t *testing.T) {
 					t.Error(err)
 					return
 				}
-				s, _, err := h.Accept(t.Context(), r, number(fmt.Sprint("temp", n), 1))
+				s, _, err := h.Accept(t.Context(), r, new(number(fmt.Sprint("temp", n), 1)))
 				if err != nil {
 					t.Error(err)
 					return
@@ -197,7 +197,7 @@ func TestOldRouteDoesNotRedefineAStream(t *testing.T) {
 	old := h.route(d.ID)
 	h.Forget(d.Assignment)
 	s := h.send(d.ID, number("temp", 20))
-	_, _, err := h.Accept(t.Context(), old, holdfast.Sample{Stream: "temp", Value: holdfast.TextValue("warm")})
+	_, _, err := h.Accept(t.Context(), old, &holdfast.Sample{Stream: "temp", Value: holdfast.TextValue("warm")})
 	wants(t, err, holdfast.Invalid, "a number stream takes no text")
 	if got, ok := old.Stream("temp"); !ok || got.ID != s.ID {
 		t.Errorf("the old route has %+v", got)
@@ -258,7 +258,7 @@ func TestAccept(t *testing.T) {
 		{holdfast.Text, holdfast.Value{}, holdfast.Value{}, "the reading is unknown"},
 	} {
 		s := &Stream{Type: c.stream}
-		got, err := s.Accept(holdfast.Sample{Value: c.in})
+		got, err := s.Accept(&holdfast.Sample{Value: c.in})
 		switch {
 		case c.reason == "" && (err != nil || !got.Same(c.want)):
 			t.Errorf("%s stream, %s: %v, %v", c.stream, c.in.Type(), got, err)
@@ -266,9 +266,9 @@ func TestAccept(t *testing.T) {
 			wants(t, err, holdfast.Invalid, c.reason)
 		}
 	}
-	_, err := (&Stream{Type: holdfast.Bytes, Open: true}).Accept(holdfast.Sample{Value: text("AQI=")})
+	_, err := (&Stream{Type: holdfast.Bytes, Open: true}).Accept(&holdfast.Sample{Value: text("AQI=")})
 	wants(t, err, holdfast.Invalid, "stream is bytes, the reading is text") // nobody declared that text means bytes here
-	_, err = (&Stream{Type: holdfast.Number, Unit: "Cel"}).Accept(holdfast.Sample{Value: text("secret"), Unit: "K"})
+	_, err = (&Stream{Type: holdfast.Number, Unit: "Cel"}).Accept(&holdfast.Sample{Value: text("secret"), Unit: "K"})
 	wants(t, err, holdfast.Invalid, "unit")
 	if strings.Contains(fmt.Sprint(err), "secret") || strings.Contains(fmt.Sprint(err), "Cel") {
 		t.Errorf("the reason tells a value: %v", err)
@@ -395,7 +395,7 @@ func BenchmarkRoute(b *testing.B) {
 			if err != nil {
 				b.Fatal(err)
 			}
-			if _, _, err := h.Accept(ctx, r, x); err != nil {
+			if _, _, err := h.Accept(ctx, r, &x); err != nil {
 				b.Fatal(err)
 			}
 		}

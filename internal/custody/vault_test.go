@@ -62,7 +62,7 @@ func TestOverTheRealVaultAndLedger(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s, _, err := c.Accept(ctx, r, number("pulse", 60))
+	s, _, err := c.Accept(ctx, r, new(number("pulse", 60)))
 	if err != nil || s.Name != "pulse" || r.Owner != ada.ID {
 		t.Fatalf("%+v, %v", s, err)
 	}

@@ -6,6 +6,7 @@ import (
 	"net/http"
 
 	"github.com/holdfast-iot/holdfast"
+	"github.com/holdfast-iot/holdfast/internal/custody"
 	"github.com/holdfast-iot/holdfast/internal/identity"
 	"github.com/holdfast-iot/holdfast/internal/ingest"
 	"github.com/holdfast-iot/holdfast/internal/senml"
@@ -26,7 +27,11 @@ func (a *API) data(w http.ResponseWriter, r *http.Request, p identity.Peer) erro
 	if err != nil {
 		return err
 	}
-	return a.take(w, r, p, []message{{samples: samples}})
+	route, err := a.d.Custody.Route(r.Context(), p.Device)
+	if err != nil {
+		return err
+	}
+	return a.take(w, r, p, []message{{route, samples}})
 }
 
 // decoderOf reads a Content-Type. What curl says when it is told nothing is taken
@@ -47,7 +52,7 @@ func decoderOf(contentType string) (func([]byte, int64) ([]holdfast.Sample, erro
 
 // message is what a request carries for one device: the peer or a child of it.
 type message struct {
-	child   string
+	route   *custody.Route
 	samples []holdfast.Sample
 }
 
@@ -57,7 +62,7 @@ func (a *API) take(w http.ResponseWriter, r *http.Request, p identity.Peer, mess
 	ctx := context.WithoutCancel(r.Context())
 	b := a.d.Gate.Batch(ctx, p, "")
 	for _, m := range messages {
-		if err := b.Add(m.child, m.samples, ingest.Delivery{}); err != nil {
+		if err := b.AddTo(m.route, m.samples, ingest.Delivery{}); err != nil {
 			return err
 		}
 	}

@@ -5,6 +5,7 @@ import (
 	"net/http"
 	"slices"
 	"strings"
+	"sync"
 
 	"github.com/holdfast-iot/holdfast"
 	"github.com/holdfast-iot/holdfast/internal/custody"
@@ -26,7 +27,9 @@ func (a *API) lines(w http.ResponseWriter, r *http.Request, p identity.Peer) err
 		return err
 	}
 	defer release()
-	g := gatherer{api: a, peer: p, of: make(map[string]*gathered)}
+	g := gatherers.Get().(*gatherer)
+	g.api, g.peer = a, p
+	defer g.release()
 	for point, err := range lineproto.Decode(body, precision) {
 		if err != nil {
 			return err
@@ -41,40 +44,79 @@ func (a *API) lines(w http.ResponseWriter, r *http.Request, p identity.Peer) err
 	return a.take(w, r, p, g.messages())
 }
 
-// gatherer sorts the points of a request by the device they are for.
+// gatherer sorts the points of a request by the device they are for. Its buffers
+// serve one request after another.
 type gatherer struct {
 	api      *API
 	peer     identity.Peer
-	of       map[string]*gathered // by the child's name, "" for the peer
-	order    []string
+	of       map[string]int // place in all by the child's name, "" for the peer
+	all      []gathered
 	readings int
-	prefix   []byte
+	name     []byte // of a stream
+	out      []message
 }
 
+// gathered are the samples for one device, in the order of the lines.
 type gathered struct {
 	route   *custody.Route
+	last    *custody.Stream // of the last sample, if it exists already
 	samples []holdfast.Sample
 }
 
-func (g *gatherer) messages() []message {
-	out := make([]message, 0, len(g.order))
-	for _, child := range g.order {
-		out = append(out, message{child, g.of[child].samples})
+var gatherers = sync.Pool{New: func() any { return &gatherer{of: make(map[string]int)} }}
+
+// mostKept is how many devices' buffers a gatherer keeps.
+const mostKept = 4096
+
+// release clears what the request brought and gives the buffers back.
+func (g *gatherer) release() {
+	if len(g.all) > mostKept {
+		return
 	}
-	return out
+	for i := range g.all {
+		d := &g.all[i]
+		clear(d.samples)
+		d.route, d.last, d.samples = nil, nil, d.samples[:0]
+	}
+	clear(g.of)
+	clear(g.out)
+	g.api, g.peer, g.all, g.out, g.readings = nil, identity.Peer{}, g.all[:0], g.out[:0], 0
+	gatherers.Put(g)
+}
+
+func (g *gatherer) messages() []message {
+	for i := range g.all {
+		g.out = append(g.out, message{g.all[i].route, g.all[i].samples})
+	}
+	return g.out
+}
+
+// device returns the place of a child's samples.
+func (g *gatherer) device(ctx context.Context, child []byte) (*gathered, error) {
+	if at, ok := g.of[string(child)]; ok {
+		return &g.all[at], nil
+	}
+	name := string(child)
+	route, err := g.route(ctx, name)
+	if err != nil {
+		return nil, err
+	}
+	if len(g.all) < cap(g.all) {
+		g.all = g.all[:len(g.all)+1] // with the buffers of an earlier request
+	} else {
+		g.all = append(g.all, gathered{})
+	}
+	g.of[name] = len(g.all) - 1
+	d := &g.all[len(g.all)-1]
+	d.route = route
+	return d, nil
 }
 
 func (g *gatherer) add(ctx context.Context, p *lineproto.Point) error {
 	child, _ := p.Tag("device")
-	d := g.of[string(child)]
-	if d == nil {
-		route, err := g.route(ctx, string(child))
-		if err != nil {
-			return holdfast.Errorf(holdfast.KindOf(err), "line %d: %w", p.Line, err)
-		}
-		d = &gathered{route: route}
-		g.of[string(child)] = d
-		g.order = append(g.order, string(child))
+	d, err := g.device(ctx, child)
+	if err != nil {
+		return holdfast.Errorf(holdfast.KindOf(err), "line %d: %w", p.Line, err)
 	}
 	if g.readings += len(p.Fields); g.readings > g.api.o.MaxReadings {
 		return holdfast.Errorf(holdfast.TooLarge, "a request carries at most %d readings: send several", g.api.o.MaxReadings)
@@ -82,15 +124,29 @@ func (g *gatherer) add(ctx context.Context, p *lineproto.Point) error {
 	if err := g.tags(p, d.route); err != nil {
 		return err
 	}
+	prefix := len(g.name)
 	for i := range p.Fields {
 		f := &p.Fields[i]
-		stream := string(p.AppendStream(g.prefix, f))
-		if err := holdfast.CheckName("stream", stream); err != nil {
+		g.name = p.AppendStream(g.name[:prefix], f)
+		stream, err := d.stream(g.name)
+		if err != nil {
 			return holdfast.Errorf(holdfast.KindOf(err), "line %d: %w", p.Line, err)
 		}
 		d.samples = append(d.samples, holdfast.Sample{Stream: stream, Time: p.Time, Timed: p.Timed, Value: f.Value})
 	}
 	return nil
+}
+
+// stream returns a name as text: that of the stream which has it, if there is one.
+func (d *gathered) stream(name []byte) (string, error) {
+	if d.last != nil && d.last.Name == string(name) {
+		return d.last.Name, nil
+	}
+	if s, ok := d.route.StreamBytes(name); ok {
+		d.last = s
+		return s.Name, nil
+	}
+	return string(name), holdfast.CheckName("stream", string(name))
 }
 
 // route asks whose the readings will be. A failure that is ours keeps its text
@@ -107,10 +163,10 @@ func (g *gatherer) route(ctx context.Context, child string) (*custody.Route, err
 }
 
 // tags does what the device's profile says about a point's tags and leaves what
-// goes before its streams' names in g.prefix: the values of such tags in the order
+// goes before its streams' names in g.name: the values of such tags in the order
 // of their keys, each with a slash.
 func (g *gatherer) tags(p *lineproto.Point, route *custody.Route) error {
-	g.prefix = g.prefix[:0]
+	g.name = g.name[:0]
 	var before []lineproto.Tag
 	for i, t := range p.Tags {
 		if string(t.Key) == "device" {
@@ -124,9 +180,12 @@ func (g *gatherer) tags(p *lineproto.Point, route *custody.Route) error {
 			before = append(before, t)
 		}
 	}
+	if len(before) == 0 {
+		return nil
+	}
 	slices.SortFunc(before, func(x, y lineproto.Tag) int { return strings.Compare(string(x.Key), string(y.Key)) })
 	for _, t := range before {
-		g.prefix = append(append(g.prefix, t.Value...), '/')
+		g.name = append(append(g.name, t.Value...), '/')
 	}
 	return nil
 }

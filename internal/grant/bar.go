@@ -31,7 +31,7 @@ const BarDays = 400
 // bars reports whether b keeps a reading out. A reading counts as one from before
 // the erasure if it arrived before it or carries a time before it: what is sent
 // again arrives later, but says when it was taken.
-func (b Bar) bars(s holdfast.StreamID, at, arrived int64) bool {
+func (b *Bar) bars(s holdfast.StreamID, at, arrived int64) bool {
 	return (b.Stream.IsZero() || b.Stream == s) && b.Span.Contains(at) && (arrived < b.ArrivedBefore || at < b.ArrivedBefore)
 }
 
@@ -65,21 +65,29 @@ func (r *Register) SetBar(ctx context.Context, tx *sql.Tx, b Bar) error {
 	}
 	r.barsMu.Lock()
 	defer r.barsMu.Unlock()
-	r.bars[b.Assignment] = append(r.bars[b.Assignment], b)
+	r.bars[b.Assignment] = append(slices.Clone(r.bars[b.Assignment]), b)
 	return nil
 }
 
-// Barred reports whether a reading of a stream, taken at a time and arrived at
-// another (ns since 1970), must not come in. It reads memory only.
-func (r *Register) Barred(a holdfast.AssignmentID, s holdfast.StreamID, at, arrived int64) bool {
-	r.barsMu.RLock()
-	defer r.barsMu.RUnlock()
-	for _, b := range r.bars[a] {
-		if b.bars(s, at, arrived) && arrived < b.Expires.UnixNano() {
+// Bars are those of one assignment. They never change.
+type Bars []Bar
+
+// Bar reports whether a reading of a stream, taken at a time and arrived at
+// another (ns since 1970), must not come in.
+func (all Bars) Bar(s holdfast.StreamID, at, arrived int64) bool {
+	for i := range all {
+		if b := &all[i]; b.bars(s, at, arrived) && arrived < b.Expires.UnixNano() {
 			return true
 		}
 	}
 	return false
+}
+
+// Bars returns the bars of an assignment as they are now. It reads memory only.
+func (r *Register) Bars(a holdfast.AssignmentID) Bars {
+	r.barsMu.RLock()
+	defer r.barsMu.RUnlock()
+	return r.bars[a]
 }
 
 // ReloadBars takes the bars in memory from the catalog. An erasure calls it after
@@ -90,7 +98,7 @@ func (r *Register) ReloadBars(ctx context.Context) error {
 }
 
 func (r *Register) loadBars(ctx context.Context, tx *sql.Tx) error {
-	bars := make(map[holdfast.AssignmentID][]Bar)
+	bars := make(map[holdfast.AssignmentID]Bars)
 	q, err := tx.QueryContext(ctx, `SELECT assignment, stream, span_from, span_to, arrived_before, expires FROM bar`)
 	if err != nil {
 		return err
@@ -128,7 +136,7 @@ func (r *Register) expireBars(ctx context.Context) error {
 	r.barsMu.Lock()
 	defer r.barsMu.Unlock()
 	for a, some := range r.bars {
-		if left := slices.DeleteFunc(some, func(b Bar) bool { return !b.Expires.After(now) }); len(left) > 0 {
+		if left := slices.DeleteFunc(slices.Clone(some), func(b Bar) bool { return !b.Expires.After(now) }); len(left) > 0 {
 			r.bars[a] = left
 		} else {
 			delete(r.bars, a)

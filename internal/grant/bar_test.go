@@ -56,7 +56,7 @@ func TestBarKeepsOutWhatWasErased(t *testing.T) {
 			{"any stream of an assignment that is gone", c, other, 1 << 60, 1 << 60, true},
 			{"another assignment", holdfast.AssignmentID{9}, s, 500, 900, false},
 		} {
-			if got := h.Barred(x.a, x.s, x.at, x.arrived); got != x.want {
+			if got := h.Bars(x.a).Bar(x.s, x.at, x.arrived); got != x.want {
 				t.Errorf("%s, %s: barred %v", when, x.what, got)
 			}
 		}
@@ -85,13 +85,13 @@ func TestBarOfAFailedErasureGoesWithReload(t *testing.T) {
 	if !errors.Is(err, boom) {
 		t.Fatal(err)
 	}
-	if !h.Barred(a, holdfast.StreamID{}, 0, 0) {
+	if !h.Bars(a).Bar(holdfast.StreamID{}, 0, 0) {
 		t.Error("a bar waits for its transaction")
 	}
 	if err := h.ReloadBars(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	if h.Barred(a, holdfast.StreamID{}, 0, 0) {
+	if h.Bars(a).Bar(holdfast.StreamID{}, 0, 0) {
 		t.Error("the bar of a failed transaction stays")
 	}
 }
@@ -108,11 +108,11 @@ func TestBarsExpire(t *testing.T) {
 	if err := h.expireBars(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	if !h.Barred(a, holdfast.StreamID{}, now-1, h.clock.UnixNano()) {
+	if !h.Bars(a).Bar(holdfast.StreamID{}, now-1, h.clock.UnixNano()) {
 		t.Error("gone too early")
 	}
 	h.clock = h.clock.Add(time.Nanosecond)
-	if h.Barred(a, holdfast.StreamID{}, now-1, h.clock.UnixNano()) {
+	if h.Bars(a).Bar(holdfast.StreamID{}, now-1, h.clock.UnixNano()) {
 		t.Error("it counts after 400 days")
 	}
 	if err := h.expireBars(t.Context()); err != nil {
@@ -145,7 +145,7 @@ func TestReloadBarsKeepsTheBarsOfOthers(t *testing.T) {
 	if err = errors.Join(err, <-reloaded); err != nil {
 		t.Fatal(err)
 	}
-	if !h.Barred(a, holdfast.StreamID{1}, 1, 1) {
+	if !h.Bars(a).Bar(holdfast.StreamID{1}, 1, 1) {
 		t.Error("the bar of the other is gone")
 	}
 }

@@ -60,7 +60,7 @@ type Register struct {
 
 	purposes atomic.Pointer[map[holdfast.Purpose]Purpose]
 	barsMu   sync.RWMutex
-	bars     map[holdfast.AssignmentID][]Bar
+	bars     map[holdfast.AssignmentID]Bars
 
 	disclosing sync.Mutex // one OpenDisclosure at a time reaches the catalog
 	mu         sync.Mutex // guards the two below

@@ -41,7 +41,7 @@ func TestNothingHappensUnrecorded(t *testing.T) {
 	if _, err := h.OpenDisclosure(ctx, h.reading()); !errors.Is(err, away) {
 		t.Errorf("disclosure opened without a record: %v", err)
 	}
-	if h.Live(ctx, "care") || !h.Live(ctx, "research") || h.Barred(holdfast.AssignmentID{1}, holdfast.StreamID{}, 0, 0) {
+	if h.Live(ctx, "care") || !h.Live(ctx, "research") || h.Bars(holdfast.AssignmentID{1}).Bar(holdfast.StreamID{}, 0, 0) {
 		t.Error("it happened all the same")
 	}
 	if got, _ := h.For(ctx, h.lab, h.ada); len(got) != 1 {
@@ -104,7 +104,7 @@ func TestErasedPartyTakesItsGrantsAndDisclosuresAlong(t *testing.T) {
 	if got, _ := h.Disclosures(ctx, h.bob); len(got) != 1 || got[0].Rows != 3 {
 		t.Errorf("another's disclosures: %+v", got)
 	}
-	if !h.Barred(holdfast.AssignmentID{1}, holdfast.StreamID{}, 0, 0) {
+	if !h.Bars(holdfast.AssignmentID{1}).Bar(holdfast.StreamID{}, 0, 0) {
 		t.Error("the bar went with the party")
 	}
 }
@@ -179,7 +179,7 @@ func BenchmarkHot(b *testing.B) {
 	})
 	b.Run("barred", func(b *testing.B) {
 		for b.Loop() {
-			if h.Barred(holdfast.AssignmentID{50}, holdfast.StreamID{}, 5, 5) {
+			if h.Bars(holdfast.AssignmentID{50}).Bar(holdfast.StreamID{}, 5, 5) {
 				b.Fatal()
 			}
 		}

@@ -9,6 +9,7 @@ import (
 
 	"github.com/holdfast-iot/holdfast"
 	"github.com/holdfast-iot/holdfast/internal/custody"
+	"github.com/holdfast-iot/holdfast/internal/grant"
 	"github.com/holdfast-iot/holdfast/internal/identity"
 	"github.com/holdfast-iot/holdfast/internal/journal"
 	"github.com/holdfast-iot/holdfast/internal/seal"
@@ -23,7 +24,7 @@ type Delivery struct {
 }
 
 // Batch is a few messages of one connection that are sealed and made durable
-// together. It is used by one goroutine and is of no use after Commit.
+// together. It is used by one goroutine, until Commit, and is of no use after it.
 type Batch struct {
 	ctx     context.Context
 	gate    *Gate
@@ -32,9 +33,18 @@ type Batch struct {
 	arrival int64
 
 	parts    []*part
+	at       map[partKey]int // where a part stands among many; nil while they are few
+	touched  []touch         // the parts that the message under way adds to
 	received []uint16
 	released []uint16
 	readings int
+
+	// Of the commit under way.
+	done  func(error)
+	left  atomic.Int32 // parts without an answer
+	mu    sync.Mutex
+	err   error
+	whole []uint16 // of the parts that are durable
 }
 
 // part is one record to be: the readings of one assignment and key bucket.
@@ -46,9 +56,33 @@ type part struct {
 	record   []byte
 	received []uint16
 	whole    []uint16 // those of received whose message has readings in no other part
+
+	batch  *Batch
+	answer func(journal.Pos, error) // part.answered, made once for all lives of the part
 }
 
-var parts = sync.Pool{New: func() any { return new(part) }}
+type partKey struct {
+	assignment holdfast.AssignmentID
+	bucket     seal.Bucket
+}
+
+// fewParts are found by looking at each; more get a map. A device has one, a
+// gateway one for each child.
+const fewParts = 8
+
+// touch is a part and how many rows it had before the message under way.
+type touch struct{ part, rows int }
+
+var parts sync.Pool // of *part
+
+func newPart() *part {
+	if p, ok := parts.Get().(*part); ok {
+		return p
+	}
+	p := new(part)
+	p.answer = p.answered
+	return p
+}
 
 // Add takes one message whole or not at all. child names a declared child of the
 // peer, "" is the peer itself. It keeps no reference to samples.
@@ -57,49 +91,63 @@ var parts = sync.Pool{New: func() any { return new(part) }}
 // unacknowledged and the connection end. The others won't: sending it again is
 // of no use.
 func (b *Batch) Add(child string, samples []holdfast.Sample, d Delivery) error {
-	err := b.add(child, samples, d)
+	route, err := b.route(child)
 	if err != nil {
-		b.gate.metrics.readings.WithLabelValues("refused: " + holdfast.KindOf(err).String()).Add(float64(len(samples)))
+		b.gate.metrics.refused(err, len(samples))
+		return err
 	}
-	return err
+	return b.AddTo(route, samples, d)
 }
 
-func (b *Batch) add(child string, samples []holdfast.Sample, d Delivery) error {
-	if len(samples) > b.gate.opt.MaxBatchReadings {
-		return holdfast.Errorf(holdfast.TooLarge, "a message carries at most %d readings", b.gate.opt.MaxBatchReadings)
-	}
+func (b *Batch) route(child string) (*custody.Route, error) {
 	device := b.peer.Device
 	if child != "" {
 		var err error
 		if device, err = b.gate.custody.Child(b.ctx, b.peer.Device, child); err != nil {
-			return err
+			return nil, err
 		}
 	}
-	route, err := b.gate.custody.Route(b.ctx, device)
+	return b.gate.custody.Route(b.ctx, device)
+}
+
+// AddTo is Add for who has asked custody for the route already, a moment ago: that
+// of the peer or of a declared child of it.
+func (b *Batch) AddTo(route *custody.Route, samples []holdfast.Sample, d Delivery) error {
+	err := b.add(route, samples, d)
 	if err != nil {
-		return err
+		b.gate.metrics.refused(err, len(samples))
+	}
+	return err
+}
+
+func (b *Batch) add(route *custody.Route, samples []holdfast.Sample, d Delivery) error {
+	if len(samples) > b.gate.opt.MaxBatchReadings {
+		return holdfast.Errorf(holdfast.TooLarge, "a message carries at most %d readings", b.gate.opt.MaxBatchReadings)
 	}
 	// Rows go to the parts at once; an error takes back what this message added.
-	undo := b.mark()
-	first, last := len(b.parts)+len(samples), -1
+	b.touched = b.touched[:0]
+	have := len(b.parts)
+	m := message{route: route, bars: b.gate.purposes.Bars(route.Assignment)}
 	for i := range samples {
-		at, err := b.reading(route, &samples[i])
-		if err != nil {
-			undo()
+		if err := b.reading(&m, &samples[i]); err != nil {
+			b.undo(have)
 			if len(samples) > 1 { // which one, not what: names are for its owner
 				err = holdfast.Errorf(holdfast.KindOf(err), "reading %d of %d: %w", i+1, len(samples), err)
 			}
 			return err
 		}
-		first, last = min(first, at), max(last, at)
 	}
 	if d.QoS2 {
 		// The id goes where the last of the message's readings are: the journal keeps
 		// a prefix, so whoever finds the id finds all of them.
+		last := -1
+		for _, t := range b.touched {
+			last = max(last, t.part)
+		}
 		if last >= 0 {
 			b.parts[last].received = append(b.parts[last].received, d.PacketID)
 		}
-		if first == last {
+		if len(b.touched) == 1 {
 			b.parts[last].whole = append(b.parts[last].whole, d.PacketID)
 		}
 		b.received = append(b.received, d.PacketID)
@@ -108,17 +156,22 @@ func (b *Batch) add(child string, samples []holdfast.Sample, d Delivery) error {
 	return nil
 }
 
-// reading puts one sample into its part and returns which.
-func (b *Batch) reading(route *custody.Route, x *holdfast.Sample) (int, error) {
+// message is what the readings of one message have in common.
+type message struct {
+	route *custody.Route
+	bars  grant.Bars
+	live  *custody.Stream // the last stream found to have a live purpose
+	part  int             // of the last reading, if live is set
+}
+
+// reading puts one sample into its part.
+func (b *Batch) reading(m *message, x *holdfast.Sample) error {
 	if x.Value.Size() > holdfast.MaxValueBytes+8 {
-		return 0, holdfast.Errorf(holdfast.TooLarge, "a value has at most %d bytes", holdfast.MaxValueBytes)
+		return holdfast.Errorf(holdfast.TooLarge, "a value has at most %d bytes", holdfast.MaxValueBytes)
 	}
-	stream, value, err := b.gate.custody.Accept(b.ctx, route, *x)
+	stream, value, err := b.accept(m, x)
 	if err != nil {
-		return 0, err
-	}
-	if !slices.ContainsFunc(stream.Purposes, func(p holdfast.Purpose) bool { return b.gate.purposes.Live(b.ctx, p) }) {
-		return 0, holdfast.Errorf(holdfast.Denied, "the stream has no live purpose: it is not collected")
+		return err
 	}
 	r := holdfast.Reading{Time: x.Time, Seq: x.Seq, Value: value}
 	switch {
@@ -131,51 +184,88 @@ func (b *Batch) reading(route *custody.Route, x *holdfast.Sample) (int, error) {
 	if b.peer.TLS12 {
 		r.Mark |= holdfast.TLS12
 	}
-	if b.gate.purposes.Barred(route.Assignment, stream.ID, r.Time, b.arrival) {
-		return 0, holdfast.Errorf(holdfast.Denied, "these readings were erased: they are not taken back in")
+	if m.bars.Bar(stream.ID, r.Time, b.arrival) {
+		return holdfast.Errorf(holdfast.Denied, "these readings were erased: they are not taken back in")
 	}
-	if err := b.gate.opt.Hold(route.Assignment, stream.ID); err != nil {
-		return 0, err
+	if stream != m.live {
+		if !slices.ContainsFunc(stream.Purposes, func(p holdfast.Purpose) bool { return b.gate.purposes.Live(b.ctx, p) }) {
+			return holdfast.Errorf(holdfast.Denied, "the stream has no live purpose: it is not collected")
+		}
+		if err := b.gate.opt.Hold(m.route.Assignment, stream.ID); err != nil {
+			return err
+		}
+		m.live, m.part = stream, b.part(m.route.Assignment, seal.BucketOf(b.arrival, stream.Daily))
 	}
-	at := b.part(route.Assignment, seal.BucketOf(b.arrival, stream.Daily))
-	p := b.parts[at]
+	p := b.parts[m.part]
 	p.content.Rows = append(p.content.Rows, series.Row{Stream: stream.ID, Reading: r})
-	return at, nil
+	return nil
 }
 
-// part finds or begins the part of an assignment and bucket. A batch has few.
-func (b *Batch) part(a holdfast.AssignmentID, bucket seal.Bucket) int {
-	for i, p := range b.parts {
-		if p.header.Assignment == a && p.header.Bucket == bucket {
-			return i
-		}
+// accept is custody's, without the look-up when the stream is that of the reading
+// before.
+func (b *Batch) accept(m *message, x *holdfast.Sample) (*custody.Stream, holdfast.Value, error) {
+	if m.live != nil && m.live.Name == x.Stream && x.Unit == "" {
+		v, err := m.live.Accept(x)
+		return m.live, v, err
 	}
-	p := parts.Get().(*part)
+	return b.gate.custody.Accept(b.ctx, m.route, x)
+}
+
+// part finds or begins the part of an assignment and bucket, which the message
+// under way is about to add to.
+func (b *Batch) part(a holdfast.AssignmentID, bucket seal.Bucket) int {
+	at := b.find(a, bucket)
+	if at < 0 {
+		at = b.begin(a, bucket)
+	}
+	if !slices.ContainsFunc(b.touched, func(t touch) bool { return t.part == at }) {
+		b.touched = append(b.touched, touch{at, len(b.parts[at].content.Rows)})
+	}
+	return at
+}
+
+func (b *Batch) find(a holdfast.AssignmentID, bucket seal.Bucket) int {
+	if b.at != nil {
+		if at, ok := b.at[partKey{a, bucket}]; ok {
+			return at
+		}
+		return -1
+	}
+	return slices.IndexFunc(b.parts, func(p *part) bool { return p.header.Assignment == a && p.header.Bucket == bucket })
+}
+
+func (b *Batch) begin(a holdfast.AssignmentID, bucket seal.Bucket) int {
+	p := newPart()
+	p.batch = b
 	p.header = series.Header{Type: series.Readings, Assignment: a, Bucket: bucket, Arrival: b.arrival}
 	p.content = series.Content{Rows: p.content.Rows[:0]}
 	p.received, p.whole = p.received[:0], p.whole[:0]
 	b.parts = append(b.parts, p)
+	switch at := len(b.parts) - 1; {
+	case b.at != nil:
+		b.at[partKey{a, bucket}] = at
+	case len(b.parts) > fewParts:
+		b.at = make(map[partKey]int, 4*fewParts)
+		for i, p := range b.parts {
+			b.at[partKey{p.header.Assignment, p.header.Bucket}] = i
+		}
+	}
 	return len(b.parts) - 1
 }
 
-// mark remembers how far the batch has come; the function it returns goes back
-// there.
-func (b *Batch) mark() (undo func()) {
-	n := len(b.parts)
-	var rows [8]int
-	have := rows[:0]
-	for _, p := range b.parts {
-		have = append(have, len(p.content.Rows))
+// undo takes back what the message under way added; the batch had so many parts
+// before it.
+func (b *Batch) undo(parts int) {
+	for _, t := range b.touched {
+		rows := b.parts[t.part].content.Rows
+		clear(rows[t.rows:])
+		b.parts[t.part].content.Rows = rows[:t.rows]
 	}
-	return func() {
-		for i, p := range b.parts[:n] {
-			p.content.Rows = p.content.Rows[:have[i]]
-		}
-		for _, p := range b.parts[n:] {
-			p.recycle()
-		}
-		b.parts = b.parts[:n]
+	for _, p := range b.parts[parts:] {
+		delete(b.at, partKey{p.header.Assignment, p.header.Bucket})
+		p.recycle()
 	}
+	b.parts = b.parts[:parts]
 }
 
 // Release ends the life of a QoS 2 packet id; it is durable with the Commit.
@@ -203,12 +293,16 @@ func (b *Batch) Commit(done func(error)) {
 		b.fail(err, done)
 		return
 	}
-	j := &join{batch: b, done: done}
-	j.left.Store(int32(len(b.parts)))
+	b.done = done
+	b.left.Store(int32(len(b.parts)))
+	var bytes int
 	for _, p := range b.parts {
-		b.gate.metrics.records.Inc()
-		b.gate.metrics.bytes.Add(float64(len(p.record)))
-		b.gate.log.Append(p.record, func(pos journal.Pos, err error) { j.one(p, pos, err) })
+		bytes += len(p.record)
+	}
+	b.gate.metrics.records.Add(float64(len(b.parts)))
+	b.gate.metrics.bytes.Add(float64(bytes))
+	for _, p := range b.parts {
+		b.gate.log.Append(p.record, p.answer)
 	}
 }
 
@@ -252,12 +346,15 @@ func (b *Batch) sealAll() error {
 		// Asked again now that there is a lease: an erasure that came between Add
 		// and here waits for leases older than itself, and must not miss a newer one.
 		// One that has ended since then left a bar.
+		bars := b.gate.purposes.Bars(p.header.Assignment)
 		for i := range p.content.Rows {
 			r := &p.content.Rows[i]
-			if err := b.gate.opt.Hold(p.header.Assignment, r.Stream); err != nil {
-				return err
+			if i == 0 || r.Stream != p.content.Rows[i-1].Stream {
+				if err := b.gate.opt.Hold(p.header.Assignment, r.Stream); err != nil {
+					return err
+				}
 			}
-			if b.gate.purposes.Barred(p.header.Assignment, r.Stream, r.Time, b.arrival) {
+			if bars.Bar(r.Stream, r.Time, b.arrival) {
 				return holdfast.Errorf(holdfast.Unavailable, "readings of this stream were erased while they came in: send again")
 			}
 		}
@@ -279,54 +376,46 @@ func (b *Batch) fail(err error, done func(error)) {
 		}
 		p.recycle()
 	}
-	b.gate.metrics.readings.WithLabelValues("failed").Add(float64(b.readings))
+	b.gate.metrics.failed.Add(float64(b.readings))
 	done(err)
 }
 
-// join waits for the records of a batch.
-type join struct {
-	batch *Batch
-	done  func(error)
-	left  atomic.Int32
-	mu    sync.Mutex
-	err   error
-	whole []uint16 // of the records that are durable
-}
-
-// one is told what became of one record. It runs in the journal's committer and
-// must not block.
-func (j *join) one(p *part, pos journal.Pos, err error) {
-	b := j.batch
+// answered is told what became of the part's record. It runs in the journal's
+// committer and must not block.
+func (p *part) answered(pos journal.Pos, err error) {
+	b := p.batch
 	if err == nil && !p.lease.Valid() {
 		err = holdfast.Errorf(holdfast.Unavailable, "the key was withdrawn while the reading was written")
 	}
 	if err == nil {
 		b.gate.tail.Observe(p.header, pos, pos+journal.Pos(len(p.record)))
 	}
-	j.mu.Lock()
-	if err != nil {
-		j.err = errors.Join(j.err, err)
-	} else {
-		j.whole = append(j.whole, p.whole...)
+	if err != nil || len(p.whole) > 0 {
+		b.mu.Lock()
+		if err != nil {
+			b.err = errors.Join(b.err, err)
+		} else {
+			b.whole = append(b.whole, p.whole...)
+		}
+		b.mu.Unlock()
 	}
-	j.mu.Unlock()
 	p.lease.Done()
 	p.recycle()
-	if j.left.Add(-1) > 0 {
+	if b.left.Add(-1) > 0 {
 		return
 	}
-	j.mu.Lock()
-	err = j.err
-	j.mu.Unlock()
+	b.mu.Lock()
+	err = b.err
+	b.mu.Unlock()
 	if err != nil {
-		b.gate.metrics.readings.WithLabelValues("failed").Add(float64(b.readings))
+		b.gate.metrics.failed.Add(float64(b.readings))
 		// None of it is acknowledged, but what is durable must not be taken again.
-		b.gate.sessions.exchanged(b.session, j.whole, nil)
+		b.gate.sessions.exchanged(b.session, b.whole, nil)
 	} else {
-		b.gate.metrics.readings.WithLabelValues("durable").Add(float64(b.readings))
+		b.gate.metrics.durable.Add(float64(b.readings))
 		b.gate.sessions.exchanged(b.session, b.received, b.released)
 	}
-	j.done(err)
+	b.done(err)
 }
 
 // The largest buffers that go back to the pool.
@@ -337,8 +426,9 @@ const (
 
 // recycle clears the plaintext and gives the buffers back.
 func (p *part) recycle() {
-	clear(p.plain[:cap(p.plain)])
-	clear(p.content.Rows[:cap(p.content.Rows)])
+	clear(p.plain)
+	clear(p.content.Rows)
+	p.batch, p.plain, p.content.Rows = nil, p.plain[:0], p.content.Rows[:0]
 	if cap(p.plain) > maxKept || cap(p.record) > maxKept || cap(p.content.Rows) > maxKeptRows {
 		return
 	}

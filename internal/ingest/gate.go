@@ -20,6 +20,7 @@ import (
 
 	"github.com/holdfast-iot/holdfast"
 	"github.com/holdfast-iot/holdfast/internal/custody"
+	"github.com/holdfast-iot/holdfast/internal/grant"
 	"github.com/holdfast-iot/holdfast/internal/identity"
 	"github.com/holdfast-iot/holdfast/internal/journal"
 	"github.com/holdfast-iot/holdfast/internal/seal"
@@ -31,13 +32,13 @@ import (
 type Custody interface {
 	Route(ctx context.Context, id holdfast.DeviceID) (*custody.Route, error)
 	Child(ctx context.Context, gateway holdfast.DeviceID, name string) (holdfast.DeviceID, error)
-	Accept(ctx context.Context, r *custody.Route, x holdfast.Sample) (*custody.Stream, holdfast.Value, error)
+	Accept(ctx context.Context, r *custody.Route, x *holdfast.Sample) (*custody.Stream, holdfast.Value, error)
 }
 
 // Purposes says whether readings may be collected.
 type Purposes interface {
 	Live(ctx context.Context, p holdfast.Purpose) bool
-	Barred(a holdfast.AssignmentID, s holdfast.StreamID, at, arrived int64) bool
+	Bars(a holdfast.AssignmentID) grant.Bars
 }
 
 // Keys leases journal keys.
@@ -106,9 +107,10 @@ func (g *Gate) Batch(ctx context.Context, p identity.Peer, session string) *Batc
 
 // metrics counts what came in; no label tells whose it was.
 type metrics struct {
-	readings *prometheus.CounterVec
-	bytes    prometheus.Counter
-	records  prometheus.Counter
+	readings        *prometheus.CounterVec
+	durable, failed prometheus.Counter // of readings
+	bytes           prometheus.Counter
+	records         prometheus.Counter
 }
 
 func newMetrics() metrics {
@@ -120,7 +122,13 @@ func newMetrics() metrics {
 		bytes:   prometheus.NewCounter(prometheus.CounterOpts{Name: "holdfast_ingest_record_bytes_total", Help: "Bytes of sealed journal records."}),
 		records: prometheus.NewCounter(prometheus.CounterOpts{Name: "holdfast_ingest_records_total", Help: "Sealed journal records."}),
 	}
+	m.durable, m.failed = m.readings.WithLabelValues("durable"), m.readings.WithLabelValues("failed")
 	return m
+}
+
+// refused counts readings that were not taken, by the kind of reason.
+func (m *metrics) refused(err error, readings int) {
+	m.readings.WithLabelValues("refused: " + holdfast.KindOf(err).String()).Add(float64(readings))
 }
 
 // Metrics returns the collectors of this package.

@@ -19,6 +19,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"sync"
 	"sync/atomic"
 )
 
@@ -120,9 +121,14 @@ func (c *Cipher) Spent() bool { return c.seals.Load() >= MaxSeals }
 // overlap.
 func (c *Cipher) Seal(dst, plaintext []byte, p Place) []byte {
 	c.seals.Add(1)
-	var ad [adMax]byte
+	ad := sideData.Get().(*[adMax]byte)
+	defer sideData.Put(ad)
 	return c.aead.Seal(dst, nil, plaintext, p.associated(ad[:0], c.id))
 }
+
+// sideData are buffers for associated data, which escapes through the interface of
+// the AEAD. What they held is no secret.
+var sideData = sync.Pool{New: func() any { return new([adMax]byte) }}
 
 // Open appends the plaintext of box to dst. It fails with ErrOpen unless box was
 // sealed by this key for this place.
@@ -130,7 +136,8 @@ func (c *Cipher) Open(dst, box []byte, p Place) ([]byte, error) {
 	if len(box) < Overhead {
 		return nil, ErrOpen
 	}
-	var ad [adMax]byte
+	ad := sideData.Get().(*[adMax]byte)
+	defer sideData.Put(ad)
 	out, err := c.aead.Open(dst, nil, box, p.associated(ad[:0], c.id))
 	if err != nil {
 		return nil, ErrOpen

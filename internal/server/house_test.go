@@ -20,14 +20,14 @@ import (
 
 // house is a hub in a temporary folder that a test can stop and start.
 type house struct {
-	t       *testing.T
+	t       testing.TB
 	dir     string
 	rootKey string
 	logger  *slog.Logger // nil: nothing is logged
 	*Server
 }
 
-func newHouse(t *testing.T) *house {
+func newHouse(t testing.TB) *house {
 	t.Helper()
 	h := &house{t: t, dir: filepath.Join(t.TempDir(), "data"), rootKey: filepath.Join(t.TempDir(), "root.key")}
 	if _, err := Init(t.Context(), h.dir, InitOptions{Organisation: "Acme Plants", Hosts: []string{"localhost"}, RootKey: h.rootKey}); err != nil {

@@ -125,7 +125,7 @@ func (s *Server) erasesWhatIsAsked(ctx context.Context, in io.Reader, out io.Wri
 
 // child is a hub in a process of its own.
 type child struct {
-	t      *testing.T
+	t      testing.TB
 	cmd    *exec.Cmd
 	in     io.WriteCloser
 	out    *bufio.Reader
@@ -186,7 +186,7 @@ func (h *house) refusal(c childConfig) string {
 	return k.stderr.String()
 }
 
-func launch(t *testing.T, c childConfig) *child {
+func launch(t testing.TB, c childConfig) *child {
 	t.Helper()
 	config, err := json.Marshal(c)
 	if err != nil {
@@ -317,7 +317,7 @@ func (d *thing) tls() *tls.Config {
 }
 
 // files writes the identity as command line tools want it.
-func (d *thing) files(t *testing.T) (dir string) {
+func (d *thing) files(t testing.TB) (dir string) {
 	t.Helper()
 	dir = t.TempDir()
 	key, err := x509.MarshalPKCS8PrivateKey(d.cert.PrivateKey)
@@ -362,7 +362,7 @@ func (d *thing) dialMQTT(ctx context.Context, at Addresses, hello *paho.Connect,
 }
 
 // mqtt is dialMQTT for a test in which nothing may go wrong.
-func (d *thing) mqtt(t *testing.T, at Addresses) *paho.Client {
+func (d *thing) mqtt(t testing.TB, at Addresses) *paho.Client {
 	t.Helper()
 	c, _, err := d.dialMQTT(t.Context(), at, &paho.Connect{ClientID: d.label, KeepAlive: 60, CleanStart: true}, paho.ClientConfig{})
 	if err != nil {
@@ -373,7 +373,7 @@ func (d *thing) mqtt(t *testing.T, at Addresses) *paho.Client {
 }
 
 // http is a client that is the device.
-func (d *thing) http(t *testing.T) *http.Client {
+func (d *thing) http(t testing.TB) *http.Client {
 	tr := &http.Transport{TLSClientConfig: d.tls()}
 	t.Cleanup(tr.CloseIdleConnections)
 	return &http.Client{Transport: tr, Timeout: 30 * time.Second}
@@ -391,7 +391,7 @@ func post(c *http.Client, url, contentType string, body io.Reader) (int, http.He
 }
 
 // need finds outside programs, or ends the test aloud.
-func need(t *testing.T, programs ...string) {
+func need(t testing.TB, programs ...string) {
 	t.Helper()
 	for _, p := range programs {
 		if _, err := exec.LookPath(p); err == nil {
@@ -408,7 +408,7 @@ func need(t *testing.T, programs ...string) {
 func long() bool { return os.Getenv("HOLDFAST_LONG") != "" }
 
 // snapshotOf reads every file of a folder, for a test that nothing changed.
-func snapshotOf(t *testing.T, dir string) map[string]string {
+func snapshotOf(t testing.TB, dir string) map[string]string {
 	t.Helper()
 	out := map[string]string{}
 	err := filepath.WalkDir(dir, func(path string, d os.DirEntry, err error) error {

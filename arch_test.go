@@ -38,7 +38,9 @@ var floors = map[string]int{
 
 	"internal/server": 9,
 
-	"cmd/holdfast": 10, "internal/demo": 10,
+	"internal/bench/load": 9,
+
+	"cmd/holdfast": 10, "internal/demo": 10, "internal/bench": 10, "internal/bench/peers": 10,
 }
 
 const pure = 1
@@ -46,8 +48,10 @@ const pure = 1
 // upstairs are imports of a package on the same or a higher floor that are
 // right all the same, with the reason.
 var upstairs = map[string]string{
-	"internal/ledger -> internal/vault": "the ledger seals with the vault's records keys; nothing of the vault knows the ledger",
-	"cmd/holdfast -> internal/demo":     "the demo's command",
+	"internal/ledger -> internal/vault":      "the ledger seals with the vault's records keys; nothing of the vault knows the ledger",
+	"cmd/holdfast -> internal/demo":          "the demo's command",
+	"cmd/holdfast -> internal/bench":         "the bench's command",
+	"internal/bench/peers -> internal/bench": "the same figures beside other programs, which are not linked into holdfast",
 }
 
 // beside are packages on no floor, and all that they may import of ours.
@@ -75,6 +79,7 @@ var keepsNothing = map[string]string{
 	"client":                       "a device's or person's own identity, in the folder he named",
 	"cmd/holdfast":                 "writes what its user asked for into the folder he named",
 	"internal/demo":                "a hub in a temporary folder that goes when it ends",
+	"internal/bench":               "hubs and probes in a temporary folder that goes when it ends, and the page of results",
 	"internal/journal/journaltest": "a test suite",
 	"internal/blob/blobtest":       "a test suite",
 	"internal/query/querytest":     "for tests",

@@ -40,6 +40,7 @@ type commands struct {
 	Ledger  ledgerCmd  `cmd:"" help:"The record of everything that changed or left."`
 
 	Doctor doctorCmd `cmd:"" help:"What is wrong or weak in a deployment, with the mend."`
+	Bench  benchCmd  `cmd:"" help:"What this machine can take: speed and size, measured."`
 
 	Version kong.VersionFlag `env:"-" help:"Print the version and leave."`
 }

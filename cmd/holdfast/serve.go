@@ -2,6 +2,7 @@ package main
 
 import (
 	"crypto/tls"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net"
@@ -22,6 +23,7 @@ type serveCmd struct {
 	DeviceTLSMin string `name:"device-tls-min" help:"Oldest TLS that devices may speak: 1.3, or 1.2 for parts in the field." default:"1.3" enum:"1.3,1.2"`
 	Log          string `help:"How the log on stderr is written." default:"text" enum:"text,json"`
 	LogLevel     string `help:"What the log tells." default:"info" enum:"debug,info,warn,error"`
+	profileFlags
 }
 
 func (serveCmd) Help() string {
@@ -32,7 +34,12 @@ Example:
   holdfast serve --data ./data --listen-api :8443`
 }
 
-func (c *serveCmd) Run(a *app) error {
+func (c *serveCmd) Run(a *app) (err error) {
+	stop, err := c.profile()
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, stop()) }()
 	pass, err := readPassphrase(c.Passphrase)
 	if err != nil {
 		return err

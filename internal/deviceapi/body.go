@@ -6,7 +6,9 @@ import (
 	"errors"
 	"io"
 	"net/http"
+	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/holdfast-iot/holdfast"
@@ -73,15 +75,26 @@ func (a *API) readError(err error) error {
 	return holdfast.Errorf(holdfast.Invalid, "the body ended early or did not arrive within %s", a.o.BodyTimeout)
 }
 
-// meter counts what a request holds of the shared budget.
+// meter counts what a request holds of the shared budget, and has its buffers.
 type meter struct {
-	api  *API
-	held int
+	api     *API
+	held    int
+	buffers []*[]byte
 }
+
+// bodies are buffers of requests that have ended, cleared. There are never more of
+// them than the budget let requests have at once.
+var bodies = sync.Pool{New: func() any { return new([]byte) }}
 
 func (m *meter) release() {
 	m.api.bytes.Release(int64(m.held))
 	m.held = 0
+	for _, b := range m.buffers {
+		clear(*b)
+		*b = (*b)[:0]
+		bodies.Put(b)
+	}
+	m.buffers = nil
 }
 
 func (m *meter) take(n int) error {
@@ -92,40 +105,43 @@ func (m *meter) take(n int) error {
 	return nil
 }
 
-// First and largest steps in which a buffer grows.
+// First and largest steps in which a body takes its share of the budget.
 const (
 	firstStep = 4 << 10
 	lastStep  = 256 << 10
 )
 
-// readAll is io.ReadAll within MaxBody and the budget. hint is the expected size,
-// 0 if nobody knows; what exceeds the first step is not believed before it comes.
+// readAll is io.ReadAll within MaxBody and the budget, into a buffer that is the
+// caller's until release. hint is the expected size, 0 if nobody knows; what
+// exceeds the first step is not believed before it comes.
 func (m *meter) readAll(r io.Reader, hint int) ([]byte, error) {
 	step := firstStep
 	if hint > 0 {
 		step = min(hint+1, 64<<10) // the one byte more meets the end of the body
 	}
-	var b []byte
-	for {
-		if len(b) == cap(b) {
-			if len(b) > m.api.o.MaxBody {
-				return nil, m.api.errBody()
-			}
+	kept := bodies.Get().(*[]byte)
+	m.buffers = append(m.buffers, kept)
+	for b, room := *kept, 0; ; *kept = b {
+		if len(b) == room {
 			if err := m.take(step); err != nil {
 				return nil, err
 			}
-			b = append(make([]byte, 0, cap(b)+step), b...)
-			step = min(max(2*cap(b), firstStep), lastStep)
+			room += step
+			b = slices.Grow(b, step)
+			step = min(max(2*room, firstStep), lastStep)
 		}
-		n, err := r.Read(b[len(b):cap(b)])
+		n, err := r.Read(b[len(b):room])
 		b = b[:len(b)+n]
 		if len(b) > m.api.o.MaxBody {
+			*kept = b
 			return nil, m.api.errBody()
 		}
 		if err == io.EOF {
+			*kept = b
 			return b, nil
 		}
 		if err != nil {
+			*kept = b
 			return nil, err
 		}
 	}

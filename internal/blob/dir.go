@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io/fs"
 	"iter"
-	"os"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -27,6 +26,7 @@ const (
 // Dir is a Store in a folder of the operating system. One process uses the folder
 // at a time: who owns the data folder locks it.
 type Dir struct {
+	disk  Files
 	root  string
 	files fileCache
 
@@ -48,10 +48,15 @@ func OpenDir(path string) (*Dir, error) {
 	if err != nil {
 		return nil, holdfast.Errorf(holdfast.Invalid, "open blob folder: %w", err)
 	}
-	if err := makeRoot(root); err != nil {
+	return OpenDirOn(osFiles{}, root)
+}
+
+// OpenDirOn is OpenDir in another file system. root is absolute there.
+func OpenDirOn(disk Files, root string) (*Dir, error) {
+	d := &Dir{disk: disk, root: root, files: fileCache{disk: disk}, made: map[string]bool{}}
+	if err := d.makeRoot(); err != nil {
 		return nil, err
 	}
-	d := &Dir{root: root, made: map[string]bool{}}
 	if err := d.checkLayout(); err != nil {
 		return nil, err
 	}
@@ -61,10 +66,11 @@ func OpenDir(path string) (*Dir, error) {
 	return d, nil
 }
 
-func makeRoot(root string) error {
-	switch err := os.Mkdir(root, 0o700); {
+func (d *Dir) makeRoot() error {
+	root := d.root
+	switch err := d.disk.Mkdir(root, 0o700); {
 	case err == nil:
-		if err := syncFolder(filepath.Dir(root)); err != nil {
+		if err := d.disk.SyncFolder(filepath.Dir(root)); err != nil {
 			return holdfast.Errorf(holdfast.Unavailable, "make blob folder: %w", err)
 		}
 	case errors.Is(err, fs.ErrExist):
@@ -73,7 +79,7 @@ func makeRoot(root string) error {
 	default:
 		return holdfast.Errorf(holdfast.Unavailable, "make blob folder: %w", err)
 	}
-	info, err := os.Stat(root)
+	info, err := d.disk.Stat(root)
 	switch {
 	case err != nil:
 		return holdfast.Errorf(holdfast.Unavailable, "open blob folder: %w", err)
@@ -87,7 +93,7 @@ func makeRoot(root string) error {
 // known, which also shows that the folder can be written.
 func (d *Dir) checkLayout() error {
 	path := filepath.Join(d.root, layoutName)
-	b, err := os.ReadFile(path)
+	b, err := readFile(d.disk, path)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
 	case err != nil:
@@ -108,21 +114,21 @@ func (d *Dir) sweep() error {
 		if err != nil {
 			return err
 		}
-		entries, err := os.ReadDir(dir)
+		entries, err := d.disk.ReadDir(dir)
 		if err != nil {
 			return err
 		}
 		swept := false
 		for _, e := range entries {
 			if strings.HasSuffix(e.Name(), putSuffix) || strings.HasSuffix(e.Name(), goneSuffix) {
-				if err := scrub(filepath.Join(dir, e.Name())); err != nil {
+				if err := scrub(d.disk, filepath.Join(dir, e.Name())); err != nil {
 					return err
 				}
 				swept = true
 			}
 		}
 		if swept {
-			if err := syncFolder(dir); err != nil {
+			if err := d.disk.SyncFolder(dir); err != nil {
 				return err
 			}
 		}
@@ -133,13 +139,13 @@ func (d *Dir) sweep() error {
 // folders yields the folders that blobs lie in.
 func (d *Dir) folders() iter.Seq2[string, error] {
 	return func(yield func(string, error) bool) {
-		outer, err := letters(d.root)
+		outer, err := d.letters(d.root)
 		if err != nil {
 			yield("", err)
 			return
 		}
 		for _, dir := range outer {
-			inner, err := letters(dir)
+			inner, err := d.letters(dir)
 			if err != nil {
 				yield("", err)
 				return
@@ -154,8 +160,8 @@ func (d *Dir) folders() iter.Seq2[string, error] {
 }
 
 // letters returns the folders in dir whose name is one letter of an id.
-func letters(dir string) ([]string, error) {
-	entries, err := os.ReadDir(dir)
+func (d *Dir) letters(dir string) ([]string, error) {
+	entries, err := d.disk.ReadDir(dir)
 	if err != nil {
 		return nil, err
 	}
@@ -194,10 +200,10 @@ func (d *Dir) makeFolder(dir string) error {
 		if d.made[dir] {
 			continue
 		}
-		if err := os.Mkdir(dir, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
+		if err := d.disk.Mkdir(dir, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
 			return err
 		}
-		if err := syncFolder(filepath.Dir(dir)); err != nil {
+		if err := d.disk.SyncFolder(filepath.Dir(dir)); err != nil {
 			return err
 		}
 		d.made[dir] = true
@@ -210,7 +216,7 @@ func (d *Dir) Size(ctx context.Context, id holdfast.BlobID) (int64, error) {
 	if err := ctx.Err(); err != nil {
 		return 0, err
 	}
-	info, err := os.Stat(d.path(id))
+	info, err := d.disk.Stat(d.path(id))
 	if err != nil {
 		return 0, failure("find blob", id, err)
 	}
@@ -221,9 +227,9 @@ func (d *Dir) Size(ctx context.Context, id holdfast.BlobID) (int64, error) {
 func (d *Dir) List(ctx context.Context) iter.Seq2[holdfast.BlobID, error] {
 	return func(yield func(holdfast.BlobID, error) bool) {
 		for dir, err := range d.folders() {
-			var entries []os.DirEntry
+			var entries []fs.DirEntry
 			if err == nil {
-				entries, err = os.ReadDir(dir)
+				entries, err = d.disk.ReadDir(dir)
 			}
 			if err == nil {
 				err = ctx.Err()

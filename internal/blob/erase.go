@@ -25,22 +25,22 @@ func (d *Dir) Delete(ctx context.Context, id holdfast.BlobID) error {
 	defer d.lock(id)()
 	path := d.path(id)
 	gone := path + goneSuffix
-	err := os.Rename(path, gone)
+	err := d.disk.Rename(path, gone)
 	if errors.Is(err, fs.ErrNotExist) {
 		// An earlier Delete may have failed half way.
-		if _, err = os.Stat(gone); errors.Is(err, fs.ErrNotExist) {
+		if _, err = d.disk.Stat(gone); errors.Is(err, fs.ErrNotExist) {
 			return nil
 		}
 	}
 	if err == nil {
 		d.files.forget(id) // from here on nobody reads it
-		err = syncFolder(filepath.Dir(path))
+		err = d.disk.SyncFolder(filepath.Dir(path))
 	}
 	if err == nil {
-		err = scrub(gone)
+		err = scrub(d.disk, gone)
 	}
 	if err == nil {
-		err = syncFolder(filepath.Dir(path))
+		err = d.disk.SyncFolder(filepath.Dir(path))
 	}
 	if err != nil {
 		return failure("delete blob", id, err)
@@ -49,8 +49,8 @@ func (d *Dir) Delete(ctx context.Context, id holdfast.BlobID) error {
 }
 
 // scrub overwrites a file with zeros, durably, and removes it.
-func scrub(path string) error {
-	f, err := os.OpenFile(path, os.O_RDWR, 0)
+func scrub(disk Files, path string) error {
+	f, err := disk.OpenFile(path, os.O_RDWR, 0)
 	if err != nil {
 		return err
 	}
@@ -64,7 +64,7 @@ func scrub(path string) error {
 	if err = errors.Join(err, f.Close()); err != nil {
 		return err
 	}
-	return os.Remove(path)
+	return disk.Remove(path)
 }
 
 // Punch implements Store. The zeros are durable before the blocks are given back:
@@ -74,7 +74,7 @@ func (d *Dir) Punch(ctx context.Context, id holdfast.BlobID, off, n int64) error
 		return err
 	}
 	defer d.lock(id)()
-	f, err := os.OpenFile(d.path(id), os.O_RDWR, 0)
+	f, err := d.disk.OpenFile(d.path(id), os.O_RDWR, 0)
 	if err != nil {
 		return failure("punch blob", id, err)
 	}
@@ -91,7 +91,7 @@ func (d *Dir) Punch(ctx context.Context, id holdfast.BlobID, off, n int64) error
 		err = f.Sync()
 	}
 	if err == nil {
-		err = punchHole(f, off, n)
+		err = f.Punch(off, n)
 	}
 	if err != nil {
 		return failure("punch blob", id, err)
@@ -110,7 +110,7 @@ func checkRange(id holdfast.BlobID, off, n, size int64) error {
 // zeroRange overwrites [from, to) of f with zeros. It does not look for zeros that
 // are there already: after a sync that failed, they may be in the kernel's memory
 // only.
-func zeroRange(ctx context.Context, f *os.File, from, to int64) error {
+func zeroRange(ctx context.Context, f File, from, to int64) error {
 	for from < to {
 		if err := ctx.Err(); err != nil {
 			return err

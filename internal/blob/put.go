@@ -43,7 +43,8 @@ func (d *Dir) Put(ctx context.Context, id holdfast.BlobID, data []byte) error {
 // write makes a file of these bytes at path, durable and whole, in place of what
 // is there. A failed sync is not tried again: another Put writes another file.
 func (d *Dir) write(path string, data []byte) error {
-	f, err := os.OpenFile(path+putSuffix, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
+	temp := path + putSuffix
+	f, err := d.disk.OpenFile(temp, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
 	if err != nil {
 		return err
 	}
@@ -52,14 +53,14 @@ func (d *Dir) write(path string, data []byte) error {
 		err = f.Sync()
 	}
 	if err = errors.Join(err, f.Close()); err == nil {
-		err = os.Rename(f.Name(), path)
+		err = d.disk.Rename(temp, path)
 	}
 	if err != nil {
-		return errors.Join(err, os.Remove(f.Name()))
+		return errors.Join(err, d.disk.Remove(temp))
 	}
-	if err := syncFolder(filepath.Dir(path)); err != nil {
+	if err := d.disk.SyncFolder(filepath.Dir(path)); err != nil {
 		// Its name may be in the kernel's memory only: the next Put must not find it.
-		return errors.Join(err, os.Remove(path))
+		return errors.Join(err, d.disk.Remove(path))
 	}
 	return nil
 }
@@ -68,7 +69,7 @@ func (d *Dir) write(path string, data []byte) error {
 // and the name are made durable: the process that wrote them may have died
 // before it did.
 func (d *Dir) holds(path string, data []byte) (bool, error) {
-	f, err := os.Open(path)
+	f, err := d.disk.OpenFile(path, os.O_RDONLY, 0)
 	if err != nil {
 		return false, err
 	}
@@ -92,13 +93,5 @@ func (d *Dir) holds(path string, data []byte) (bool, error) {
 	if err := d.makeFolder(dir); err != nil {
 		return false, err
 	}
-	return true, errors.Join(f.Sync(), syncFolder(dir))
-}
-
-func syncFolder(dir string) error {
-	f, err := os.Open(dir)
-	if err != nil {
-		return err
-	}
-	return errors.Join(f.Sync(), f.Close())
+	return true, errors.Join(f.Sync(), d.disk.SyncFolder(dir))
 }

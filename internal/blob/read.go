@@ -36,9 +36,9 @@ func (d *Dir) ReadAt(ctx context.Context, id holdfast.BlobID, p []byte, off int6
 // maxOpen is how many files stay open for the next read.
 const maxOpen = 128
 
-// fileCache keeps the files read last open, each until nobody uses it. Its zero
-// value is ready.
+// fileCache keeps the files read last open, each until nobody uses it.
 type fileCache struct {
+	disk  Files
 	mu    sync.Mutex
 	byID  map[holdfast.BlobID]*list.Element // of *openFile
 	order list.List                         // most recently used first
@@ -47,7 +47,7 @@ type fileCache struct {
 // openFile is a blob's file. All but file and size belong to the cache's lock.
 type openFile struct {
 	id   holdfast.BlobID
-	file *os.File
+	file File
 	size int64
 	uses int  // readers at work, and one for the cache itself
 	gone bool // deleted
@@ -63,7 +63,7 @@ func (c *fileCache) open(id holdfast.BlobID, path string) (*openFile, error) {
 		f.uses++
 		return f, nil
 	}
-	file, err := os.Open(path)
+	file, err := c.disk.OpenFile(path, os.O_RDONLY, 0)
 	if err != nil {
 		return nil, err
 	}

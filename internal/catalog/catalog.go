@@ -39,6 +39,9 @@ const File = "catalog.db"
 // Options tunes a DB; the zero value works.
 type Options struct {
 	Readers int // concurrent snapshots, default 8
+	// VFS names another file system than the operating system's, registered with
+	// SQLite before; dir is a folder of that one then.
+	VFS string
 }
 
 // DB is the catalog.
@@ -54,12 +57,14 @@ func Open(ctx context.Context, dir string, o Options) (*DB, error) {
 		o.Readers = 8
 	}
 	path := filepath.Join(dir, File)
-	if f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600); err != nil {
-		return nil, holdfast.Errorf(holdfast.Unavailable, "open catalog: %w", err)
-	} else {
+	if o.VFS == "" {
+		f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
+		if err != nil {
+			return nil, holdfast.Errorf(holdfast.Unavailable, "open catalog: %w", err)
+		}
 		f.Close() // the engine would make it readable for others
 	}
-	writer, err := sql.Open("sqlite", dsn(path, "_txlock=immediate"))
+	writer, err := sql.Open("sqlite", dsn(path, o.VFS, "_txlock=immediate"))
 	if err != nil {
 		return nil, fmt.Errorf("open catalog: %w", err)
 	}
@@ -68,7 +73,7 @@ func Open(ctx context.Context, dir string, o Options) (*DB, error) {
 		writer.Close()
 		return nil, fmt.Errorf("open catalog %s: %w", path, classify(err))
 	}
-	reader, err := sql.Open("sqlite", dsn(path, "_pragma=query_only(1)"))
+	reader, err := sql.Open("sqlite", dsn(path, o.VFS, "_pragma=query_only(1)"))
 	if err != nil {
 		writer.Close()
 		return nil, fmt.Errorf("open catalog: %w", err)
@@ -78,7 +83,10 @@ func Open(ctx context.Context, dir string, o Options) (*DB, error) {
 	return &DB{writer: writer, reader: reader}, nil
 }
 
-func dsn(path, more string) string {
+func dsn(path, vfs, more string) string {
+	if vfs != "" {
+		more += "&vfs=" + url.QueryEscape(vfs)
+	}
 	return "file:" + (&url.URL{Path: path}).EscapedPath() + "?" +
 		"_pragma=journal_mode(WAL)&_pragma=synchronous(FULL)&_pragma=secure_delete(1)" +
 		"&_pragma=foreign_keys(1)&_pragma=busy_timeout(10000)&_pragma=cache_size(-16000)&" + more

@@ -1,15 +1,15 @@
 package journal
 
-// disk is the one folder that a File lives in, as far as File needs it. The real
-// one is osDisk; the tests have one that loses power.
-type disk interface {
+// Disk is the one folder that a File lives in, as far as File needs it. OpenFile
+// takes one of the operating system; simulations have one that loses power.
+type Disk interface {
 	// List names the files of the folder.
 	List() ([]string, error)
 	// Open opens an existing file for reading and writing.
-	Open(name string) (file, error)
+	Open(name string) (DiskFile, error)
 	// Create makes a file of zeros of this size, allocated and synced, in place of
 	// one of the same name. If it fails, no such file remains.
-	Create(name string, size int64) (file, error)
+	Create(name string, size int64) (DiskFile, error)
 	Rename(from, to string) error
 	Remove(name string) error
 	// Sync makes what was created, renamed and removed durable.
@@ -18,8 +18,8 @@ type disk interface {
 	Path(name string) string
 }
 
-// file is an open file of a disk.
-type file interface {
+// DiskFile is an open file of a Disk.
+type DiskFile interface {
 	ReadAt(p []byte, off int64) (int, error)
 	WriteAt(p []byte, off int64) (int, error)
 	// Sync makes what was written durable.

@@ -12,7 +12,7 @@ import (
 // File is a Log in segment files of one folder.
 type File struct {
 	opts Options
-	disk disk
+	disk Disk
 	id   logID
 
 	queue   *queue
@@ -76,8 +76,17 @@ func OpenFile(dir string, o Options) (*File, error) {
 	return open(d, o)
 }
 
+// Open is OpenFile for another Disk than a folder of the operating system.
+func Open(d Disk, o Options) (*File, error) {
+	o, err := o.withDefaults()
+	if err != nil {
+		return nil, err
+	}
+	return open(d, o)
+}
+
 // open starts a File on a disk; o has its defaults.
-func open(d disk, o Options) (*File, error) {
+func open(d Disk, o Options) (*File, error) {
 	f := &File{opts: o, disk: d, queue: newQueue(o.QueueBytes), failed: make(chan struct{}), stopped: make(chan struct{})}
 	if err := f.recover(); err != nil {
 		for _, s := range f.segments {

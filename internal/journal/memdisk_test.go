@@ -162,7 +162,7 @@ func (d *memDisk) List() ([]string, error) {
 	return slices.Collect(maps.Keys(d.files)), nil
 }
 
-func (d *memDisk) Open(name string) (file, error) {
+func (d *memDisk) Open(name string) (DiskFile, error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	m, ok := d.files[name]
@@ -178,7 +178,7 @@ func (d *memDisk) change(move func(map[string]*memData)) error {
 	return d.outcome(d.step(), apply, func() {})
 }
 
-func (d *memDisk) Create(name string, size int64) (file, error) {
+func (d *memDisk) Create(name string, size int64) (DiskFile, error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if d.full {

@@ -51,7 +51,7 @@ func (d *osDisk) List() ([]string, error) {
 	return names, err
 }
 
-func (d *osDisk) Open(name string) (file, error) {
+func (d *osDisk) Open(name string) (DiskFile, error) {
 	f, err := os.OpenFile(d.Path(name), os.O_RDWR, 0)
 	if err != nil {
 		return nil, err
@@ -59,7 +59,7 @@ func (d *osDisk) Open(name string) (file, error) {
 	return osFile{f}, nil
 }
 
-func (d *osDisk) Create(name string, size int64) (file, error) {
+func (d *osDisk) Create(name string, size int64) (DiskFile, error) {
 	f, err := os.OpenFile(d.Path(name), os.O_RDWR|os.O_CREATE|os.O_TRUNC, 0o600)
 	if err != nil {
 		return nil, err

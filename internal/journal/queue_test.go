@@ -19,18 +19,18 @@ type gatedDisk struct {
 }
 
 type gatedFile struct {
-	file
+	DiskFile
 	gate chan struct{}
 }
 
-func (d gatedDisk) Create(name string, size int64) (file, error) {
+func (d gatedDisk) Create(name string, size int64) (DiskFile, error) {
 	f, err := d.memDisk.Create(name, size)
 	return gatedFile{f, d.gate}, err
 }
 
 func (f gatedFile) Sync() error {
 	<-f.gate
-	return f.file.Sync()
+	return f.DiskFile.Sync()
 }
 
 // TestAppendBlocksWhileTheQueueIsFull: the waiters come in as room appears, and

@@ -94,7 +94,7 @@ func (f *File) openSegments(names []string) error {
 	return nil
 }
 
-func openSegment(d disk, name string) (*segment, error) {
+func openSegment(d Disk, name string) (*segment, error) {
 	path := d.Path(name)
 	file, err := d.Open(name)
 	if err != nil {
@@ -108,7 +108,7 @@ func openSegment(d disk, name string) (*segment, error) {
 	return s, nil
 }
 
-func checkHeader(file file, path string) (*segment, error) {
+func checkHeader(file DiskFile, path string) (*segment, error) {
 	size, err := file.Size()
 	if err != nil {
 		return nil, holdfast.Errorf(holdfast.Unavailable, "open journal segment %s: %w", path, err)

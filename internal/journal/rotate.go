@@ -13,7 +13,7 @@ import (
 // spare is a file of zeros that is not yet part of the log.
 type spare struct {
 	name string
-	file file
+	file DiskFile
 	size int64
 }
 
@@ -99,7 +99,7 @@ func (f *File) rotate() error {
 }
 
 // enlist makes a spare the segment that h describes.
-func enlist(d disk, made spare, h segmentHeader) (*segment, error) {
+func enlist(d Disk, made spare, h segmentHeader) (*segment, error) {
 	if _, err := made.file.WriteAt(h.encode(), 0); err != nil {
 		return nil, err
 	}

@@ -105,7 +105,7 @@ func segmentNumber(name, suffix string) (uint64, bool) {
 type segment struct {
 	segmentHeader
 	path string
-	file file
+	file DiskFile
 	// gone is set before a trimmed segment's bytes change: a reader that finds
 	// nonsense looks here before it cries damage.
 	gone atomic.Bool
@@ -150,7 +150,7 @@ func (s *segment) load(w *window, pos, limit Pos) (record, bool, error) {
 
 // window reads a file in order, in large pieces.
 type window struct {
-	file  file
+	file  DiskFile
 	limit int64 // bytes of the file that may be read
 	ahead int   // bytes to read at once
 	off   int64
@@ -187,7 +187,7 @@ var zeros [64 << 10]byte
 // zeroRange overwrites [from, to) of f with zeros; the caller syncs. It does not
 // look for zeros that are there already: after a sync that failed, they may be
 // in the kernel's memory only.
-func zeroRange(f file, from, to int64) error {
+func zeroRange(f DiskFile, from, to int64) error {
 	for from < to {
 		n := min(int64(len(zeros)), to-from)
 		if _, err := f.WriteAt(zeros[:n], from); err != nil {

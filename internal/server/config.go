@@ -24,6 +24,9 @@ type Config struct {
 	// the field that can't do better.
 	DeviceTLSMin uint16
 
+	// Ground is what the hub stands on; nil is this machine.
+	Ground *Ground
+
 	Version string       // of this program, for /openapi.json
 	Logger  *slog.Logger // default: nothing is logged
 }
@@ -43,6 +46,9 @@ func (c Config) withDefaults() Config {
 	}
 	if c.Logger == nil {
 		c.Logger = slog.New(slog.DiscardHandler)
+	}
+	if c.Ground == nil {
+		c.Ground = machine()
 	}
 	return c
 }

@@ -9,7 +9,6 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
-	"syscall"
 
 	"github.com/holdfast-iot/holdfast"
 )
@@ -45,9 +44,9 @@ type folder struct {
 	RootKey string `json:"root_key"` // where init put it, absolute
 }
 
-func readFolder(dir string) (folder, error) {
+func readFolder(on Folder, dir string) (folder, error) {
 	var f folder
-	b, err := os.ReadFile(filepath.Join(dir, folderFile))
+	b, err := on.ReadFile(folderFile)
 	if errors.Is(err, fs.ErrNotExist) {
 		return f, holdfast.Errorf(holdfast.NotFound, "%s is not a data folder: make one with `holdfast init %s`", dir, dir)
 	} else if err != nil {
@@ -127,23 +126,6 @@ func syncFolder(dir string) error {
 		return err
 	}
 	return errors.Join(d.Sync(), d.Close())
-}
-
-// lock takes the data folder for this process. The lock goes with the process,
-// however it ends.
-func lock(dir string) (*os.File, error) {
-	f, err := os.OpenFile(filepath.Join(dir, lockFile), os.O_RDWR|os.O_CREATE, 0o600)
-	if err != nil {
-		if errors.Is(err, fs.ErrPermission) || errors.Is(err, syscall.EROFS) {
-			return nil, holdfast.Errorf(holdfast.Unavailable, "the data folder %s can't be written: check its owner, rights and mount: %w", dir, err)
-		}
-		return nil, fmt.Errorf("lock data folder: %w", err)
-	}
-	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
-		f.Close()
-		return nil, holdfast.Errorf(holdfast.Conflict, "the data folder %s is in use by another holdfast: stop that one first", dir)
-	}
-	return f, nil
 }
 
 // inside reports whether path lies in dir, links resolved as far as they exist.

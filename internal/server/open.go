@@ -3,7 +3,7 @@ package server
 import (
 	"context"
 	"errors"
-	"os"
+	"io"
 	"path/filepath"
 
 	"github.com/holdfast-iot/holdfast"
@@ -15,7 +15,7 @@ import (
 
 // stores are the seams: what holds bytes.
 type stores struct {
-	lock    *os.File
+	lock    io.Closer
 	folder  folder
 	catalog *catalog.DB
 	journal *journal.File
@@ -26,11 +26,12 @@ type stores struct {
 
 // openStores takes the data folder and opens what is in it.
 func openStores(ctx context.Context, c Config) (_ *stores, err error) {
-	s := &stores{}
-	if s.folder, err = readFolder(c.Data); err != nil {
+	s, on := &stores{}, c.Ground
+	data := on.Folder(c.Data)
+	if s.folder, err = readFolder(data, c.Data); err != nil {
 		return nil, err
 	}
-	if s.lock, err = lock(c.Data); err != nil {
+	if s.lock, err = data.Lock(); err != nil {
 		return nil, err
 	}
 	defer func() {
@@ -45,22 +46,22 @@ func openStores(ctx context.Context, c Config) (_ *stores, err error) {
 	if inside(c.Data, path) {
 		return nil, holdfast.Errorf(holdfast.Denied, "the root key %s lies in the data folder: whoever copies the folder has both; move it out and say where with --root-key", path)
 	}
-	holder, err := vault.OpenFileHolder(path, c.Passphrase)
+	holder, err := vault.OpenFileHolderOn(on.RootKeys, path, c.Passphrase)
 	if err != nil {
 		return nil, err
 	}
 	s.holders = []vault.Holder{holder}
-	if s.catalog, err = catalog.Open(ctx, filepath.Join(c.Data, catalogDir), catalog.Options{}); err != nil {
+	if s.catalog, err = catalog.Open(ctx, filepath.Join(c.Data, catalogDir), on.Catalog); err != nil {
 		return nil, err
 	}
 	// The keyring comes first: with the wrong root key nothing is mended.
-	if s.vault, err = vault.Open(ctx, s.catalog, vault.Dir(filepath.Join(c.Data, keyringDir)), s.holders); err != nil {
+	if s.vault, err = vault.Open(ctx, s.catalog, on.Keyring(filepath.Join(c.Data, keyringDir)), s.holders); err != nil {
 		return nil, err
 	}
-	if s.journal, err = journal.OpenFile(filepath.Join(c.Data, journalDir), journal.Options{}); err != nil {
+	if s.journal, err = on.Journal(filepath.Join(c.Data, journalDir)); err != nil {
 		return nil, err
 	}
-	s.blobs, err = blob.OpenDir(filepath.Join(c.Data, segmentsDir))
+	s.blobs, err = on.Blobs(filepath.Join(c.Data, segmentsDir))
 	return s, err
 }
 

@@ -8,8 +8,6 @@ import (
 	"fmt"
 	"net"
 	"net/http"
-	"os"
-	"path/filepath"
 	"slices"
 	"strconv"
 	"sync"
@@ -36,9 +34,6 @@ func (s *Server) Addresses() Addresses {
 	return s.at
 }
 
-// checkpointEvery is the fixed clock on which the ledger signs.
-const checkpointEvery = time.Minute
-
 // grace is how long HTTP requests under way get to end at a shutdown.
 const grace = 10 * time.Second
 
@@ -64,10 +59,11 @@ func (s *Server) Run(ctx context.Context, ready func(Addresses)) (err error) {
 		return err
 	}
 	close(s.bound)
-	if err := writeJSON(filepath.Join(s.config.Data, runFile), s.at); err != nil {
+	data := s.config.Ground.Folder(s.config.Data)
+	if err := data.WriteJSON(runFile, s.at); err != nil {
 		s.log.Warn("server: write run.json", "err", err)
 	}
-	defer os.Remove(filepath.Join(s.config.Data, runFile))
+	defer data.Remove(runFile)
 	if ready != nil {
 		ready(s.at)
 	}
@@ -97,7 +93,7 @@ func ended(err error) error {
 func (s *Server) keep(ctx context.Context, g *errgroup.Group) {
 	g.Go(func() error { return s.series.Run(ctx) })
 	g.Go(func() error { return s.sessions.Run(ctx) })
-	g.Go(func() error { return s.ledger.Run(ctx, checkpointEvery) })
+	g.Go(func() error { return s.ledger.Run(ctx, s.config.Ground.Checkpoint) })
 	g.Go(func() error { return s.erasure.Run(ctx) })
 	g.Go(func() error {
 		return s.grants.Run(ctx, func(err error) { s.log.Error("grant: write disclosures", "err", err) })
@@ -123,7 +119,7 @@ func (s *Server) listen() (l listeners, err error) {
 			return nil
 		}
 		var ln net.Listener
-		if ln, err = net.Listen("tcp", address); err != nil {
+		if ln, err = s.config.Ground.Listen("tcp", address); err != nil {
 			err = holdfast.Errorf(holdfast.Unavailable, "can't listen on %s: %w (choose another with %s)", address, err, flag)
 		}
 		return ln

@@ -108,7 +108,9 @@ func (s *Server) openKeepers(ctx context.Context) (err error) {
 	}
 	// Packet ids go to the catalog before the records that carried them go.
 	log := s.sessions.Guard(s.stores.journal)
-	s.series = series.New(db, log, s.stores.blobs, v, series.Options{Logger: s.log})
+	scale := s.config.Ground.Series
+	scale.Logger = s.log
+	s.series = series.New(db, log, s.stores.blobs, v, scale)
 	return s.series.Recover(ctx, s.sessions.Replay)
 }
 

@@ -23,9 +23,10 @@ import (
 // passphrase (scrypt). Its grade is Clear: a copy of the file that somebody made
 // earlier, together with a copy of the keyring, is not reached.
 type FileHolder struct {
-	path string
-	pass seal.Key // derived from the passphrase; unused without one
-	doc  rootFile
+	files Files
+	path  string
+	pass  seal.Key // derived from the passphrase; unused without one
+	doc   rootFile
 }
 
 // rootFile is the file's JSON. Each generation's key wraps the root key of that
@@ -53,7 +54,7 @@ func CreateFileHolder(path string, passphrase []byte) (*FileHolder, error) {
 	}
 	var ring, salt [16]byte
 	rand.Read(ring[:])
-	h := &FileHolder{path: path, doc: rootFile{
+	h := &FileHolder{files: osFiles{}, path: path, doc: rootFile{
 		Format: rootFormat,
 		Ring:   base64.StdEncoding.EncodeToString(ring[:]),
 		Keys:   map[uint64]string{},
@@ -71,7 +72,13 @@ func CreateFileHolder(path string, passphrase []byte) (*FileHolder, error) {
 // OpenFileHolder reads the file. It refuses one that others may read, and a
 // wrong passphrase.
 func OpenFileHolder(path string, passphrase []byte) (*FileHolder, error) {
-	info, err := os.Stat(path)
+	return OpenFileHolderOn(osFiles{}, path, passphrase)
+}
+
+// OpenFileHolderOn is OpenFileHolder in another file system than the operating
+// system's.
+func OpenFileHolderOn(files Files, path string, passphrase []byte) (*FileHolder, error) {
+	info, err := files.Stat(path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, holdfast.Errorf(holdfast.NotFound, "there is no root key at %s: name its place with --root-key; without it the data can't be opened", path)
 	} else if err != nil {
@@ -80,15 +87,15 @@ func OpenFileHolder(path string, passphrase []byte) (*FileHolder, error) {
 	if info.Mode().Perm()&0o077 != 0 {
 		return nil, holdfast.Errorf(holdfast.Denied, "others may read the root key %s (mode %04o): chmod 600 it", path, info.Mode().Perm())
 	}
-	if err := finishReplace(path); err != nil {
+	if err := finishReplace(files, path); err != nil {
 		return nil, fmt.Errorf("open root key: %w", err)
 	}
-	b, err := os.ReadFile(path)
+	b, err := readFile(files, path)
 	if err != nil {
 		return nil, fmt.Errorf("open root key: %w", err)
 	}
 	defer clear(b)
-	h := &FileHolder{path: path}
+	h := &FileHolder{files: files, path: path}
 	if err := json.Unmarshal(b, &h.doc); err != nil || h.doc.Format == "" {
 		return nil, holdfast.Errorf(holdfast.Invalid, "%s is not a root key of Holdfast", path)
 	}
@@ -226,7 +233,7 @@ func (h *FileHolder) Destroy(_ context.Context, n uint64) ([]byte, error) {
 	if err := h.save(); err != nil {
 		// The file may or may not have been replaced: what is on disk decides.
 		h.doc.Keys[n] = old
-		if b, rerr := os.ReadFile(h.path); rerr == nil && !bytes.Contains(b, []byte(old)) {
+		if b, rerr := readFile(h.files, h.path); rerr == nil && !bytes.Contains(b, []byte(old)) {
 			delete(h.doc.Keys, n)
 		}
 		return nil, fmt.Errorf("destroy root key: %w", err)
@@ -241,5 +248,5 @@ func (h *FileHolder) save() error {
 		return err
 	}
 	defer clear(b)
-	return replaceFile(h.path, append(b, '\n'))
+	return replaceFile(h.files, h.path, append(b, '\n'))
 }

@@ -24,14 +24,24 @@ type Place interface {
 }
 
 // Dir is a Place in a folder.
-type Dir string
+func Dir(path string) Place { return DirOn(osFiles{}, path) }
 
-func (d Dir) path(name string) string { return filepath.Join(string(d), name) }
+// DirOn is Dir in another file system than the operating system's.
+func DirOn(files Files, path string) Place { return folder{files, path} }
 
-func (d Dir) Write(name string, data []byte) error { return replaceFile(d.path(name), data) }
+type folder struct {
+	files Files
+	dir   string
+}
 
-func (d Dir) Append(name string, at int64, data []byte) error {
-	f, err := os.OpenFile(d.path(name), os.O_WRONLY, 0)
+func (d folder) path(name string) string { return filepath.Join(d.dir, name) }
+
+func (d folder) Write(name string, data []byte) error {
+	return replaceFile(d.files, d.path(name), data)
+}
+
+func (d folder) Append(name string, at int64, data []byte) error {
+	f, err := d.files.OpenFile(d.path(name), os.O_WRONLY, 0)
 	if err != nil {
 		return diskError("open keyring page", err)
 	}
@@ -42,26 +52,26 @@ func (d Dir) Append(name string, at int64, data []byte) error {
 	return diskError("sync keyring page", f.Sync())
 }
 
-func (d Dir) Read(name string) ([]byte, error) { return os.ReadFile(d.path(name)) }
+func (d folder) Read(name string) ([]byte, error) { return readFile(d.files, d.path(name)) }
 
 // Remove takes the name from the file before its bytes change: a crash must not
 // leave a file of zeros where the next start looks for a keyring.
-func (d Dir) Remove(name string) error {
+func (d folder) Remove(name string) error {
 	path := d.path(name)
-	if err := os.Rename(path, path+goneExt); errors.Is(err, fs.ErrNotExist) {
+	if err := d.files.Rename(path, path+goneExt); errors.Is(err, fs.ErrNotExist) {
 		return nil
 	} else if err != nil {
 		return diskError("remove keyring file", err)
 	}
-	if err := syncDir(string(d)); err != nil {
+	if err := syncDir(d.files, d.dir); err != nil {
 		return err
 	}
-	return finishRemove(path + goneExt)
+	return finishRemove(d.files, path+goneExt)
 }
 
 // finishRemove overwrites and removes a file that has lost its name.
-func finishRemove(path string) error {
-	f, err := os.OpenFile(path, os.O_WRONLY, 0)
+func finishRemove(files Files, path string) error {
+	f, err := files.OpenFile(path, os.O_WRONLY, 0)
 	if err != nil {
 		return diskError("open keyring file", err)
 	}
@@ -69,28 +79,28 @@ func finishRemove(path string) error {
 	if err := overwrite(f); err != nil {
 		return err
 	}
-	if err := os.Remove(path); err != nil {
+	if err := files.Remove(path); err != nil {
 		return diskError("remove keyring file", err)
 	}
-	return syncDir(filepath.Dir(path))
+	return syncDir(files, filepath.Dir(path))
 }
 
 // List ends what a crash left half replaced or half removed before it answers.
-func (d Dir) List() ([]string, error) {
-	entries, err := os.ReadDir(string(d))
+func (d folder) List() ([]string, error) {
+	entries, err := d.files.ReadDir(d.dir)
 	if err != nil {
 		return nil, err
 	}
 	var out []string
 	for _, e := range entries {
 		if name, ok := strings.CutSuffix(e.Name(), oldExt); ok {
-			if err := finishReplace(d.path(name)); err != nil {
+			if err := finishReplace(d.files, d.path(name)); err != nil {
 				return nil, err
 			}
 		}
 		ext := filepath.Ext(e.Name())
 		if ext == goneExt {
-			if err := finishRemove(d.path(e.Name())); err != nil {
+			if err := finishRemove(d.files, d.path(e.Name())); err != nil {
 				return nil, err
 			}
 		}
@@ -103,7 +113,7 @@ func (d Dir) List() ([]string, error) {
 
 // where is how a message names a file of the place.
 func where(p Place, name string) string {
-	if d, ok := p.(Dir); ok {
+	if d, ok := p.(folder); ok {
 		return d.path(name)
 	}
 	return name
@@ -121,42 +131,42 @@ const goneExt = ".gone"
 // replaceFile puts data at path, durably and whole or not at all, with mode
 // 0600, and overwrites the bytes of the file that was there. The old file keeps a
 // name until that is done, so that finishReplace can do it after a crash.
-func replaceFile(path string, data []byte) error {
-	if err := finishReplace(path); err != nil {
+func replaceFile(files Files, path string, data []byte) error {
+	if err := finishReplace(files, path); err != nil {
 		return err
 	}
 	temp, old := path+tempExt, path+oldExt
-	f, err := os.OpenFile(temp, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
+	f, err := files.OpenFile(temp, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
 	if err != nil {
 		return diskError("write "+filepath.Base(path), err)
 	}
 	_, err = f.Write(data)
 	err = errors.Join(err, f.Sync(), f.Close())
 	if err == nil {
-		if err = os.Link(path, old); errors.Is(err, fs.ErrNotExist) {
+		if err = files.Link(path, old); errors.Is(err, fs.ErrNotExist) {
 			err = nil
 		}
 	}
 	if err == nil {
-		err = syncDir(filepath.Dir(path))
+		err = syncDir(files, filepath.Dir(path))
 	}
 	if err != nil {
-		os.Remove(temp)
+		files.Remove(temp)
 		return diskError("write "+filepath.Base(path), err)
 	}
-	if err := os.Rename(temp, path); err != nil {
+	if err := files.Rename(temp, path); err != nil {
 		return diskError("replace "+filepath.Base(path), err)
 	}
-	if err := syncDir(filepath.Dir(path)); err != nil {
+	if err := syncDir(files, filepath.Dir(path)); err != nil {
 		return err
 	}
-	return finishReplace(path)
+	return finishReplace(files, path)
 }
 
 // finishReplace overwrites and removes what a replaceFile left of the file that it
 // replaced. If the replacement did not happen, only the second name goes.
-func finishReplace(path string) error {
-	f, err := os.OpenFile(path+oldExt, os.O_WRONLY, 0)
+func finishReplace(files Files, path string) error {
+	f, err := files.OpenFile(path+oldExt, os.O_WRONLY, 0)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
 	} else if err != nil {
@@ -167,21 +177,21 @@ func finishReplace(path string) error {
 	if err != nil {
 		return diskError("overwrite file", err)
 	}
-	if is, err := os.Stat(path); err != nil {
+	if is, err := files.Stat(path); err != nil {
 		return diskError("overwrite file", err)
-	} else if !os.SameFile(was, is) {
+	} else if !files.SameFile(was, is) {
 		if err := overwrite(f); err != nil {
 			return err
 		}
 	}
-	if err := os.Remove(path + oldExt); err != nil {
+	if err := files.Remove(path + oldExt); err != nil {
 		return diskError("overwrite file", err)
 	}
-	return syncDir(filepath.Dir(path))
+	return syncDir(files, filepath.Dir(path))
 }
 
 // overwrite fills a file with zeros, durably.
-func overwrite(f *os.File) error {
+func overwrite(f File) error {
 	info, err := f.Stat()
 	if err != nil {
 		return diskError("overwrite file", err)
@@ -196,13 +206,8 @@ type zeros struct{}
 
 func (zeros) Read(p []byte) (int, error) { clear(p); return len(p), nil }
 
-func syncDir(path string) error {
-	d, err := os.Open(path)
-	if err != nil {
-		return diskError("open folder", err)
-	}
-	defer d.Close()
-	return diskError("sync folder", d.Sync())
+func syncDir(files Files, path string) error {
+	return diskError("sync folder", files.SyncFolder(path))
 }
 
 // diskError gives a failed file operation its kind: it may work later.

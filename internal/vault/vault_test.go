@@ -273,15 +273,15 @@ func (f *faults) do(op func() error) error {
 }
 
 type faultyPlace struct {
-	Dir
+	Place
 	*faults
 }
 
 func (p faultyPlace) Write(name string, b []byte) error {
-	return p.do(func() error { return p.Dir.Write(name, b) })
+	return p.do(func() error { return p.Place.Write(name, b) })
 }
 func (p faultyPlace) Remove(name string) error {
-	return p.do(func() error { return p.Dir.Remove(name) })
+	return p.do(func() error { return p.Place.Remove(name) })
 }
 
 type faultyHolder struct {

@@ -21,6 +21,7 @@ var floors = map[string]int{
 	"": 0,
 
 	"internal/senml": 1, "internal/lineproto": 1, "internal/chunk": 1, "internal/seal": 1, "internal/policy": 1, "internal/bundle": 1, "internal/budget": 1,
+	"internal/bench/corpus": 1,
 
 	"internal/journal": 2, "internal/blob": 2, "internal/catalog": 2,
 
@@ -80,6 +81,7 @@ var keepsNothing = map[string]string{
 	"cmd/holdfast":                 "writes what its user asked for into the folder he named",
 	"internal/demo":                "a hub in a temporary folder that goes when it ends",
 	"internal/bench":               "hubs and probes in a temporary folder that goes when it ends, and the page of results",
+	"internal/bench/peers":         "other programs' files in temporary folders that go with them",
 	"internal/journal/journaltest": "a test suite",
 	"internal/blob/blobtest":       "a test suite",
 	"internal/query/querytest":     "for tests",

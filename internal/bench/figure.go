@@ -90,7 +90,7 @@ type Maker func(ctx context.Context, b *Bench) (*Side, error)
 
 // Figures are all that there are, in the order of the page.
 func Figures() []Figure {
-	return []Figure{}
+	return []Figure{Lines()}
 }
 
 // Find returns the figures of the given ids, all for "all", in their own order.

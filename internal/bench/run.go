@@ -151,9 +151,10 @@ func (b *Bench) Measure(ctx context.Context, f Figure, peers []Maker) (_ *Result
 
 // brief is a round in a line.
 func (f *Figure) brief(v Values) string {
-	text := ""
+	text, said := "", map[string]bool{}
 	for _, m := range f.Measures {
-		if x, ok := v[m.Key]; ok {
+		if x, ok := v[m.Key]; ok && !said[m.Key] { // once, however many peers it is compared with
+			said[m.Key] = true
 			if text != "" {
 				text += ", "
 			}

@@ -3,6 +3,12 @@
 // packages. `./test --peers` runs it. A peer that is not installed is left out,
 // loudly. It is a program of its own so that what only peers need is not linked
 // into holdfast.
+//
+// A peer listens on loopback only, keeps its files in a temporary folder of its
+// own that goes when it stops, runs as an unprivileged user where it insists on
+// that, and dies with this program. What its configuration changes from the
+// package's default is said where it is started, and is in its favour. What a peer
+// refuses is an error, never a fast success, and what it acknowledged is counted.
 package main
 
 import (
@@ -28,7 +34,9 @@ type command struct {
 
 // peersOf are the sides beside Holdfast, by figure.
 func peersOf(figure string) []bench.Maker {
-	return map[string][]bench.Maker{}[figure]
+	return map[string][]bench.Maker{
+		"P6": linePeers(),
+	}[figure]
 }
 
 func main() {

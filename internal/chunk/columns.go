@@ -118,6 +118,13 @@ func (c *Columns) Content() int {
 	return n
 }
 
+// Size returns the bytes that the rows take in memory, roughly.
+func (c *Columns) Size() int {
+	const entry = 16 + 8 // a slice's or text's head, and its share of allocations
+	return 8*(len(c.Times)+len(c.Seqs)+len(c.Numbers)+len(c.Integers)) + len(c.Marks) + len(c.Booleans) +
+		entry*(len(c.Texts)+len(c.Blobs)+len(c.Positions)) + c.Content()
+}
+
 // check refuses columns that do not make a chunk.
 func (c *Columns) check() error {
 	n := c.Len()

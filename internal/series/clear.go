@@ -4,70 +4,9 @@ import (
 	"context"
 	"database/sql"
 	"fmt"
-	"sync"
 
 	"github.com/holdfast-iot/holdfast"
 )
-
-// readers counts scans, so that what they may still read is not taken from under
-// them. A scan enters before it takes its snapshot.
-type readers struct {
-	mu      sync.Mutex
-	epoch   uint64
-	active  map[uint64]int
-	blocked map[int64]uint64 // segment → the last epoch in which a scan may have seen what died in it
-}
-
-func (r *readers) enter() (leave func()) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	epoch := r.epoch
-	r.active[epoch]++
-	return func() {
-		r.mu.Lock()
-		defer r.mu.Unlock()
-		if r.active[epoch]--; r.active[epoch] == 0 {
-			delete(r.active, epoch)
-		}
-	}
-}
-
-// retire notes that chunks of segments have died: scans of this epoch may have
-// seen them, later ones don't.
-func (r *readers) retire(rows []chunkRow) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	for i := range rows {
-		r.blocked[rows[i].segment] = r.epoch
-	}
-	r.epoch++
-}
-
-// free reports whether no scan can still read what died in a segment.
-func (r *readers) free(segment int64) bool {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	last, ok := r.blocked[segment]
-	if !ok {
-		return true
-	}
-	for epoch := range r.active {
-		if epoch <= last {
-			return false
-		}
-	}
-	delete(r.blocked, segment)
-	return true
-}
-
-// release lets go of what died although scans may read it.
-func (r *readers) release(rows []chunkRow) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	for i := range rows {
-		delete(r.blocked, rows[i].segment)
-	}
-}
 
 // clear removes what earlier runs left: announced segments that nothing names,
 // chunks sealed under a key that never came into force, dead ranges and segments.

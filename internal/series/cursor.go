@@ -18,10 +18,8 @@ type source struct {
 	order arrivalOrder
 	next  int64 // time of the next reading; of an unopened chunk, no later than its first
 
-	row    *chunkRow // nil: rows in memory
-	cipher *seal.Cipher
-	extent extent
-	cols   *chunk.Columns // nil: not opened
+	chunk openChunk      // without a row: rows in memory
+	cols  *chunk.Columns // nil: not opened
 
 	rows []holdfast.Reading
 	i    int
@@ -50,12 +48,10 @@ func (c *source) step() bool {
 
 // cursor merges sources: by time, then by arrival, without repeats.
 type cursor struct {
-	s       *Series
 	span    holdfast.Span
+	begun   bool
 	heap    sources
 	seen    repeats
-	box     []byte
-	plain   []byte
 	columns []*chunk.Columns // of sources that ended
 }
 
@@ -74,11 +70,11 @@ func (o arrivalOrder) before(q arrivalOrder) bool {
 // The journal's tail comes after every chunk.
 const tailRoll = math.MaxInt64
 
-func (c *cursor) addChunk(r *chunkRow, cipher *seal.Cipher, e extent) {
-	if !e.times.Overlaps(c.span) {
-		return
+func (c *cursor) addChunk(o openChunk) {
+	r := o.row
+	if r.extent.times.Overlaps(c.span) {
+		c.heap = append(c.heap, &source{order: arrivalOrder{r.roll(), r.Bucket, r.rolled}, next: max(r.extent.times.From, c.span.From), chunk: o})
 	}
-	c.heap = append(c.heap, &source{order: arrivalOrder{r.roll(), r.Bucket, r.rolled}, next: max(e.times.From, c.span.From), row: r, cipher: cipher, extent: e})
 }
 
 // addRows adds rows in order of time and arrival.
@@ -89,16 +85,20 @@ func (c *cursor) addRows(rows []holdfast.Reading) {
 	}
 }
 
-// each calls yield for every reading in the span, until it returns false.
-func (c *cursor) each(ctx context.Context, yield func(holdfast.Reading) bool) error {
-	heap.Init(&c.heap)
+// each calls yield for every reading in the span, until it returns false. Then each
+// may be called again, for the rest.
+func (c *cursor) each(ctx context.Context, u *unsealer, yield func(holdfast.Reading) bool) error {
+	if !c.begun {
+		heap.Init(&c.heap)
+		c.begun = true
+	}
 	for len(c.heap) > 0 {
 		top := c.heap[0]
-		if top.row != nil && top.cols == nil { // not opened yet
+		if top.chunk.row != nil && top.cols == nil { // not opened yet
 			if err := ctx.Err(); err != nil {
 				return err
 			}
-			if err := c.open(ctx, top); err != nil {
+			if err := c.open(ctx, u, top); err != nil {
 				return err
 			}
 			if top.i == top.cols.Len() { // none of it is in the span
@@ -109,6 +109,7 @@ func (c *cursor) each(ctx context.Context, yield func(holdfast.Reading) bool) er
 			continue
 		}
 		if top.next > c.span.To {
+			c.heap = c.heap[:0]
 			return nil
 		}
 		if more := c.run(top, yield); !more {
@@ -118,37 +119,32 @@ func (c *cursor) each(ctx context.Context, yield func(holdfast.Reading) bool) er
 	return nil
 }
 
-// run yields readings of the first source and brings the heap in order again. While
-// no other source comes up to its times, a chunk is read straight on: its own
-// repeats were dropped when it was made.
+// done reports that each has no more to give.
+func (c *cursor) done() bool { return c.begun && len(c.heap) == 0 }
+
+// run yields readings of the first source, as long as it is the first, and brings
+// the heap in order again. Where no other source has the same time, a chunk's
+// readings are compared with nothing: its own repeats were dropped when it was
+// made.
 func (c *cursor) run(top *source, yield func(holdfast.Reading) bool) bool {
 	alone, until := c.others()
-	moved := false
-	for top.cols != nil && (alone || top.next < until) {
-		if top.next > c.span.To {
-			return false
+	for {
+		r := top.reading()
+		ended := !top.step()
+		repeat := false
+		if top.cols == nil || !alone && r.Time >= until || c.seen.at(r.Time) {
+			repeat = c.seen.is(r)
 		}
-		r := top.cols.Reading(top.i)
-		if !(c.seen.at(r.Time) && c.seen.is(r)) && !yield(r) {
-			return false
-		}
-		if !top.step() {
+		more := repeat || yield(r)
+		switch {
+		case ended:
 			c.pop()
-			return true
+			return more
+		case !more, top.next > c.span.To, !alone && top.next >= until:
+			heap.Fix(&c.heap, 0)
+			return more
 		}
-		moved = true
 	}
-	if moved {
-		heap.Fix(&c.heap, 0)
-		return true
-	}
-	r := top.reading()
-	if top.step() {
-		heap.Fix(&c.heap, 0)
-	} else {
-		c.pop()
-	}
-	return c.seen.is(r) || yield(r)
 }
 
 // others returns the next time of the sources behind the first.
@@ -169,30 +165,14 @@ func (c *cursor) pop() {
 	}
 }
 
-// open reads, opens and decodes a chunk and goes to its first row in the span.
-func (c *cursor) open(ctx context.Context, src *source) error {
-	r := src.row
-	if cap(c.box) < r.size {
-		c.box = make([]byte, r.size)
-	}
-	c.box = c.box[:r.size]
-	if err := c.s.blobs.ReadAt(ctx, r.blob, c.box, r.at); err != nil {
-		return c.s.unreadable(ctx, r, err)
-	}
-	plain, err := src.cipher.Open(c.plain[:0], c.box, r.chunkPlace(src.extent.rows))
-	if err != nil {
-		return c.s.unreadable(ctx, r, err)
-	}
-	c.plain = plain
+// open opens a source's chunk and goes to its first row in the span.
+func (c *cursor) open(ctx context.Context, u *unsealer, src *source) error {
 	cols := new(chunk.Columns)
 	if n := len(c.columns); n > 0 {
 		cols, c.columns = c.columns[n-1], c.columns[:n-1]
 	}
-	if err := chunk.Decode(plain, cols); err != nil {
-		return r.damaged(err)
-	}
-	if cols.Len() != int(src.extent.rows) {
-		return r.damaged(holdfast.Errorf(holdfast.Invalid, "it has another number of rows than its extent says"))
+	if err := u.columns(ctx, src.chunk, cols); err != nil {
+		return err
 	}
 	src.cols = cols
 	src.i, _ = slices.BinarySearch(cols.Times, c.span.From)

@@ -64,16 +64,17 @@ func (s *Series) eraseOf(ctx context.Context, a holdfast.AssignmentID, scope hol
 	gone := rows
 	if whole := len(scope.Streams) == 0 && !scope.Partial(); whole {
 		s.tail.forget(a)
+		s.readers.overtake(func(n streamName) bool { return n.assignment == a })
 	} else if gone, err = s.dying(ctx, rows, scope); err != nil {
 		return done, err
 	}
 	if len(gone) > 0 {
 		err = s.db.Write(ctx, func(tx *sql.Tx) error { return deleteChunks(ctx, tx, gone) })
-		if err != nil {
-			return done, err
-		}
 	}
-	s.extents.forget(gone)
+	s.forget(gone)
+	if err != nil {
+		return done, err
+	}
 	s.readers.release(gone)
 	done.Chunks = len(gone)
 	for i := range gone {
@@ -99,7 +100,7 @@ func (s *Series) dying(ctx context.Context, rows []chunkRow, scope holdfast.Scop
 			continue
 		}
 		if scope.Before != 0 {
-			e, err := s.openExtent(r, c)
+			e, err := r.openExtent(c)
 			if err != nil {
 				return nil, err
 			}
@@ -110,4 +111,18 @@ func (s *Series) dying(ctx context.Context, rows []chunkRow, scope holdfast.Scop
 		gone = append(gone, *r)
 	}
 	return gone, nil
+}
+
+// forget lets go of what memory has of the streams of rows that were erased or
+// sealed again. Scans of them that are under way fail.
+func (s *Series) forget(rows []chunkRow) {
+	if len(rows) == 0 {
+		return
+	}
+	s.positions.forget(rows)
+	gone := map[streamName]bool{}
+	for i := range rows {
+		gone[rows[i].stream()] = true
+	}
+	s.readers.overtake(func(n streamName) bool { return gone[n] })
 }

@@ -2,7 +2,6 @@ package series
 
 import (
 	"encoding/binary"
-	"sync"
 
 	"github.com/holdfast-iot/holdfast"
 	"github.com/holdfast-iot/holdfast/internal/seal"
@@ -54,13 +53,13 @@ func parseExtent(b []byte) (e extent, err error) {
 	return e, nil
 }
 
-// openExtent opens the extent of r with the key of its cell.
-func (s *Series) openExtent(r *chunkRow, c *seal.Cipher) (extent, error) {
-	if e, ok := s.extents.get(r.id); ok {
-		return e, nil
+// openExtent returns the extent of r, opened with the key of its cell.
+func (r *chunkRow) openExtent(c *seal.Cipher) (extent, error) {
+	if r.opened {
+		return r.extent, nil
 	}
 	var buf [extentSize]byte
-	plain, err := c.Open(buf[:0], r.extent, r.extentPlace())
+	plain, err := c.Open(buf[:0], r.box, r.extentPlace())
 	if err != nil {
 		return extent{}, r.damaged(err)
 	}
@@ -68,56 +67,10 @@ func (s *Series) openExtent(r *chunkRow, c *seal.Cipher) (extent, error) {
 	if err != nil {
 		return extent{}, r.damaged(err)
 	}
-	s.extents.put(r.id, e)
 	return e, nil
 }
 
 // damaged says which chunk can't be read, by where it stands.
 func (r *chunkRow) damaged(err error) error {
 	return holdfast.Errorf(holdfast.Internal, "read chunk of %d bytes at offset %d of segment %s: %w", r.size, r.at, r.blob, err)
-}
-
-// extentCache keeps opened extents, so that a query over thousands of chunks does
-// not open thousands of boxes again. It keeps between half of extentsMax and all of
-// it: the newer half and what of the older was used since.
-type extentCache struct {
-	mu         sync.Mutex
-	young, old map[[16]byte]extent
-}
-
-const extentsMax = 1 << 17
-
-func (c *extentCache) get(id [16]byte) (extent, bool) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if e, ok := c.young[id]; ok {
-		return e, true
-	}
-	e, ok := c.old[id]
-	if ok {
-		c.add(id, e)
-	}
-	return e, ok
-}
-
-func (c *extentCache) put(id [16]byte, e extent) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.add(id, e)
-}
-
-func (c *extentCache) add(id [16]byte, e extent) {
-	if c.young == nil || len(c.young) >= extentsMax/2 {
-		c.old, c.young = c.young, map[[16]byte]extent{}
-	}
-	c.young[id] = e
-}
-
-func (c *extentCache) forget(rows []chunkRow) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	for i := range rows {
-		delete(c.young, rows[i].id)
-		delete(c.old, rows[i].id)
-	}
 }

@@ -51,7 +51,7 @@ func TestSegmentLayout(t *testing.T) {
 		if _, err := c.Open(nil, box, seal.ChunkPlace(alice, cell.Stream, 202611, rows[0].id, 1)); err != nil {
 			t.Error(err)
 		}
-		if _, err := c.Open(nil, rows[0].extent, seal.SummaryPlace(alice, cell.Stream, 202611, rows[0].id, 0)); err != nil {
+		if _, err := c.Open(nil, rows[0].box, seal.SummaryPlace(alice, cell.Stream, 202611, rows[0].id, 0)); err != nil {
 			t.Error(err)
 		}
 		at += int64(rows[0].size)

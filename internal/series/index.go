@@ -1,6 +1,8 @@
 package series
 
 import (
+	"bytes"
+	"cmp"
 	"context"
 	"database/sql"
 	"fmt"
@@ -22,7 +24,9 @@ type chunkRow struct {
 	blob    holdfast.BlobID // the segment's, not in the row
 	at      int64
 	size    int
-	extent  []byte // sealed
+	box     []byte // the sealed extent
+	extent  extent // what is in box, if opened
+	opened  bool
 }
 
 // partBits of rolled number the chunks that one roll, or the merge of it, made of
@@ -32,6 +36,12 @@ const partBits = 20
 func (r *chunkRow) roll() int64 { return r.rolled >> partBits }
 
 const chunkColumns = `c.assignment, c.stream, c.bucket, c.rolled, c.pending, c.id, c.key_id, c.segment, s.blob, c.at, c.size, c.extent_sealed`
+
+// compareRows is the order of the table.
+func compareRows(a, b chunkRow) int {
+	return cmp.Or(bytes.Compare(a.Assignment[:], b.Assignment[:]), bytes.Compare(a.Stream[:], b.Stream[:]),
+		cmp.Compare(a.Bucket, b.Bucket), cmp.Compare(a.rolled, b.rolled), cmp.Compare(asInt(a.pending), asInt(b.pending)))
+}
 
 // chunkRows reads the rows that a condition on c selects, in the order of the
 // table: by cell, within it by arrival.
@@ -47,7 +57,7 @@ func chunkRows(ctx context.Context, tx *sql.Tx, where string, args ...any) iter.
 		for rows.Next() {
 			var r chunkRow
 			var id []byte
-			if err := rows.Scan(&r.Assignment, &r.Stream, &r.Bucket, &r.rolled, &r.pending, &id, &r.key, &r.segment, &r.blob, &r.at, &r.size, &r.extent); err != nil {
+			if err := rows.Scan(&r.Assignment, &r.Stream, &r.Bucket, &r.rolled, &r.pending, &id, &r.key, &r.segment, &r.blob, &r.at, &r.size, &r.box); err != nil {
 				yield(chunkRow{}, err)
 				return
 			}
@@ -113,7 +123,7 @@ func insertChunks(ctx context.Context, tx *sql.Tx, rows []chunkRow) error {
 	for i := range rows {
 		r := &rows[i]
 		if _, err := stmt.ExecContext(ctx, r.Assignment, r.Stream, r.Bucket, r.rolled, asInt(r.pending), r.id[:], r.key,
-			r.segment, r.at, r.size, r.extent); err != nil {
+			r.segment, r.at, r.size, r.box); err != nil {
 			return fmt.Errorf("insert chunk: %w", err)
 		}
 	}

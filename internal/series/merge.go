@@ -117,7 +117,7 @@ func (m *merge) cell(ctx context.Context, c Cell) error {
 	if err != nil {
 		return err
 	}
-	open, err := m.s.openCells(ctx, rows)
+	open, err := m.s.openCells(ctx, rows, holdfast.Always)
 	if err != nil {
 		return m.leave(ctx, c, err)
 	}
@@ -145,7 +145,7 @@ func (m *merge) cell(ctx context.Context, c Cell) error {
 		return err
 	}
 	for i := range open {
-		m.old = append(m.old, open[i].row)
+		m.old = append(m.old, *open[i].row)
 	}
 	return nil
 }
@@ -163,9 +163,9 @@ func (m *merge) leave(ctx context.Context, c Cell, err error) error {
 
 // readChunks gives the readings of a cell's chunks in order, without repeats.
 func (s *Series) readChunks(ctx context.Context, open []openChunk, f func(holdfast.Reading) error) error {
-	v := snapshot{s: s, chunks: open}
+	v := snapshot{chunks: open, span: holdfast.Always}
 	var failed error
-	err := v.cursor(holdfast.Always).each(ctx, func(r holdfast.Reading) bool {
+	err := v.cursor().each(ctx, &unsealer{s: s}, func(r holdfast.Reading) bool {
 		failed = f(r)
 		return failed == nil
 	})
@@ -176,14 +176,14 @@ func (s *Series) readChunks(ctx context.Context, open []openChunk, f func(holdfa
 const fullBytes = chunk.MaxBytes / 4
 
 func (o *openChunk) full() bool {
-	return o.extent.rows >= chunk.MaxRows/2 || o.row.size >= fullBytes
+	return o.row.extent.rows >= chunk.MaxRows/2 || o.row.size >= fullBytes
 }
 
 // settled reports that chunks would merge into the same ones again: one roll, or
 // its merge, made them one after the other.
 func settled(open []openChunk) bool {
 	for i := range len(open) - 1 {
-		if o, next := &open[i], &open[i+1]; o.row.roll() != next.row.roll() || o.extent.times.To >= next.extent.times.From {
+		if o, next := &open[i], &open[i+1]; o.row.roll() != next.row.roll() || o.row.extent.times.To >= next.row.extent.times.From {
 			return false
 		}
 	}
@@ -191,10 +191,10 @@ func settled(open []openChunk) bool {
 }
 
 func arrivals(open []openChunk) holdfast.Span {
-	span := open[0].extent.arrival
+	span := open[0].row.extent.arrival
 	for i := range open {
-		span.From = min(span.From, open[i].extent.arrival.From)
-		span.To = max(span.To, open[i].extent.arrival.To)
+		span.From = min(span.From, open[i].row.extent.arrival.From)
+		span.To = max(span.To, open[i].row.extent.arrival.To)
 	}
 	return span
 }
@@ -217,11 +217,11 @@ func (m *merge) commit(ctx context.Context) error {
 	if err == nil {
 		err = s.step("merged")
 	}
-	s.readers.retire(m.old) // in any case: a commit that failed may be done
+	s.positions.forget(m.old) // in any case: a commit that failed may be done
+	s.readers.retire(m.old)
 	if err != nil {
 		return err
 	}
-	s.extents.forget(m.old)
 	s.stats.merged.Add(float64(len(m.old)))
 	s.stats.bytes.Add(float64(m.out.bytes))
 	m.old = m.old[:0]

@@ -41,6 +41,7 @@ func (s *Series) Recover(ctx context.Context, each func(Header, *Content) error)
 		return holdfast.Errorf(holdfast.Conflict,
 			"the journal begins at position %d, but readings from %d on are still to be rolled: records are missing", start, from)
 	}
+	s.positions.reset()
 	s.tail.restart(from)
 	if each != nil {
 		return s.replay(ctx, start, end, each)
@@ -71,6 +72,7 @@ func (s *Series) replay(ctx context.Context, from, end journal.Pos, each func(He
 // with a roll and holds no journal. It makes the start of the journal the rolled
 // position. Recover comes after it.
 func (s *Series) Rebase(ctx context.Context) error {
+	defer s.positions.reset()
 	return s.db.Write(ctx, func(tx *sql.Tx) error {
 		_, roll, err := rolled(ctx, tx)
 		if err != nil {

@@ -65,7 +65,7 @@ func (rw *Rewrite) Reseal(ctx context.Context, c Cell, keep func(holdfast.Readin
 	if err != nil {
 		return 0, fmt.Errorf("reseal stream %s: %w", c.Stream, err)
 	}
-	open, err := s.openCells(ctx, rows)
+	open, err := s.openCells(ctx, rows, holdfast.Always)
 	if err != nil {
 		return 0, fmt.Errorf("reseal stream %s: %w", c.Stream, err)
 	}
@@ -91,6 +91,7 @@ func (rw *Rewrite) Reseal(ctx context.Context, c Cell, keep func(holdfast.Readin
 	}
 	if err == nil && kept > 0 {
 		err = s.db.Write(ctx, func(tx *sql.Tx) error { return out.commit(ctx, tx) })
+		s.positions.forget(rows)
 	}
 	if err != nil {
 		return 0, fmt.Errorf("reseal stream %s in bucket %d: %w", c.Stream, c.Bucket, err)
@@ -164,10 +165,10 @@ func (s *Series) settleCell(ctx context.Context, c Cell) error {
 			WHERE assignment = $1 AND stream = $2 AND bucket = $3 AND pending = 1`, c.Assignment, c.Stream, c.Bucket)
 		return err
 	})
+	s.forget(rows)
 	if err != nil {
 		return err
 	}
-	s.extents.forget(gone)
 	s.readers.release(gone)
 	return s.step("settled")
 }
@@ -196,14 +197,14 @@ func (s *Series) Cells(ctx context.Context, a holdfast.AssignmentID, streams []h
 	})
 	var open []openChunk
 	if err == nil {
-		open, err = s.openCells(ctx, rows)
+		open, err = s.openCells(ctx, rows, span)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("find cells of assignment %s: %w", a, err)
 	}
 	var cells []Cell
 	for i := range open {
-		if c := open[i].row.Cell; open[i].extent.times.Overlaps(span) && (len(cells) == 0 || cells[len(cells)-1] != c) {
+		if c := open[i].row.Cell; len(cells) == 0 || cells[len(cells)-1] != c {
 			cells = append(cells, c)
 		}
 	}

@@ -87,8 +87,10 @@ func (s *Series) rollSlice(ctx context.Context, out *output, from, end journal.P
 		return setRolled(ctx, tx, next, number)
 	})
 	if err != nil {
+		s.positions.reset() // it may be done
 		return 0, err
 	}
+	s.positions.rolled(out.rows, next)
 	s.stats.readings.Add(float64(sl.readings))
 	s.stats.bytes.Add(float64(out.bytes))
 	s.stats.chunks.Add(float64(len(out.rows)))

@@ -171,7 +171,8 @@ func (p *packer) flush(ctx context.Context) error {
 	p.box = p.cipher.Seal(p.box[:0], p.plain, r.chunkPlace(uint32(n)))
 	e := extent{rows: uint32(n), times: holdfast.Span{From: p.columns.Times[0], To: p.columns.Times[n-1]}, arrival: p.arrival}
 	var buf [extentSize]byte
-	r.extent = p.cipher.Seal(nil, appendExtent(buf[:0], e), r.extentPlace())
+	r.box = p.cipher.Seal(nil, appendExtent(buf[:0], e), r.extentPlace())
+	r.extent, r.opened = e, true
 	p.columns.Reset(p.columns.Type)
 	p.content = 0
 	return p.out.add(ctx, r, p.box)

@@ -74,11 +74,11 @@ type Series struct {
 	keys  Keys
 	opt   Options
 
-	tail    tail
-	readers readers
-	extents extentCache
-	stats   *stats
-	full    chan struct{} // the tail exceeds Options.Bytes
+	tail      tail
+	readers   readers
+	positions positions
+	stats     *stats
+	full      chan struct{} // the tail exceeds Options.Bytes
 
 	// work is held by whoever changes segments: one roll, merge, erase or rewrite at
 	// a time.
@@ -114,7 +114,7 @@ func New(db *catalog.DB, log journal.Log, blobs blob.Store, keys Keys, o Options
 	s := &Series{
 		db: db, log: log, blobs: blobs, keys: keys, opt: o,
 		tail:       tail{of: map[holdfast.AssignmentID]*tailList{}, pins: map[*tailView]journal.Pos{}},
-		readers:    readers{active: map[uint64]int{}, blocked: map[int64]uint64{}},
+		readers:    readers{active: map[uint64]int{}, open: map[*snapshot]struct{}{}, blocked: map[int64]uint64{}},
 		full:       make(chan struct{}, 1),
 		work:       make(chan struct{}, 1),
 		sliceBytes: defaultSliceBytes, segmentSize: defaultSegmentSize,

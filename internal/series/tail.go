@@ -124,6 +124,7 @@ func (t *tail) sizeOf(a holdfast.AssignmentID) int64 {
 // journal until release.
 type tailView struct {
 	entries []tailEntry
+	bytes   int64
 	t       *tail
 }
 
@@ -132,7 +133,7 @@ func (t *tail) view(a holdfast.AssignmentID) *tailView {
 	defer t.mu.Unlock()
 	v := &tailView{t: t}
 	if l := t.of[a]; l != nil {
-		v.entries = l.entries[:len(l.entries):len(l.entries)]
+		v.entries, v.bytes = l.entries[:len(l.entries):len(l.entries)], l.bytes
 		t.pins[v] = v.entries[0].pos
 	}
 	return v

@@ -1,0 +1,186 @@
+package series
+
+import (
+	"context"
+	"slices"
+
+	"github.com/holdfast-iot/holdfast"
+	"github.com/holdfast-iot/holdfast/internal/chunk"
+)
+
+// part is pieces of one stream within a job.
+type part struct {
+	want   int
+	snap   *snapshot
+	cut    bool // pieces are there
+	pieces []piece
+	last   bool // of the stream
+	cursor *cursor
+}
+
+// estimate is the cost of a stream that is not planned yet.
+func (p *part) estimate() int {
+	cost := 256 + int(p.snap.view.bytes/8)
+	for i := range p.snap.chunks {
+		cost += int(p.snap.chunks[i].row.extent.rows)
+	}
+	return cost
+}
+
+// plan reads the tail and cuts the stream into pieces.
+func (p *part) plan(ctx context.Context) error {
+	if err := p.snap.readTail(ctx); err != nil {
+		return err
+	}
+	p.pieces, p.cut = cut(p.snap.chunks, p.snap.tail), true
+	return nil
+}
+
+// job is what one goroutine decodes. Who waits for done owns it then.
+type job struct {
+	r     *reading
+	parts []part // what is left to do
+	ended []*snapshot
+	out   []*Batch
+	bytes int // of out
+	err   error
+	done  chan struct{} // nil: nobody runs it
+}
+
+func (j *job) take(p part) { j.parts = append(j.parts, p) }
+
+// leave lets go of the snapshots. The job does not run.
+func (j *job) leave() {
+	for _, v := range j.ended {
+		v.leave()
+	}
+	for i := range j.parts {
+		j.parts[i].snap.leave()
+	}
+	j.ended, j.parts = nil, nil
+}
+
+// run fills out. It is to be run again, when out was given away, while there are
+// parts.
+func (j *job) run(ctx context.Context) {
+	clear(j.out)
+	j.out, j.bytes = j.out[:0], 0
+	u := j.r.tool()
+	defer j.r.putTool(u)
+	for len(j.parts) > 0 && j.bytes < jobBytes {
+		p := &j.parts[0]
+		if err := j.part(ctx, u, p); err != nil {
+			j.err = j.r.failed(p.want, err)
+			return
+		}
+		if p.cut && len(p.pieces) == 0 {
+			if p.last {
+				j.ended = append(j.ended, p.snap)
+			}
+			j.parts = j.parts[1:]
+		}
+	}
+}
+
+func (j *job) part(ctx context.Context, u *unsealer, p *part) error {
+	if !p.cut {
+		if err := p.plan(ctx); err != nil {
+			return err
+		}
+	}
+	for len(p.pieces) > 0 && j.bytes < jobBytes {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		piece := &p.pieces[0]
+		if piece.alone() {
+			if err := j.chunk(ctx, u, p, piece.chunks[0]); err != nil {
+				return err
+			}
+		} else if more, err := j.merge(ctx, u, p, piece); err != nil {
+			return err
+		} else if more {
+			continue
+		}
+		p.pieces = p.pieces[1:]
+	}
+	return nil
+}
+
+// chunk gives a chunk as it is.
+func (j *job) chunk(ctx context.Context, u *unsealer, p *part, o openChunk) error {
+	cols := j.r.columns()
+	if err := u.columns(ctx, o, cols); err != nil {
+		return err
+	}
+	j.give(p, cols)
+	return nil
+}
+
+// merge gives some of a piece that must be merged, and reports whether there is
+// more.
+func (j *job) merge(ctx context.Context, u *unsealer, p *part, piece *piece) (more bool, err error) {
+	if p.cursor == nil {
+		p.cursor = &cursor{span: p.snap.span}
+		for _, o := range piece.chunks {
+			p.cursor.addChunk(o)
+		}
+		p.cursor.addRows(piece.rows)
+	}
+	cols := j.r.columns()
+	cols.Reset(0)
+	content := 0
+	var other *holdfast.Reading // of another type: it begins the next batch
+	add := func(x holdfast.Reading) bool {
+		if cols.Len() == 0 {
+			cols.Reset(x.Value.Type())
+		}
+		if x.Value.Type() != cols.Type {
+			other = &x
+			return false
+		}
+		content += x.Value.Size()
+		err = cols.Append(x)
+		return err == nil && cols.Len() < chunk.MaxRows && content < chunk.MaxBytes
+	}
+	for {
+		if failed := p.cursor.each(ctx, u, add); failed != nil {
+			return false, failed
+		}
+		if err != nil {
+			return false, err
+		}
+		j.give(p, cols)
+		if other == nil {
+			break
+		}
+		cols, content = j.r.columns(), 0
+		cols.Reset(0)
+		x := *other
+		other = nil
+		if !add(x) {
+			j.give(p, cols)
+			break
+		}
+	}
+	if p.cursor.done() {
+		p.cursor = nil
+		return false, nil
+	}
+	return true, nil
+}
+
+// give appends what of cols is in the span.
+func (j *job) give(p *part, cols *chunk.Columns) {
+	from, _ := slices.BinarySearch(cols.Times, p.snap.span.From)
+	to := cols.Len()
+	if to > 0 && cols.Times[to-1] > p.snap.span.To {
+		to, _ = slices.BinarySearch(cols.Times, p.snap.span.To+1)
+	}
+	if from >= to {
+		j.r.recycle(cols)
+		return
+	}
+	j.out = append(j.out, &Batch{Want: p.want, Columns: cols, From: from, To: to, snap: p.snap})
+	j.bytes += cols.Size()
+}

@@ -21,12 +21,14 @@ type Figure struct {
 
 // Measure is one number of a figure.
 type Measure struct {
-	Key   string // of Values
-	What  string
-	Unit  Unit
-	Peer  string // the side whose value Holdfast's is divided by; "": the value itself is judged
-	Goal  Goal   // the zero Goal: shown, not judged
-	Round int    // digits after the point; ignored by units that choose their own
+	Key  string // of Values
+	What string
+	Unit Unit
+	Peer string // the side whose value Holdfast's is divided by; "": the value itself is judged
+	Goal Goal   // the zero Goal: shown, not judged
+
+	// Absolute: the goal is one of Holdfast's own value; the peer's only stands beside it.
+	Absolute bool
 
 	// Why says, from what was measured, why the goal was missed. nil: nothing is
 	// known but the numbers.
@@ -90,7 +92,7 @@ type Maker func(ctx context.Context, b *Bench) (*Side, error)
 
 // Figures are all that there are, in the order of the page.
 func Figures() []Figure {
-	return []Figure{Lines()}
+	return []Figure{p1(), p2(), p3(), p4(), Lines()}
 }
 
 // Find returns the figures of the given ids, all for "all", in their own order.

@@ -77,7 +77,7 @@ func (g Goal) Format(m Measure) string {
 	if g.Most != 0 {
 		sign, v = "≤ ", g.Most
 	}
-	if m.Peer == "" {
+	if m.Peer == "" || m.Absolute {
 		return sign + m.Unit.Format(v)
 	}
 	if n := 1 / v; v < 0.9 && math.Abs(n-math.Round(n)) < 1e-9 {

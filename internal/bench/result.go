@@ -103,9 +103,12 @@ func (f *Figure) Rows(r *Result) []Row {
 				row.Peer, row.Ratio, judged = &p, &ratio, ratio.Median
 			}
 		}
+		if m.Absolute {
+			judged = row.Own.Median
+		}
 		switch {
 		case !m.Goal.Judged():
-		case m.Peer != "" && row.Ratio == nil:
+		case m.Peer != "" && row.Ratio == nil && !m.Absolute:
 			row.Verdict = NotCompared
 		case m.Goal.Met(judged):
 			row.Verdict = Hit

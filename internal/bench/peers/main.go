@@ -35,6 +35,10 @@ type command struct {
 // peersOf are the sides beside Holdfast, by figure.
 func peersOf(figure string) []bench.Maker {
 	return map[string][]bench.Maker{
+		"P1": {mosquittoSide("P1")},
+		"P2": {mosquittoSide("P2")},
+		"P3": {mosquittoSide("P3")},
+		"P4": {mosquittoSide("P4")},
 		"P6": linePeers(),
 	}[figure]
 }

@@ -61,6 +61,8 @@ var beside = map[string][]string{
 	"internal/journal/journaltest": {"", "internal/journal"},
 	"internal/blob/blobtest":       {"", "internal/blob"},
 	"internal/vault/vaulttest":     {"internal/catalog", "internal/vault"},
+	// What the keyring takes with many owners.
+	"internal/vault/vaultbench": {"", "internal/catalog", "internal/seal", "internal/vault"},
 	// A house of real keepers for tests of those who read.
 	"internal/query/querytest": {"", "internal/access", "internal/blob", "internal/catalog", "internal/custody", "internal/grant", "internal/identity",
 		"internal/ingest", "internal/journal", "internal/ledger", "internal/query", "internal/seal", "internal/series", "internal/vault"},
@@ -86,6 +88,7 @@ var keepsNothing = map[string]string{
 	"internal/blob/blobtest":       "a test suite",
 	"internal/query/querytest":     "for tests",
 	"internal/vault/vaulttest":     "for tests",
+	"internal/vault/vaultbench":    "measures in a folder that goes when it ends",
 }
 
 const module = "github.com/holdfast-iot/holdfast"

@@ -2,10 +2,8 @@ package vault
 
 import (
 	"context"
-	"database/sql"
 	"errors"
 	"fmt"
-	"maps"
 	"slices"
 	"time"
 
@@ -39,6 +37,9 @@ func (r Reissue) drops(k listKey, b seal.Bucket) bool {
 type Destruction struct {
 	Owners  []Owner // left out of the keyring
 	Reissue []Reissue
+	// AllPages gives every page of the keyring a fresh key, where else only those
+	// that lose an entry get one: for when a page key may have become known.
+	AllPages bool
 }
 
 // Rotation is what a destruction did, for the certificate.
@@ -133,6 +134,7 @@ func (v *Vault) freshJournalKeys(ctx context.Context, a holdfast.AssignmentID) e
 func (v *Vault) Destroy(ctx context.Context, d Destruction) (Rotation, error) {
 	v.rotating.Lock()
 	defer v.rotating.Unlock()
+	begun := time.Now()
 
 	if err := v.destroyLeft(ctx); err != nil {
 		return Rotation{}, err
@@ -141,39 +143,36 @@ func (v *Vault) Destroy(ctx context.Context, d Destruction) (Rotation, error) {
 	if err != nil {
 		return Rotation{}, fmt.Errorf("plan destruction of keys: %w", err)
 	}
-	if err := v.db.Write(ctx, func(tx *sql.Tx) error { return plan.write(ctx, tx) }); err != nil {
-		return Rotation{}, fmt.Errorf("write reissued key lists: %w", err)
-	}
 	next, err := v.stage(ctx, plan)
 	if err != nil {
 		return Rotation{}, v.discard(ctx, err)
 	}
-	rot := Rotation{From: v.ring.generation, To: next.generation, OwnerKeys: plan.ownerKeys, RecordKeys: plan.recordKeys}
+	old := v.ring
+	rot := Rotation{From: old.generation, To: next.generation, OwnerKeys: plan.ownerKeys, RecordKeys: plan.recordKeys}
 	var failed []error
 	for i, h := range v.holders {
-		evidence, err := h.Destroy(ctx, v.ring.generation)
-		if err != nil {
-			gens, gerr := h.Generations(ctx)
-			held := slices.Contains(gens, v.ring.generation)
-			if i == 0 && gerr == nil && held {
-				return Rotation{}, v.discard(ctx, fmt.Errorf("destroy root key %d in holder %s: %w", rot.From, h.Name(), err))
-			}
-			if gerr != nil || held {
-				failed = append(failed, fmt.Errorf("root key %d is destroyed in part: holder %s: %w", rot.From, h.Name(), err))
-				continue
-			}
+		evidence, err := h.Destroy(ctx, old.generation)
+		if err == nil {
+			rot.Holders = append(rot.Holders, HolderEvidence{h.Name(), h.Grade(), evidence})
+			continue
 		}
-		rot.Holders = append(rot.Holders, HolderEvidence{h.Name(), h.Grade(), evidence})
+		err = fmt.Errorf("destroy root key %d in holder %s: %w", rot.From, h.Name(), err)
+		gens, gerr := h.Generations(ctx)
+		if i == 0 && gerr == nil && slices.Contains(gens, old.generation) {
+			return Rotation{}, v.discard(ctx, err)
+		}
+		failed, v.unsure = append(failed, err), true
 	}
 	// Past the commit point there is no way back, even if a holder still has the old
-	// key: what went on under the old generation would be lost at the next start.
+	// key, or can't say that it is rid of it for good: what went on under the old
+	// generation would be lost at the next start.
 	rot.At = time.Now().UTC()
-	v.enter(next, plan)
-	// What is left now is litter under keys that no longer exist. The old head goes
-	// last: that it is there tells the next Open why lists have no key.
-	err = v.dropDeadLists(ctx)
+	litter := v.enter(next, plan)
+	v.metrics.rotation(rot.At.Sub(begun))
+	// What is left now is litter under keys that no longer exist.
+	err = v.settle(ctx)
 	if err == nil {
-		err = next.sweep(v.place)
+		err = v.place.Remove(litter...)
 	}
 	if failed != nil { // nothing may be certified yet: the next rotation begins with it
 		return Rotation{}, errors.Join(append(failed, err)...)
@@ -181,12 +180,17 @@ func (v *Vault) Destroy(ctx context.Context, d Destruction) (Rotation, error) {
 	return rot, err
 }
 
-// destroyLeft destroys what an earlier rotation left in a holder.
+// destroyLeft destroys what an earlier rotation left in a holder. If that one was
+// not sure, the generation before is asked for even of a holder that does not name
+// it: it may be gone, but not yet for good.
 func (v *Vault) destroyLeft(ctx context.Context) error {
 	for _, h := range v.holders {
 		gens, err := h.Generations(ctx)
 		if err != nil {
 			return fmt.Errorf("ask holder %s: %w", h.Name(), err)
+		}
+		if v.unsure {
+			gens = append(gens, v.ring.generation-1)
 		}
 		for _, n := range gens {
 			if n == v.ring.generation {
@@ -197,210 +201,8 @@ func (v *Vault) destroyLeft(ctx context.Context) error {
 			}
 		}
 	}
+	v.unsure = false
 	return nil
-}
-
-// plan is a destruction worked out: who gets which owner key, and which lists.
-type plan struct {
-	gone       map[Owner]bool
-	renewed    map[Owner]seal.Key
-	lists      []listRow
-	retired    []seal.KeyID // journal keys
-	ownerKeys  map[Owner]seal.KeyID
-	recordKeys []seal.KeyID
-}
-
-func (v *Vault) plan(ctx context.Context, d Destruction) (*plan, error) {
-	p := &plan{gone: map[Owner]bool{}, renewed: map[Owner]seal.Key{}, ownerKeys: map[Owner]seal.KeyID{}}
-	if err := v.planOwners(ctx, p, d.Owners); err != nil {
-		return nil, err
-	}
-	for _, r := range d.Reissue {
-		if err := v.planReissue(ctx, p, r); err != nil {
-			return nil, err
-		}
-	}
-	return p, nil
-}
-
-func (v *Vault) planOwners(ctx context.Context, p *plan, owners []Owner) error {
-	for _, o := range owners {
-		if o == Hub {
-			return holdfast.Errorf(holdfast.Invalid, "the hub's own key can't be destroyed")
-		}
-		if p.gone[o] {
-			continue
-		}
-		lists, id, err := v.allLists(ctx, o)
-		if holdfast.KindOf(err) == holdfast.NotFound {
-			continue // gone already: destroying twice is success
-		} else if err != nil {
-			return err
-		}
-		p.gone[o] = true
-		p.ownerKeys[o] = id
-		for _, l := range lists {
-			for _, k := range l.keys {
-				switch k.kind {
-				case entryJournal:
-					p.retired = append(p.retired, k.cipher.ID())
-				case entryRecords:
-					p.recordKeys = append(p.recordKeys, k.cipher.ID())
-				}
-			}
-			l.wipe()
-		}
-	}
-	return nil
-}
-
-func (v *Vault) planReissue(ctx context.Context, p *plan, r Reissue) error {
-	o := OfAssignment(r.Assignment)
-	if _, twice := p.renewed[o]; twice || p.gone[o] {
-		return holdfast.Errorf(holdfast.Invalid, "assignment %s is named twice in one destruction", r.Assignment)
-	}
-	lists, id, err := v.allLists(ctx, o)
-	if err != nil {
-		return err
-	}
-	fresh := seal.NewKey()
-	p.renewed[o] = fresh
-	p.ownerKeys[o] = id
-	for _, l := range lists {
-		next := &keyList{owner: o, bucket: l.bucket}
-		lost := false
-		for _, k := range l.keys {
-			if k.kind == entryJournal {
-				continue
-			}
-			if r.drops(k, l.bucket) {
-				lost = true
-				if by, ok := r.Replace[StreamBucket{k.stream, l.bucket}]; ok {
-					next.add(entryStream, k.stream, by)
-				}
-				continue
-			}
-			next.keys = append(next.keys, k)
-		}
-		// Of a list that lost a key the journal keys go, but for the newest: the
-		// Barrier made it, and what is sealed under it since lives on.
-		journal := slices.DeleteFunc(slices.Clone(l.keys), func(k listKey) bool { return k.kind != entryJournal })
-		for i, k := range journal {
-			if lost && i < len(journal)-1 {
-				p.retired = append(p.retired, k.cipher.ID())
-			} else {
-				next.keys = append(next.keys, k)
-			}
-		}
-		p.lists = append(p.lists, wrapList(next, fresh, fresh.ID()))
-	}
-	return nil
-}
-
-// allLists opens every list of an owner.
-func (v *Vault) allLists(ctx context.Context, o Owner) ([]*keyList, seal.KeyID, error) {
-	owner, id, err := v.ownerKey(o)
-	if err != nil {
-		return nil, id, err
-	}
-	defer owner.Wipe()
-	rows, err := v.listRows(ctx, o)
-	if err != nil {
-		return nil, id, err
-	}
-	var out []*keyList
-	for _, row := range rows {
-		if row.ownerKey != id {
-			continue
-		}
-		l := &keyList{owner: o, bucket: row.bucket}
-		if err := l.open(row.box, owner); err != nil {
-			return nil, id, err
-		}
-		out = append(out, l)
-	}
-	return out, id, nil
-}
-
-func (v *Vault) listRows(ctx context.Context, o Owner) (out []listRow, err error) {
-	err = v.db.Read(ctx, func(tx *sql.Tx) error {
-		rows, err := tx.QueryContext(ctx, `SELECT bucket, owner_key, box_sealed FROM key_list WHERE owner = $1`, o[:])
-		if err != nil {
-			return err
-		}
-		defer rows.Close()
-		for rows.Next() {
-			r := listRow{owner: o}
-			var b int64
-			if err := rows.Scan(&b, &r.ownerKey, &r.box); err != nil {
-				return err
-			}
-			r.bucket = seal.Bucket(b)
-			out = append(out, r)
-		}
-		return rows.Err()
-	})
-	return out, err
-}
-
-func (p *plan) write(ctx context.Context, tx *sql.Tx) error {
-	for _, row := range p.lists {
-		if err := row.put(ctx, tx); err != nil {
-			return err
-		}
-	}
-	for _, id := range p.retired {
-		if _, err := tx.ExecContext(ctx, `INSERT INTO retired_key (key_id, at) VALUES ($1, $2) ON CONFLICT (key_id) DO NOTHING`,
-			id, time.Now().UnixNano()); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// stage writes the next generation: a fresh page for each that loses or changes
-// an entry, the others as they are, and the head that has them all.
-func (v *Vault) stage(ctx context.Context, p *plan) (*keyring, error) {
-	old := v.ring
-	next := &keyring{id: old.id, generation: old.generation + 1, owners: maps.Clone(old.owners)}
-	if err := next.seal(ctx, v.holders); err != nil {
-		return nil, err
-	}
-	for _, pg := range old.pages {
-		touched := slices.ContainsFunc(pg.owners, func(o Owner) bool {
-			_, renewed := p.renewed[o]
-			return p.gone[o] || renewed
-		})
-		if !touched {
-			next.pages = append(next.pages, pg)
-			continue
-		}
-		fresh := newPage()
-		for _, o := range pg.owners {
-			if p.gone[o] {
-				delete(next.owners, o)
-				continue
-			}
-			k, ok := p.renewed[o]
-			if !ok {
-				var err error
-				if k, _, err = old.key(o); err != nil {
-					return nil, err
-				}
-			}
-			fresh.owners = append(fresh.owners, o)
-			next.owners[o] = fresh.wrap(o, k)
-			k.Wipe()
-		}
-		if len(fresh.owners) == 0 {
-			continue
-		}
-		if err := v.place.Write(fresh.name(), next.pageFile(fresh)); err != nil {
-			return nil, err
-		}
-		next.pages = append(next.pages, fresh)
-	}
-	return next, next.writeHead(v.place)
 }
 
 // discard undoes a stage that did not reach the commit point.
@@ -412,126 +214,5 @@ func (v *Vault) discard(ctx context.Context, cause error) error {
 		}
 	}
 	errs = append(errs, v.ring.sweep(v.place))
-	return errors.Join(append(errs, v.dropDeadLists(ctx))...)
-}
-
-// enter puts the next generation in force in memory.
-func (v *Vault) enter(next *keyring, p *plan) {
-	v.ringMu.Lock()
-	old := v.ring
-	v.ring = next
-	v.ringMu.Unlock()
-	old.root.Wipe()
-	for _, pg := range old.pages {
-		if !slices.Contains(next.pages, pg) {
-			pg.key.Wipe()
-		}
-	}
-	renewed := map[Owner]bool{}
-	in := map[holdfast.AssignmentID]bool{}
-	for o := range p.renewed {
-		renewed[o], in[holdfast.AssignmentID(o)] = true, true
-	}
-	for o := range p.gone {
-		in[holdfast.AssignmentID(o)] = true
-	}
-	clear(p.renewed)
-	v.lists.forget(p.gone, renewed)
-	for _, k := range v.leases.remove(in) {
-		k.revoked.Store(true)
-	}
-}
-
-// listRef names the row of a key list.
-type listRef struct {
-	owner  Owner
-	bucket int64
-	key    seal.KeyID
-}
-
-// deadLists returns the lists that no owner key of the keyring opens, and how many
-// of them are the only ones of their owner and bucket.
-func (v *Vault) deadLists(ctx context.Context) (dead []listRef, alone int, err error) {
-	type place struct {
-		owner  Owner
-		bucket int64
-	}
-	alive := map[place]bool{}
-	err = v.db.Read(ctx, func(tx *sql.Tx) error {
-		rows, err := tx.QueryContext(ctx, `SELECT owner, bucket, owner_key FROM key_list`)
-		if err != nil {
-			return err
-		}
-		defer rows.Close()
-		v.ringMu.Lock()
-		defer v.ringMu.Unlock()
-		for rows.Next() {
-			var n listRef
-			var o []byte
-			if err := rows.Scan(&o, &n.bucket, &n.key); err != nil {
-				return err
-			}
-			copy(n.owner[:], o)
-			if e, ok := v.ring.owners[n.owner]; ok && e.id == n.key {
-				alive[place{n.owner, n.bucket}] = true
-			} else {
-				dead = append(dead, n)
-			}
-		}
-		return rows.Err()
-	})
-	for _, n := range dead {
-		if !alive[place{n.owner, n.bucket}] {
-			alone++
-		}
-	}
-	return dead, alone, err
-}
-
-// checkLists refuses a keyring that lacks keys without a rotation to account for
-// it: it was cut, damaged in its last entry, or is an older copy. A rotation that
-// stopped before its commit point leaves lists beside those in force, never alone.
-func (v *Vault) checkLists(ctx context.Context) error {
-	_, alone, err := v.deadLists(ctx)
-	if err != nil || alone == 0 {
-		return err
-	}
-	for _, p := range v.ring.pages {
-		if p.torn > 0 {
-			return holdfast.Errorf(holdfast.Invalid, "open keyring: %s is damaged at offset %d: %d key lists are of an owner whose key stood there. Nothing was changed. Put back an undamaged copy of this file",
-				where(v.place, p.name()), p.torn, alone)
-		}
-	}
-	return holdfast.Errorf(holdfast.Invalid, "open keyring: %s lacks the owner keys of %d key lists: it was cut short, or is an older copy. Nothing was changed. Put back the newest copy of the keyring",
-		where(v.place, headName(v.ring.generation)), alone)
-}
-
-// dropDeadLists deletes the lists that no owner key of the keyring opens.
-func (v *Vault) dropDeadLists(ctx context.Context) error {
-	dead, _, err := v.deadLists(ctx)
-	if err != nil || len(dead) == 0 {
-		return err
-	}
-	return v.db.Write(ctx, func(tx *sql.Tx) error {
-		for _, n := range dead {
-			if _, err := tx.ExecContext(ctx, `DELETE FROM key_list WHERE owner = $1 AND bucket = $2 AND owner_key = $3`,
-				n.owner[:], n.bucket, n.key); err != nil {
-				return err
-			}
-		}
-		return nil
-	})
-}
-
-// Doomed returns the ids of the owner keys and of the records keys that die if
-// the owners are left out: an erasure writes them down before it begins. Owners
-// without a key are passed over.
-func (v *Vault) Doomed(ctx context.Context, owners []Owner) (ownerKeys map[Owner]seal.KeyID, recordKeys []seal.KeyID, err error) {
-	v.rotating.RLock()
-	defer v.rotating.RUnlock()
-	p := &plan{gone: map[Owner]bool{}, ownerKeys: map[Owner]seal.KeyID{}}
-	if err := v.planOwners(ctx, p, owners); err != nil {
-		return nil, nil, err
-	}
-	return p.ownerKeys, p.recordKeys, nil
+	return errors.Join(append(errs, v.settle(ctx))...)
 }

@@ -26,6 +26,7 @@ type Files interface {
 type File interface {
 	io.Reader
 	io.Writer
+	io.ReaderAt
 	io.WriterAt
 	Stat() (fs.FileInfo, error)
 	// Sync makes what was written durable.

@@ -36,7 +36,9 @@ type Holder interface {
 	Seal(ctx context.Context, n uint64, root seal.Key) ([]byte, error)
 	// Open unwraps it.
 	Open(ctx context.Context, n uint64, box []byte) (seal.Key, error)
-	// Destroy makes generation n unopenable and returns evidence of it, if the
-	// holder can give any.
+	// Destroy makes generation n unopenable for good and returns evidence of it, if
+	// the holder can give any. After an error n is destroyed for good, or not for
+	// good, or not at all; if not at all, it is among Generations. Called again, it
+	// makes sure.
 	Destroy(ctx context.Context, n uint64) (evidence []byte, err error)
 }

@@ -27,6 +27,9 @@ type FileHolder struct {
 	path  string
 	pass  seal.Key // derived from the passphrase; unused without one
 	doc   rootFile
+	// unsynced says that the file on the disk may still be, or come back as, the one
+	// before: a replacement failed half way.
+	unsynced bool
 }
 
 // rootFile is the file's JSON. Each generation's key wraps the root key of that
@@ -88,6 +91,11 @@ func OpenFileHolderOn(files Files, path string, passphrase []byte) (*FileHolder,
 		return nil, holdfast.Errorf(holdfast.Denied, "others may read the root key %s (mode %04o): chmod 600 it", path, info.Mode().Perm())
 	}
 	if err := finishReplace(files, path); err != nil {
+		return nil, fmt.Errorf("open root key: %w", err)
+	}
+	// What is read must be what a power cut leaves: a replacement may have been cut
+	// short before its folder was synced.
+	if err := syncDir(files, filepath.Dir(path)); err != nil {
 		return nil, fmt.Errorf("open root key: %w", err)
 	}
 	b, err := readFile(files, path)
@@ -224,21 +232,25 @@ func (h *FileHolder) Open(_ context.Context, n uint64, box []byte) (seal.Key, er
 	return seal.Key(plain), nil
 }
 
+// Destroy takes generation n out of the file. After an error the file may have
+// been replaced, but not for good: a power cut could bring the key back. Then n is
+// no longer among Generations, and Destroy is to be called again.
 func (h *FileHolder) Destroy(_ context.Context, n uint64) ([]byte, error) {
-	old, ok := h.doc.Keys[n]
-	if !ok {
+	old, held := h.doc.Keys[n]
+	if !held && !h.unsynced {
 		return nil, nil
 	}
 	delete(h.doc.Keys, n)
-	if err := h.save(); err != nil {
-		// The file may or may not have been replaced: what is on disk decides.
-		h.doc.Keys[n] = old
-		if b, rerr := readFile(h.files, h.path); rerr == nil && !bytes.Contains(b, []byte(old)) {
-			delete(h.doc.Keys, n)
-		}
-		return nil, fmt.Errorf("destroy root key: %w", err)
+	err := h.save()
+	if err == nil {
+		return nil, nil
 	}
-	return nil, nil
+	if held { // what is on the disk decides whether the key is still given out
+		if b, rerr := readFile(h.files, h.path); rerr != nil || bytes.Contains(b, []byte(old)) {
+			h.doc.Keys[n] = old
+		}
+	}
+	return nil, fmt.Errorf("destroy root key: %w", err)
 }
 
 // save replaces the file and overwrites the old one's bytes.
@@ -248,5 +260,7 @@ func (h *FileHolder) save() error {
 		return err
 	}
 	defer clear(b)
-	return replaceFile(h.files, h.path, append(b, '\n'))
+	err = replaceFile(h.files, h.path, append(b, '\n'))
+	h.unsynced = err != nil
+	return err
 }

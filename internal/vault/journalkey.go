@@ -82,6 +82,12 @@ type leaseTable struct {
 	swept time.Time
 }
 
+func (t *leaseTable) len() int {
+	t.mu.RLock()
+	defer t.mu.RUnlock()
+	return len(t.keys)
+}
+
 func (t *leaseTable) get(k leaseKey) *journalKey {
 	t.mu.RLock()
 	defer t.mu.RUnlock()

@@ -1,7 +1,6 @@
 package vault
 
 import (
-	"container/list"
 	"context"
 	"database/sql"
 	"encoding/binary"
@@ -35,6 +34,8 @@ type keyList struct {
 
 	mu   sync.RWMutex
 	keys []listKey
+
+	cost int64 // in the cache, whose lock guards it
 }
 
 type listKey struct {
@@ -95,6 +96,24 @@ func (l *keyList) key(k entryKind, s holdfast.StreamID) (seal.Key, bool) {
 	return seal.Key{}, false
 }
 
+// ids returns the ids of the keys of a kind.
+func (l *keyList) ids(k entryKind) (out []seal.KeyID) {
+	l.mu.RLock()
+	defer l.mu.RUnlock()
+	for i := range l.keys {
+		if e := &l.keys[i]; e.kind == k {
+			out = append(out, e.cipher.ID())
+		}
+	}
+	return out
+}
+
+func (l *keyList) len() int {
+	l.mu.RLock()
+	defer l.mu.RUnlock()
+	return len(l.keys)
+}
+
 func (l *keyList) wipe() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -137,6 +156,16 @@ func (l *keyList) decode(b []byte) error {
 	return nil
 }
 
+// ensureZero adds what every owner's list without time has, and the hub's alone.
+func (l *keyList) ensureZero() bool {
+	added := l.ensure(entryFields, holdfast.StreamID{})
+	added = l.ensure(entryRecords, holdfast.StreamID{}) || added
+	if l.owner == Hub {
+		added = l.ensure(entryLookup, holdfast.StreamID{}) || added
+	}
+	return added
+}
+
 // list returns the key list of o and bucket after grow, if given, has made sure
 // of what the caller needs; what grow added is durable. Without grow a missing
 // list is NotFound. The caller of a growing list holds v.rotating for reading.
@@ -148,6 +177,11 @@ func (v *Vault) list(ctx context.Context, o Owner, b seal.Bucket, grow func(*key
 	lock := v.lists.lock(o)
 	lock.Lock()
 	defer lock.Unlock()
+	return v.growList(ctx, o, b, grow)
+}
+
+// growList is list for who has the owner's lock.
+func (v *Vault) growList(ctx context.Context, o Owner, b seal.Bucket, grow func(*keyList) bool) (*keyList, error) {
 	l, _ := v.lists.get(o, b)
 	if l == nil {
 		var err error
@@ -156,18 +190,32 @@ func (v *Vault) list(ctx context.Context, o Owner, b seal.Bucket, grow func(*key
 		}
 	}
 	next := l.clone()
-	if grow(next) {
-		row, err := v.sealList(next)
-		if err != nil {
-			return nil, err
-		}
-		if err := v.saves.save(ctx, row); err != nil {
-			return nil, fmt.Errorf("save key list: %w", err)
-		}
-		l = next
+	if !grow(next) {
+		v.lists.put(l)
+		return l, nil
 	}
-	v.lists.put(l)
-	return l, nil
+	row, err := v.sealList(next)
+	if err != nil {
+		return nil, err
+	}
+	if err := v.saveLists(ctx, []listRow{row}, []*keyList{next}); err != nil {
+		return nil, err
+	}
+	return next, nil
+}
+
+// saveLists makes lists durable and known. The caller has their owners' locks.
+func (v *Vault) saveLists(ctx context.Context, rows []listRow, lists []*keyList) error {
+	v.ringMu.RLock()
+	size := ringSize{v.ring.generation, len(v.ring.at)}
+	v.ringMu.RUnlock()
+	if err := v.saves.save(ctx, rows, size); err != nil {
+		return fmt.Errorf("save key list: %w", err)
+	}
+	for _, l := range lists {
+		v.lists.put(l)
+	}
+	return nil
 }
 
 // knownList returns a list as it is. It must not wait for a list that grows: that
@@ -236,9 +284,9 @@ func (l *keyList) clone() *keyList {
 }
 
 func (v *Vault) ownerKey(o Owner) (seal.Key, seal.KeyID, error) {
-	v.ringMu.Lock()
-	defer v.ringMu.Unlock()
-	return v.ring.key(o)
+	v.ringMu.RLock()
+	defer v.ringMu.RUnlock()
+	return v.ring.key(v.place, o)
 }
 
 // listRow is a key list as the catalog has it.
@@ -264,11 +312,23 @@ func wrapList(l *keyList, k seal.Key, id seal.KeyID) listRow {
 	return listRow{l.owner, l.bucket, id, seal.NewCipher(k).Seal(nil, plain, seal.ListPlace(l.owner, l.bucket))}
 }
 
-func (r listRow) put(ctx context.Context, tx *sql.Tx) error {
-	_, err := tx.ExecContext(ctx, `INSERT INTO key_list (owner, bucket, owner_key, box_sealed) VALUES ($1, $2, $3, $4)
-		ON CONFLICT (owner, bucket, owner_key) DO UPDATE SET box_sealed = excluded.box_sealed`,
-		r.owner[:], int64(r.bucket), r.ownerKey, r.box)
-	return err
+func putLists(ctx context.Context, tx *sql.Tx, rows []listRow) error {
+	if len(rows) == 0 {
+		return nil
+	}
+	put, err := tx.PrepareContext(ctx, `INSERT INTO key_list (owner, bucket, owner_key, box_sealed) VALUES ($1, $2, $3, $4)
+		ON CONFLICT (owner, bucket, owner_key) DO UPDATE SET box_sealed = excluded.box_sealed`)
+	if err != nil {
+		return err
+	}
+	defer put.Close()
+	for i := range rows {
+		r := &rows[i]
+		if _, err := put.ExecContext(ctx, r.owner[:], int64(r.bucket), r.ownerKey, r.box); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // saver writes lists in groups: whoever comes while a transaction is under way
@@ -282,12 +342,20 @@ type saver struct {
 }
 
 type pendingSave struct {
-	row  listRow
+	rows []listRow
+	size ringSize
 	done chan error
 }
 
-func (s *saver) save(ctx context.Context, row listRow) error {
-	p := &pendingSave{row: row, done: make(chan error, 1)}
+// ringSize is how many owners the keyring has, of whom some are about to use it
+// for the first time: from then on a keyring with fewer is damaged.
+type ringSize struct {
+	generation uint64
+	owners     int
+}
+
+func (s *saver) save(ctx context.Context, rows []listRow, size ringSize) error {
+	p := &pendingSave{rows: rows, size: size, done: make(chan error, 1)}
 	s.mu.Lock()
 	s.pending = append(s.pending, p)
 	lead := !s.busy
@@ -314,108 +382,18 @@ func (s *saver) drain(ctx context.Context) {
 		// The group is not only the leader's: its going away must not fail others.
 		err := s.db.Write(context.WithoutCancel(ctx), func(tx *sql.Tx) error {
 			for _, p := range group {
-				if err := p.row.put(ctx, tx); err != nil {
+				if err := putLists(ctx, tx, p.rows); err != nil {
 					return err
 				}
 			}
-			return nil
+			last := group[len(group)-1].size
+			for _, p := range group {
+				last.owners = max(last.owners, p.size.owners)
+			}
+			return raiseEntries(ctx, tx, last.generation, last.owners)
 		})
 		for _, p := range group {
 			p.done <- err
-		}
-	}
-}
-
-// maxCachedLists bounds the memory of opened lists: about 2 KB a key.
-const maxCachedLists = 20_000
-
-// listCache keeps opened lists, the least recently used leaving first.
-type listCache struct {
-	locks   [64]sync.Mutex // by owner: see Vault.list
-	mu      sync.Mutex
-	changes [64]uint64 // by owner: how often a list of theirs grew or was forgotten
-	max     int
-	byName  map[listName]*list.Element // of *keyList
-	recent  *list.List                 // most recent in front
-}
-
-type listName struct {
-	owner  Owner
-	bucket seal.Bucket
-}
-
-func newListCache(max int) *listCache {
-	return &listCache{max: max, byName: map[listName]*list.Element{}, recent: list.New()}
-}
-
-func (c *listCache) lock(o Owner) *sync.Mutex { return &c.locks[o[0]%64] }
-
-// get returns the list, nil if it is not here, and how often lists near it have
-// changed: what is read elsewhere now is only as good as that.
-func (c *listCache) get(o Owner, b seal.Bucket) (*keyList, uint64) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	e, ok := c.byName[listName{o, b}]
-	if !ok {
-		return nil, c.changes[o[0]%64]
-	}
-	c.recent.MoveToFront(e)
-	return e.Value.(*keyList), 0
-}
-
-// offer takes in a list that was read, nil for one that is not there. It reports
-// false if lists have changed since: the reading may be older than they are.
-func (c *listCache) offer(o Owner, l *keyList, changes uint64) bool {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.changes[o[0]%64] != changes {
-		return false
-	}
-	if l != nil {
-		c.add(l)
-	}
-	return true
-}
-
-func (c *listCache) put(l *keyList) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.changes[l.owner[0]%64]++
-	c.add(l)
-}
-
-func (c *listCache) add(l *keyList) {
-	name := listName{l.owner, l.bucket}
-	if e, ok := c.byName[name]; ok {
-		e.Value = l
-		c.recent.MoveToFront(e)
-		return
-	}
-	c.byName[name] = c.recent.PushFront(l)
-	for c.recent.Len() > c.max {
-		old := c.recent.Remove(c.recent.Back()).(*keyList)
-		delete(c.byName, listName{old.owner, old.bucket})
-	}
-}
-
-// forget drops the lists of the owners. The keys of those that are gone are
-// overwritten; of those that live on, somebody may be about to use one.
-func (c *listCache) forget(gone, renewed map[Owner]bool) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	for _, owners := range []map[Owner]bool{gone, renewed} {
-		for o := range owners {
-			c.changes[o[0]%64]++
-		}
-	}
-	for name, e := range c.byName {
-		if !gone[name.owner] && !renewed[name.owner] {
-			continue
-		}
-		l := c.recent.Remove(e).(*keyList)
-		delete(c.byName, name)
-		if gone[name.owner] {
-			l.wipe()
 		}
 	}
 }

@@ -1,7 +1,9 @@
 package vault
 
 import (
+	"context"
 	"crypto/sha256"
+	"fmt"
 
 	"github.com/holdfast-iot/holdfast"
 )
@@ -25,3 +27,68 @@ func OfParty(id holdfast.PartyID) Owner { return Owner(id) }
 func OfAssignment(id holdfast.AssignmentID) Owner { return Owner(id) }
 
 func (o Owner) String() string { return holdfast.PartyID(o).String() }
+
+// AddOwner is AddOwners for one.
+func (v *Vault) AddOwner(ctx context.Context, o Owner) error { return v.AddOwners(ctx, []Owner{o}) }
+
+// AddOwners makes an owner key for each of owners and the list without time that
+// it seals. All are durable when it returns, for about the price of one; for an
+// owner who has a key it does nothing.
+func (v *Vault) AddOwners(ctx context.Context, owners []Owner) error {
+	v.rotating.RLock()
+	defer v.rotating.RUnlock()
+	defer v.lists.lockAll(owners)()
+	fresh, have, err := v.addKeys(owners)
+	if err != nil {
+		return fmt.Errorf("add owner keys: %w", err)
+	}
+	if n := len(fresh.owners); n > 0 {
+		rows, lists := make([]listRow, n), make([]*keyList, n)
+		for i, o := range fresh.owners {
+			lists[i] = &keyList{owner: o}
+			lists[i].ensureZero()
+			rows[i] = wrapList(lists[i], fresh.keys[i], fresh.keys[i].ID())
+		}
+		clear(fresh.keys)
+		if err := v.saveLists(ctx, rows, lists); err != nil {
+			return err
+		}
+	}
+	for _, o := range have { // its list may be what a crash has kept it from
+		if _, err := v.growList(ctx, o, 0, (*keyList).ensureZero); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// addKeys makes keys for those of owners who have none.
+func (v *Vault) addKeys(owners []Owner) (fresh growth, have []Owner, err error) {
+	v.adding.Lock()
+	defer v.adding.Unlock()
+	var add []Owner
+	seen := make(map[Owner]bool, len(owners))
+	v.ringMu.RLock()
+	for _, o := range owners {
+		if seen[o] {
+			continue
+		}
+		seen[o] = true
+		if _, ok := v.ring.at[o]; ok {
+			have = append(have, o)
+		} else {
+			add = append(add, o)
+		}
+	}
+	v.ringMu.RUnlock()
+	if len(add) == 0 {
+		return fresh, have, nil
+	}
+	if fresh, err = v.ring.add(v.place, add); err != nil {
+		return growth{}, nil, err
+	}
+	v.ringMu.Lock()
+	v.ring.enter(fresh)
+	v.ringMu.Unlock()
+	return fresh, have, nil
+}

@@ -9,18 +9,33 @@ import (
 	"path/filepath"
 	"strings"
 
+	"golang.org/x/sync/errgroup"
+
 	"github.com/holdfast-iot/holdfast"
 )
 
 // Place keeps a copy of the keyring's files. What it holds is useless without a
-// holder. Write and Append are durable when they return; a removed file is
-// overwritten first as far as the place allows.
+// holder. Write, Create and Append are durable when they return; a removed file
+// is overwritten as far as the place allows.
 type Place interface {
-	Write(name string, data []byte) error // whole or not at all
+	// Write puts a file in place, whole or not at all.
+	Write(name string, data []byte) error
+	// Create makes files of new names. A crash may leave some of them, in part: it
+	// is for what nothing names until all of it is durable.
+	Create(files []NewFile) error
 	Append(name string, at int64, data []byte) error
 	Read(name string) ([]byte, error)
-	Remove(name string) error
+	// ReadAt fills p from the file's byte at on.
+	ReadAt(name string, p []byte, at int64) error
+	// Remove removes files; one that is missing is passed over.
+	Remove(names ...string) error
 	List() ([]string, error)
+}
+
+// NewFile is a file on its way into a Place.
+type NewFile struct {
+	Name string
+	Data []byte
 }
 
 // Dir is a Place in a folder.
@@ -40,6 +55,38 @@ func (d folder) Write(name string, data []byte) error {
 	return replaceFile(d.files, d.path(name), data)
 }
 
+// syncsAtOnce is how many files are synced side by side: a file system commits
+// those that wait together as one.
+const syncsAtOnce = 16
+
+// each does f for each of n files, some at a time.
+func each(n int, f func(i int) error) error {
+	if n == 1 {
+		return f(0)
+	}
+	var g errgroup.Group
+	g.SetLimit(syncsAtOnce)
+	for i := range n {
+		g.Go(func() error { return f(i) })
+	}
+	return g.Wait()
+}
+
+func (d folder) Create(files []NewFile) error {
+	err := each(len(files), func(i int) error {
+		f, err := d.files.OpenFile(d.path(files[i].Name), os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
+		if err != nil {
+			return err
+		}
+		_, err = f.Write(files[i].Data)
+		return errors.Join(err, f.Sync(), f.Close())
+	})
+	if err != nil {
+		return diskError("write keyring pages", err)
+	}
+	return syncDir(d.files, d.dir)
+}
+
 func (d folder) Append(name string, at int64, data []byte) error {
 	f, err := d.files.OpenFile(d.path(name), os.O_WRONLY, 0)
 	if err != nil {
@@ -54,35 +101,57 @@ func (d folder) Append(name string, at int64, data []byte) error {
 
 func (d folder) Read(name string) ([]byte, error) { return readFile(d.files, d.path(name)) }
 
-// Remove takes the name from the file before its bytes change: a crash must not
-// leave a file of zeros where the next start looks for a keyring.
-func (d folder) Remove(name string) error {
-	path := d.path(name)
-	if err := d.files.Rename(path, path+goneExt); errors.Is(err, fs.ErrNotExist) {
+func (d folder) ReadAt(name string, p []byte, at int64) error {
+	f, err := d.files.OpenFile(d.path(name), os.O_RDONLY, 0)
+	if err != nil {
+		return diskError("open keyring page", err)
+	}
+	defer f.Close()
+	_, err = f.ReadAt(p, at)
+	return diskError("read keyring page", err)
+}
+
+// Remove takes the names from the files before their bytes change: a crash must
+// not leave a file of zeros where the next start looks for a keyring.
+func (d folder) Remove(names ...string) error {
+	var gone []string
+	for _, name := range names {
+		path := d.path(name)
+		if err := d.files.Rename(path, path+goneExt); errors.Is(err, fs.ErrNotExist) {
+			continue
+		} else if err != nil {
+			return diskError("remove keyring file", err)
+		}
+		gone = append(gone, path+goneExt)
+	}
+	if len(gone) == 0 {
 		return nil
-	} else if err != nil {
-		return diskError("remove keyring file", err)
 	}
 	if err := syncDir(d.files, d.dir); err != nil {
 		return err
 	}
-	return finishRemove(d.files, path+goneExt)
+	return d.finishRemove(gone)
 }
 
-// finishRemove overwrites and removes a file that has lost its name.
-func finishRemove(files Files, path string) error {
-	f, err := files.OpenFile(path, os.O_WRONLY, 0)
+// finishRemove overwrites and removes files that have lost their names.
+func (d folder) finishRemove(paths []string) error {
+	err := each(len(paths), func(i int) error {
+		f, err := d.files.OpenFile(paths[i], os.O_WRONLY, 0)
+		if err != nil {
+			return diskError("open keyring file", err)
+		}
+		defer f.Close()
+		return overwrite(f)
+	})
 	if err != nil {
-		return diskError("open keyring file", err)
-	}
-	defer f.Close()
-	if err := overwrite(f); err != nil {
 		return err
 	}
-	if err := files.Remove(path); err != nil {
-		return diskError("remove keyring file", err)
+	for _, path := range paths {
+		if err := d.files.Remove(path); err != nil {
+			return diskError("remove keyring file", err)
+		}
 	}
-	return syncDir(files, filepath.Dir(path))
+	return syncDir(d.files, d.dir)
 }
 
 // List ends what a crash left half replaced or half removed before it answers.
@@ -91,7 +160,7 @@ func (d folder) List() ([]string, error) {
 	if err != nil {
 		return nil, err
 	}
-	var out []string
+	var out, gone []string
 	for _, e := range entries {
 		if name, ok := strings.CutSuffix(e.Name(), oldExt); ok {
 			if err := finishReplace(d.files, d.path(name)); err != nil {
@@ -100,13 +169,14 @@ func (d folder) List() ([]string, error) {
 		}
 		ext := filepath.Ext(e.Name())
 		if ext == goneExt {
-			if err := finishRemove(d.files, d.path(e.Name())); err != nil {
-				return nil, err
-			}
+			gone = append(gone, d.path(e.Name()))
 		}
 		if e.Type().IsRegular() && ext != tempExt && ext != oldExt && ext != goneExt {
 			out = append(out, e.Name())
 		}
+	}
+	if len(gone) > 0 {
+		return out, d.finishRemove(gone)
 	}
 	return out, nil
 }
@@ -143,12 +213,12 @@ func replaceFile(files Files, path string, data []byte) error {
 	_, err = f.Write(data)
 	err = errors.Join(err, f.Sync(), f.Close())
 	if err == nil {
-		if err = files.Link(path, old); errors.Is(err, fs.ErrNotExist) {
+		switch err = files.Link(path, old); {
+		case err == nil: // the second name must be there before the first is taken
+			err = syncDir(files, filepath.Dir(path))
+		case errors.Is(err, fs.ErrNotExist): // nothing is replaced
 			err = nil
 		}
-	}
-	if err == nil {
-		err = syncDir(files, filepath.Dir(path))
 	}
 	if err != nil {
 		files.Remove(temp)

@@ -2,10 +2,8 @@ package vault
 
 import (
 	"context"
-	"encoding/binary"
 	"errors"
 	"fmt"
-	"hash/crc32"
 	"slices"
 	"strings"
 
@@ -13,23 +11,21 @@ import (
 	"github.com/holdfast-iot/holdfast/internal/seal"
 )
 
-// recoverRing opens the keyring and ends a rotation that a crash cut short. The
-// rule is that of the commit point: if any holder has destroyed RK_n, go
-// forward to n+1; if none has, discard n+1. It reports whether there was one: its
-// litter is for the caller to clear, lists first (see checkLists).
-func recoverRing(ctx context.Context, place Place, holders []Holder) (ring *keyring, rotated bool, err error) {
+// recoverRing opens the keyring that is in force. The rule is that of the commit
+// point: if any holder has destroyed RK_n, go forward to n+1; if none has, discard
+// n+1. Litter is for the caller to clear.
+func recoverRing(ctx context.Context, place Place, holders []Holder) (*keyring, error) {
 	heads, err := readHeads(place)
 	if err != nil {
-		return nil, false, fmt.Errorf("open keyring: %w", err)
+		return nil, fmt.Errorf("open keyring: %w", err)
 	}
-	rotated = len(heads) > 1
 	// The oldest head that every holder still opens is in force. An older one
 	// that some holder has given up is a rotation past its commit point.
 	var live *head
 	for i := range heads {
 		held, err := heldByAll(ctx, holders, heads[i].generation)
 		if err != nil {
-			return nil, false, err
+			return nil, err
 		}
 		if held {
 			live = &heads[i]
@@ -37,29 +33,34 @@ func recoverRing(ctx context.Context, place Place, holders []Holder) (ring *keyr
 		}
 	}
 	if live == nil {
-		return nil, false, holdfast.Errorf(holdfast.Unavailable,
+		return nil, holdfast.Errorf(holdfast.Unavailable,
 			"no holder opens the keyring (its generations: %s): is the root key the one of this data folder, and of the same time? (an erasure replaces it)", generations(heads))
 	}
-	ring, err = openRing(ctx, place, *live, holders)
+	ring, err := openRing(ctx, place, *live, holders)
 	if err != nil {
-		return nil, false, fmt.Errorf("open keyring: %w", err)
+		return nil, fmt.Errorf("open keyring: %w", err)
 	}
+	return ring, nil
+}
+
+// destroyOthers takes from the holders what a rotation that a crash cut short has
+// left in them.
+func (r *keyring) destroyOthers(ctx context.Context, holders []Holder) error {
 	for _, h := range holders {
 		gens, err := h.Generations(ctx)
 		if err != nil {
-			return nil, false, fmt.Errorf("ask holder %s: %w", h.Name(), err)
+			return fmt.Errorf("ask holder %s: %w", h.Name(), err)
 		}
 		for _, n := range gens {
-			if n == ring.generation {
+			if n == r.generation {
 				continue
 			}
-			rotated = true
 			if _, err := h.Destroy(ctx, n); err != nil {
-				return nil, false, fmt.Errorf("destroy root key %d in holder %s: %w", n, h.Name(), err)
+				return fmt.Errorf("destroy root key %d in holder %s: %w", n, h.Name(), err)
 			}
 		}
 	}
-	return ring, rotated, nil
+	return nil
 }
 
 func heldByAll(ctx context.Context, holders []Holder, n uint64) (bool, error) {
@@ -114,7 +115,7 @@ func generations(heads []head) string {
 }
 
 func openRing(ctx context.Context, place Place, h head, holders []Holder) (*keyring, error) {
-	r := &keyring{id: h.ring, generation: h.generation, boxes: h.boxes, owners: map[Owner]entry{}}
+	r := &keyring{id: h.ring, generation: h.generation, boxes: h.boxes, at: make(map[Owner]slot, len(h.pages)*PageEntries)}
 	var opened bool
 	var failures []error
 	for _, holder := range holders {
@@ -138,49 +139,45 @@ func openRing(ctx context.Context, place Place, h head, holders []Holder) (*keyr
 	if _, err := cipher.Open(nil, h.tag, seal.FieldPlace(r.id, "keyring", h.body, "head")); err != nil {
 		return nil, holdfast.Errorf(holdfast.Invalid, "%s is damaged", where(place, headName(h.generation)))
 	}
-	for _, ref := range h.pages {
+	for i, ref := range h.pages {
 		p := &page{id: ref.id}
 		var err error
 		if p.key, err = cipher.Unwrap(ref.box, ref.key, seal.PagePlace(ref.id, h.generation)); err != nil {
 			return nil, fmt.Errorf("unwrap key of %s: %w", where(place, p.name()), err)
 		}
 		p.cipher = seal.NewCipher(p.key)
-		if err := r.readPage(place, p); err != nil {
+		if err := r.readPage(place, p, i == len(h.pages)-1); err != nil {
 			return nil, err
 		}
-		r.pages = append(r.pages, p)
 	}
 	return r, nil
 }
 
-// readPage reads the entries of p. An unfinished last entry was never given out
-// and is left to be overwritten, if checkLists agrees; damage elsewhere stops.
-func (r *keyring) readPage(place Place, p *page) error {
+// readPage reads whose entries p has. In the open page, which is the last, what
+// comes behind an entry that can't be read was never in use and is left to be
+// overwritten, if checkEntries agrees; elsewhere that is damage. An owner who
+// stands there twice was added again after an attempt that failed: the first
+// counts, and may be that attempt's only if the second was never in use.
+func (r *keyring) readPage(place Place, p *page, open bool) error {
 	b, err := place.Read(p.name())
 	if err != nil {
 		return fmt.Errorf("read keyring page: %w", err)
 	}
-	if len(b) < pageHeaderSize || string(b[:pageHeaderSize]) != string(r.pageHeader(p)) {
-		return holdfast.Errorf(holdfast.Invalid, "%s is damaged at offset 0", where(place, p.name()))
-	}
-	for at := pageHeaderSize; at < len(b); at += entrySize {
-		raw := b[at:min(at+entrySize, len(b))]
-		last := at+entrySize >= len(b)
-		if len(raw) < entrySize || crc32.Checksum(raw[:entrySize-4], castagnoli) != binary.BigEndian.Uint32(raw[entrySize-4:]) {
-			if last {
-				p.torn = at
-				return nil
-			}
-			return holdfast.Errorf(holdfast.Invalid, "%s is damaged at offset %d", where(place, p.name()), at)
+	n := len(r.pages)
+	p.torn, err = p.read(r.id, b[:min(len(b), int(entryOffset(PageEntries)))], func(i int, e entry) error {
+		p.entries = i + 1
+		if _, twice := r.at[e.owner]; !twice {
+			r.at[e.owner] = slotAt(n, i)
 		}
-		var o Owner
-		e := entry{page: p}
-		copy(o[:], raw)
-		copy(e.id[:], raw[16:])
-		copy(e.box[:], raw[32:])
-		p.owners = append(p.owners, o)
-		r.owners[o] = e
+		return nil
+	})
+	if err != nil {
+		return err
 	}
+	if p.torn >= 0 && !(open && p.torn >= pageHeaderSize) {
+		return holdfast.Errorf(holdfast.Invalid, "%s is damaged at offset %d", where(place, p.name()), p.torn)
+	}
+	r.pages = append(r.pages, p)
 	return nil
 }
 
@@ -188,18 +185,17 @@ func (r *keyring) readPage(place Place, p *page) error {
 func (r *keyring) sweep(place Place) error {
 	keep := map[string]bool{headName(r.generation): true}
 	for _, p := range r.pages {
-		keep[p.name()] = true
+		if p != nil {
+			keep[p.name()] = true
+		}
 	}
 	names, err := place.List()
 	if err != nil {
 		return fmt.Errorf("sweep keyring: %w", err)
 	}
-	for _, name := range names {
-		if !keep[name] {
-			if err := place.Remove(name); err != nil {
-				return fmt.Errorf("sweep keyring: %w", err)
-			}
-		}
+	names = slices.DeleteFunc(names, func(name string) bool { return keep[name] })
+	if err := place.Remove(names...); err != nil {
+		return fmt.Errorf("sweep keyring: %w", err)
 	}
 	return nil
 }

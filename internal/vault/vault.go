@@ -22,6 +22,7 @@ import (
 	"crypto/hmac"
 	"crypto/rand"
 	"crypto/sha256"
+	"database/sql"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -42,13 +43,16 @@ type Vault struct {
 	// while keys are destroyed: two rotations never interleave, and nothing is
 	// added to what is being left behind.
 	rotating sync.RWMutex
+	unsure   bool // a holder did not confirm the last destruction; guarded by rotating
 
-	ringMu sync.Mutex // guards ring and the open page's file
+	adding sync.Mutex   // the open page grows by one caller at a time
+	ringMu sync.RWMutex // guards ring, but not while it rotates
 	ring   *keyring
 
-	lists  *listCache
-	saves  saver
-	leases leaseTable
+	lists   *listCache
+	saves   saver
+	leases  leaseTable
+	metrics metrics
 }
 
 // Create makes an empty keyring in place, under a first root key in every
@@ -62,13 +66,16 @@ func Create(ctx context.Context, db *catalog.DB, place Place, holders []Holder) 
 	if len(holders) == 0 {
 		return nil, holdfast.Errorf(holdfast.Invalid, "a keyring needs a holder of its root key")
 	}
-	ring := &keyring{generation: 1, owners: map[Owner]entry{}}
+	ring := &keyring{generation: 1, at: map[Owner]slot{}}
 	rand.Read(ring.id[:])
 	if err := ring.seal(ctx, holders); err != nil {
 		return nil, err
 	}
 	if err := ring.writeHead(place); err != nil {
 		return nil, err
+	}
+	if err := db.Write(ctx, func(tx *sql.Tx) error { return writeEntries(ctx, tx, ring.generation, 0) }); err != nil {
+		return nil, fmt.Errorf("create keyring: %w", err)
 	}
 	v := newVault(db, place, holders, ring)
 	if err := v.AddOwner(ctx, Hub); err != nil {
@@ -80,18 +87,19 @@ func Create(ctx context.Context, db *catalog.DB, place Place, holders []Holder) 
 // Open reads the keyring in place, finishing or undoing a rotation that a crash
 // cut short.
 func Open(ctx context.Context, db *catalog.DB, place Place, holders []Holder) (*Vault, error) {
-	ring, rotated, err := recoverRing(ctx, place, holders)
+	ring, err := recoverRing(ctx, place, holders)
 	if err != nil {
 		return nil, err
 	}
 	v := newVault(db, place, holders, ring)
-	if !rotated {
-		if err := v.checkLists(ctx); err != nil {
-			return nil, err
-		}
-	}
-	if err := v.dropDeadLists(ctx); err != nil {
+	if err := v.checkEntries(ctx); err != nil {
 		return nil, err
+	}
+	if err := ring.destroyOthers(ctx, holders); err != nil {
+		return nil, err
+	}
+	if err := v.settle(ctx); err != nil {
+		return nil, fmt.Errorf("open keyring: %w", err)
 	}
 	if err := ring.sweep(place); err != nil {
 		return nil, err
@@ -100,9 +108,10 @@ func Open(ctx context.Context, db *catalog.DB, place Place, holders []Holder) (*
 }
 
 func newVault(db *catalog.DB, place Place, holders []Holder, ring *keyring) *Vault {
-	v := &Vault{db: db, place: place, holders: holders, ring: ring, lists: newListCache(maxCachedLists)}
+	v := &Vault{db: db, place: place, holders: holders, ring: ring, lists: newListCache(maxListBytes)}
 	v.saves.db = db
 	v.leases.keys = map[leaseKey]*journalKey{}
+	v.metrics = newMetrics(v)
 	return v
 }
 
@@ -115,54 +124,28 @@ func (v *Vault) Close() error {
 
 // Generation returns n of the root key in force.
 func (v *Vault) Generation() uint64 {
-	v.ringMu.Lock()
-	defer v.ringMu.Unlock()
+	v.ringMu.RLock()
+	defer v.ringMu.RUnlock()
 	return v.ring.generation
 }
 
 // Owners returns how many owner keys the keyring holds.
 func (v *Vault) Owners() int {
-	v.ringMu.Lock()
-	defer v.ringMu.Unlock()
-	return len(v.ring.owners)
-}
-
-// Holders returns who holds the root key, by name and grade.
-func (v *Vault) Holders() []Holder { return v.holders }
-
-// AddOwner makes an owner key for o and the list without time that it seals.
-// Both are durable when it returns; for an owner who has a key it does nothing.
-func (v *Vault) AddOwner(ctx context.Context, o Owner) error {
-	v.rotating.RLock()
-	defer v.rotating.RUnlock()
-	v.ringMu.Lock()
-	_, have := v.ring.owners[o]
-	var err error
-	if !have {
-		err = v.ring.add(v.place, o, seal.NewKey())
-	}
-	v.ringMu.Unlock()
-	if err != nil {
-		return fmt.Errorf("add owner key: %w", err)
-	}
-	_, err = v.list(ctx, o, 0, func(l *keyList) bool {
-		added := l.ensure(entryFields, holdfast.StreamID{})
-		added = l.ensure(entryRecords, holdfast.StreamID{}) || added
-		if o == Hub {
-			added = l.ensure(entryLookup, holdfast.StreamID{}) || added
-		}
-		return added
-	})
-	return err
+	v.ringMu.RLock()
+	defer v.ringMu.RUnlock()
+	return len(v.ring.at)
 }
 
 // HasOwner reports whether o has a key: after its destruction it does not.
 func (v *Vault) HasOwner(o Owner) bool {
-	v.ringMu.Lock()
-	defer v.ringMu.Unlock()
-	_, ok := v.ring.owners[o]
+	v.ringMu.RLock()
+	defer v.ringMu.RUnlock()
+	_, ok := v.ring.at[o]
 	return ok
 }
+
+// Holders returns who holds the root key, by name and grade.
+func (v *Vault) Holders() []Holder { return v.holders }
 
 // SealField seals a catalog column under o's fields key.
 func (v *Vault) SealField(ctx context.Context, o Owner, table string, row []byte, column string, plain []byte) ([]byte, error) {

@@ -16,14 +16,14 @@ import (
 
 // house is a vault in a temporary folder that can be closed and opened again.
 type house struct {
-	t    *testing.T
+	t    testing.TB
 	dir  string
 	root string
 	db   *catalog.DB
 	*Vault
 }
 
-func build(t *testing.T) *house {
+func build(t testing.TB) *house {
 	t.Helper()
 	h := &house{t: t, dir: t.TempDir(), root: filepath.Join(t.TempDir(), "root.key")}
 	var err error
@@ -115,7 +115,7 @@ func TestDestroyedOwnerIsGoneOthersStay(t *testing.T) {
 	h := build(t)
 	dead, alive := h.owner(), h.owner()
 	deadBox, aliveBox := h.field(dead), h.field(alive)
-	oldKey, _, _ := h.ring.key(dead)
+	oldKey, _, _ := h.ownerKey(dead)
 	rot, err := h.Destroy(t.Context(), Destruction{Owners: []Owner{dead}})
 	if err != nil {
 		t.Fatal(err)
@@ -280,8 +280,11 @@ type faultyPlace struct {
 func (p faultyPlace) Write(name string, b []byte) error {
 	return p.do(func() error { return p.Place.Write(name, b) })
 }
-func (p faultyPlace) Remove(name string) error {
-	return p.do(func() error { return p.Place.Remove(name) })
+func (p faultyPlace) Create(files []NewFile) error {
+	return p.do(func() error { return p.Place.Create(files) })
+}
+func (p faultyPlace) Remove(names ...string) error {
+	return p.do(func() error { return p.Place.Remove(names...) })
 }
 
 type faultyHolder struct {
@@ -490,31 +493,6 @@ func FuzzHead(f *testing.F) {
 			t.Error("more pages than bytes")
 		}
 	})
-}
-
-func BenchmarkJournalKey(b *testing.B) {
-	dir := b.TempDir()
-	db, err := catalog.Open(b.Context(), dir, catalog.Options{})
-	if err != nil {
-		b.Fatal(err)
-	}
-	defer db.Close()
-	os.Mkdir(filepath.Join(dir, "keyring"), 0o700)
-	holder, _ := CreateFileHolder(filepath.Join(b.TempDir(), "k"), nil)
-	v, err := Create(b.Context(), db, Dir(filepath.Join(dir, "keyring")), []Holder{holder})
-	if err != nil {
-		b.Fatal(err)
-	}
-	a := holdfast.NewID[holdfast.AssignmentID]()
-	v.AddOwner(b.Context(), Owner(a))
-	b.ReportAllocs()
-	for b.Loop() {
-		l, err := v.JournalKey(b.Context(), a, 202611)
-		if err != nil {
-			b.Fatal(err)
-		}
-		l.Done()
-	}
 }
 
 // A crash between putting the new file in place and overwriting the old one

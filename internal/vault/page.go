@@ -1,0 +1,120 @@
+package vault
+
+import (
+	"encoding/binary"
+	"encoding/hex"
+	"fmt"
+	"hash/crc32"
+
+	"github.com/holdfast-iot/holdfast"
+	"github.com/holdfast-iot/holdfast/internal/seal"
+)
+
+// PageEntries is how many owner keys a page takes before the next one begins. A
+// rotation that destroys one of a million owners writes a page and a head, which
+// lists the pages: together they are smallest at about this number.
+const PageEntries = 1000
+
+// page wraps owner keys under a key of its own. A page only grows until it is
+// full; one that must lose an entry is replaced by a page with a fresh key. Its
+// entries stay in the file.
+type page struct {
+	id      [16]byte
+	key     seal.Key
+	cipher  *seal.Cipher
+	entries int // in its file
+	torn    int // where the file has an entry that can't be read, -1 if it has none
+}
+
+// slot is where an owner's entry stands: the page's number and, in it, the
+// entry's.
+type slot uint32
+
+func slotAt(page, entry int) slot { return slot(page*PageEntries + entry) }
+
+func (s slot) page() int     { return int(s) / PageEntries }
+func (s slot) entry() int    { return int(s) % PageEntries }
+func (s slot) offset() int64 { return entryOffset(s.entry()) }
+
+func entryOffset(i int) int64 { return pageHeaderSize + int64(i)*entrySize }
+
+// entry is one owner key, still wrapped.
+type entry struct {
+	owner Owner
+	id    seal.KeyID
+	box   [wrappedKey]byte
+}
+
+const wrappedKey = 32 + seal.Overhead
+
+func newPage() *page {
+	p := &page{id: holdfast.NewID[[16]byte](), key: seal.NewKey(), torn: -1}
+	p.cipher = seal.NewCipher(p.key)
+	return p
+}
+
+func (p *page) name() string { return "page-" + hex.EncodeToString(p.id[:]) }
+
+// The file, version 1; docs/format/keyring.md draws it.
+const (
+	pageMagic      = "HFKP\x01"
+	pageHeaderSize = 5 + 16 + 16
+	entrySize      = 16 + 16 + wrappedKey + 4
+)
+
+var castagnoli = crc32.MakeTable(crc32.Castagnoli)
+
+func (p *page) header(ring [16]byte) []byte {
+	b := make([]byte, 0, pageHeaderSize+PageEntries*entrySize)
+	b = append(b, pageMagic...)
+	b = append(b, ring[:]...)
+	return append(b, p.id[:]...)
+}
+
+// append wraps the key of o and appends its entry to b.
+func (p *page) append(b []byte, o Owner, k seal.Key) []byte {
+	start := len(b)
+	id := k.ID()
+	b = append(b, o[:]...)
+	b = append(b, id[:]...)
+	b = p.cipher.Wrap(b, k, seal.EntryPlace(o, p.id, id))
+	return binary.BigEndian.AppendUint32(b, crc32.Checksum(b[start:], castagnoli))
+}
+
+// unwrap returns the key of an entry.
+func (p *page) unwrap(e entry) (seal.Key, error) {
+	k, err := p.cipher.Unwrap(e.box[:], e.id, seal.EntryPlace(e.owner, p.id, e.id))
+	if err != nil {
+		return seal.Key{}, fmt.Errorf("unwrap owner key of %s in %s: %w", e.owner, p.name(), err)
+	}
+	return k, nil
+}
+
+// parseEntry reads one entry; it is false for one that is short or damaged.
+func parseEntry(b []byte) (e entry, ok bool) {
+	if len(b) < entrySize || crc32.Checksum(b[:entrySize-4], castagnoli) != binary.BigEndian.Uint32(b[entrySize-4:]) {
+		return e, false
+	}
+	copy(e.owner[:], b)
+	copy(e.id[:], b[16:])
+	copy(e.box[:], b[32:])
+	return e, true
+}
+
+// read calls f with the entries of p's file, in order, and returns where it met
+// something that can't be read, -1 if it did not.
+func (p *page) read(ring [16]byte, b []byte, f func(i int, e entry) error) (bad int, err error) {
+	if len(b) < pageHeaderSize || string(b[:pageHeaderSize]) != string(p.header(ring)) {
+		return 0, nil
+	}
+	for i, at := 0, pageHeaderSize; at < len(b); i, at = i+1, at+entrySize {
+		e, ok := parseEntry(b[at:min(at+entrySize, len(b))])
+		if !ok {
+			return at, nil
+		}
+		if err := f(i, e); err != nil {
+			return -1, err
+		}
+	}
+	return -1, nil
+}

@@ -1,0 +1,176 @@
+package vault
+
+import (
+	"context"
+	"database/sql"
+	"fmt"
+	"runtime"
+	"slices"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/holdfast-iot/holdfast"
+)
+
+// pagesAtOnce is how many pages are made and synced together.
+const pagesAtOnce = 16
+
+// staged is the next generation: durable, and in force nowhere yet.
+type staged struct {
+	*keyring
+	changed []stagedPage // in ascending order
+}
+
+// stagedPage takes the place of a page.
+type stagedPage struct {
+	number int
+	page   *page   // nil if no entry is left
+	owners []Owner // in the file's order; nil if each keeps its slot
+	file   []byte
+}
+
+// stage writes the next generation: into the catalog what the plan needs there,
+// then a fresh page for each that loses or changes an entry, the others as they
+// are, and the head that has them all.
+func (v *Vault) stage(ctx context.Context, p *plan) (*staged, error) {
+	old := v.ring
+	next := &staged{keyring: &keyring{id: old.id, generation: old.generation + 1, pages: slices.Clone(old.pages)}}
+	entries := len(old.at) - len(p.gone)
+	if err := v.db.Write(ctx, func(tx *sql.Tx) error { return p.write(ctx, tx, next.generation, entries) }); err != nil {
+		return nil, fmt.Errorf("write reissued key lists: %w", err)
+	}
+	if err := next.seal(ctx, v.holders); err != nil {
+		return nil, err
+	}
+	for _, n := range p.pages(old) {
+		next.changed = append(next.changed, stagedPage{number: n})
+	}
+	var g errgroup.Group
+	g.SetLimit(2 * runtime.GOMAXPROCS(0)) // some compute while others wait for the disk
+	for part := range slices.Chunk(next.changed, pagesAtOnce) {
+		g.Go(func() error { return old.renewPages(v.place, p, part) })
+	}
+	if err := g.Wait(); err != nil {
+		return nil, err
+	}
+	for _, pg := range next.changed {
+		next.pages[pg.number] = pg.page
+	}
+	return next, next.writeHead(v.place)
+}
+
+// pages are the numbers of those that the plan touches.
+func (p *plan) pages(r *keyring) (out []int) {
+	if p.allPages {
+		for n, pg := range r.pages {
+			if pg != nil {
+				out = append(out, n)
+			}
+		}
+		return out
+	}
+	for o := range p.owners() {
+		if at, ok := r.at[o]; ok {
+			out = append(out, at.page())
+		}
+	}
+	slices.Sort(out)
+	return slices.Compact(out)
+}
+
+func (r *keyring) renewPages(place Place, p *plan, pages []stagedPage) error {
+	var files []NewFile
+	for i := range pages {
+		if err := r.renewPage(place, p, &pages[i]); err != nil {
+			return err
+		}
+		if pg := &pages[i]; pg.page != nil {
+			files = append(files, NewFile{pg.page.name(), pg.file})
+			pg.file = nil
+		}
+	}
+	if len(files) == 0 {
+		return nil
+	}
+	return place.Create(files)
+}
+
+// renewPage makes a page anew under a fresh page key, without the entries that the
+// plan leaves out and with fresh keys where it says so.
+func (r *keyring) renewPage(place Place, p *plan, to *stagedPage) error {
+	from := r.pages[to.number]
+	b, err := place.Read(from.name())
+	if err != nil {
+		return fmt.Errorf("read keyring page: %w", err)
+	}
+	fresh := newPage()
+	file := fresh.header(r.id)
+	owners := make([]Owner, 0, from.entries)
+	bad, err := from.read(r.id, b[:min(len(b), int(entryOffset(from.entries)))], func(i int, e entry) error {
+		if p.gone[e.owner] || r.at[e.owner] != slotAt(to.number, i) {
+			return nil
+		}
+		k, renewed := p.renewed[e.owner]
+		if !renewed {
+			var err error
+			if k, err = from.unwrap(e); err != nil {
+				return err
+			}
+		}
+		file = fresh.append(file, e.owner, k)
+		k.Wipe()
+		owners = append(owners, e.owner)
+		return nil
+	})
+	switch {
+	case err != nil:
+		return err
+	case bad >= 0:
+		return holdfast.Errorf(holdfast.Internal, "%s is damaged at offset %d", where(place, from.name()), bad)
+	case len(owners) == 0:
+		return nil
+	}
+	if fresh.entries = len(owners); fresh.entries != from.entries {
+		to.owners = owners
+	}
+	to.page, to.file = fresh, file
+	return nil
+}
+
+// enter puts the next generation in force in memory and returns the names of the
+// files that nobody needs any more, the old head last.
+func (v *Vault) enter(next *staged, p *plan) (litter []string) {
+	v.ringMu.Lock()
+	old := v.ring
+	next.at = old.at
+	for o := range p.gone {
+		delete(next.at, o)
+	}
+	for _, pg := range next.changed {
+		for i, o := range pg.owners {
+			next.at[o] = slotAt(pg.number, i)
+		}
+	}
+	v.ring = next.keyring
+	v.ringMu.Unlock()
+	old.root.Wipe()
+	for _, pg := range next.changed {
+		gone := old.pages[pg.number]
+		gone.key.Wipe()
+		litter = append(litter, gone.name())
+	}
+	renewed := map[Owner]bool{}
+	in := map[holdfast.AssignmentID]bool{}
+	for o := range p.renewed {
+		renewed[o], in[holdfast.AssignmentID(o)] = true, true
+	}
+	for o := range p.gone {
+		in[holdfast.AssignmentID(o)] = true
+	}
+	clear(p.renewed)
+	v.lists.forget(p.gone, renewed)
+	for _, k := range v.leases.remove(in) {
+		k.revoked.Store(true)
+	}
+	return append(litter, headName(old.generation))
+}

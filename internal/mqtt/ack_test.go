@@ -203,14 +203,31 @@ func TestReasonStringsOnlyOnRequest(t *testing.T) {
 	c.connect(hello{version: v5, id: "a", clean: true, props: []byte{propRequestProblemInfo, 0}})
 	c.send(c.publish(pub{qos: 1, id: 1, topic: "nowhere", payload: "1"}))
 	c.expect(typePuback, "0001 90")
-	c.send([]byte{0xf1, 0})
-	c.expect(typeDisconnect, "8c")
+	c.send([]byte{0xf0, 0})
+	c.expect(typeDisconnect, "82")
 	c.expectClosed()
 	// A client that takes small packets only gets them without a reason string.
 	c = p.dial(holdfast.DeviceID{1})
 	c.connect(hello{version: v5, id: "a", clean: true, props: []byte{propMaxPacketSize, 0, 0, 0, 60}})
 	c.send(c.publish(pub{qos: 1, id: 1, topic: "nowhere", payload: "1"}))
 	c.expect(typePuback, "0001 90")
+	// A SUBACK can't be made shorter.
+	many := unhex("0001 00")
+	for range 60 {
+		many = append(appendText(many, "a"), 0)
+	}
+	c.send(framed(0x82, many))
+	c.expect(typeDisconnect, "95")
+	c.expectClosed()
+	// A refusal that doesn't fit is not sent.
+	for n, want := range map[byte]string{4: "", 5: "20 03 00 85 00", 20: "20 03 00 85 00"} {
+		c = p.dial(holdfast.DeviceID{1})
+		c.send(hello{version: v5, id: strings.Repeat("x", maxClientID+1), props: []byte{propMaxPacketSize, 0, 0, 0, n}}.bytes())
+		if want != "" {
+			c.expect(typeConnack, want[5:])
+		}
+		c.expectClosed()
+	}
 	// User properties are never echoed.
 	c = p.dial(holdfast.DeviceID{1})
 	c.connect(hello{version: v5, id: "a", clean: true})

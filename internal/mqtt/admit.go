@@ -106,7 +106,11 @@ func (c *conn) readConnect(hello *connect) error {
 			if n > total {
 				c.early = append([]byte(nil), b[total:n]...)
 			}
-			return parseConnect(b[0], b[header:total], hello)
+			err = parseConnect(b[0], b[header:total], hello)
+			if err == nil { // what a length may look like depends on the version
+				_, _, err = frame(b[:n], maxConnect, hello.version)
+			}
+			return err
 		}
 		m, err := c.nc.Read(b[n:])
 		if n += m; err != nil && m == 0 {
@@ -243,20 +247,13 @@ func (c *conn) claim(ctx context.Context, clean bool) error {
 			}
 			return nil
 		}
-		older.takeOver(clean)
+		older.cut(ending{code: takenOver, text: "the client id connected again"})
 		select {
 		case <-gone:
 		case <-ctx.Done():
 			return &fault{serverBusy, "the older connection of this session has not ended yet"}
 		}
 	}
-}
-
-func (c *conn) takeOver(clean bool) {
-	c.mu.Lock()
-	c.takenOver, c.takenClean = true, clean
-	c.mu.Unlock()
-	c.cut(ending{code: takenOver, text: "the client id connected again"})
 }
 
 // limiter allows n a second, and as many at once.

@@ -113,6 +113,9 @@ func appendRefusal(b []byte, code reason, why string, d dialect) []byte {
 			b = append(b, typeConnack<<4, 2, 0, c)
 		}
 	case v5:
+		if !d.fits(5) {
+			return b
+		}
 		props := []byte(nil)
 		if why = d.text(why, 5); why != "" {
 			props = appendText(append(props, propReasonString), why)

@@ -8,6 +8,7 @@ import (
 	"crypto/x509/pkix"
 	"encoding/binary"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -106,6 +107,9 @@ func readPacket(r io.Reader) (p packet, err error) {
 			return p, err
 		}
 		n |= int(b[0]&0x7f) << shift
+		if b[0] == 0 && shift > 0 || shift > 21 {
+			return p, errors.New("a length that is not in its shortest form")
+		}
 		if b[0] < 0x80 {
 			break
 		}
@@ -199,6 +203,23 @@ func (c *client) expectClosed() {
 		}
 	case <-time.After(patience()):
 		c.t.Fatal("the connection is still open")
+	}
+}
+
+// nextUntilClosed returns what else comes before the connection ends, which must be
+// soon.
+func (c *client) nextUntilClosed() (all []packet) {
+	c.t.Helper()
+	for {
+		select {
+		case p, ok := <-c.packets:
+			if !ok {
+				return all
+			}
+			all = append(all, p)
+		case <-time.After(patience()):
+			c.t.Fatalf("the connection is still open after %v", all)
+		}
 	}
 }
 

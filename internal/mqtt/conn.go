@@ -59,20 +59,18 @@ type conn struct {
 	returned atomic.Int64 // to Receive Maximum, ever
 	stopped  atomic.Bool  // nothing that has been read counts any more
 
-	mu         sync.Mutex
-	cond       sync.Cond // out drained, a flight landed, over set, shut
-	out        []byte    // to be written
-	writing    bool      // flush runs
-	connected  bool      // CONNACK has been queued
-	over       *ending   // why it ends, nil while it lives
-	closing    bool      // nothing is appended any more; flush closes the socket
-	broken     bool      // the socket can't be written
-	shut       bool      // the socket is closed
-	first      *flight   // oldest flight
-	tail       *flight
-	waiting    int  // bytes in flights
-	takenOver  bool // by a newer connection to its session
-	takenClean bool // which starts clean
+	mu        sync.Mutex
+	cond      sync.Cond // out drained, a flight landed, over set, shut
+	out       []byte    // to be written
+	writing   bool      // flush runs
+	connected bool      // CONNACK has been queued
+	over      *ending   // why it ends, nil while it lives
+	closing   bool      // nothing is appended any more; flush closes the socket
+	broken    bool      // the socket can't be written
+	shut      bool      // the socket is closed
+	first     *flight   // oldest flight
+	tail      *flight
+	waiting   int // bytes in flights
 }
 
 // ending is why a connection ends.

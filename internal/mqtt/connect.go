@@ -51,6 +51,9 @@ func parseConnect(h byte, body []byte, c *connect) error {
 		return &fault{unsupportedVersion, "MQTT 3.1 is not spoken here"}
 	case name != "MQTT":
 		return &fault{unsupportedVersion, "not MQTT"}
+	case level == 0x80|v311: // as bridges of mosquitto begin; they try again without the bit
+		c.version = v311
+		return &fault{unsupportedVersion, "bridges are not served"}
 	case level > v5:
 		c.version = v5
 		return &fault{unsupportedVersion, "MQTT 3.1.1 and 5 are spoken here"}

@@ -16,7 +16,7 @@ func (s *Server) left(c *conn) {
 		c.forget()
 	}
 	c.mu.Lock()
-	e, wasTaken, clean := *c.over, c.takenOver, c.takenClean
+	e := *c.over
 	c.mu.Unlock()
 	if c.opened {
 		s.m.count(&s.m.ended, e.code)
@@ -25,14 +25,13 @@ func (s *Server) left(c *conn) {
 	}
 	if c.claimed {
 		var will func()
-		// A newer connection to the same session keeps a delayed will back.
-		keptBack := wasTaken && !clean && c.will != nil && c.will.delay > 0
-		if c.connected && c.will != nil && !e.noWill && !keptBack {
+		if c.connected && c.will != nil && !e.noWill {
 			peer, session, w := c.peer, c.session, c.will
 			will = func() { s.publishWill(peer, session, w) }
 			// A device that comes with ever new client ids has no more wills waiting than
-			// connections: the next ones are published at once.
-			if w.delay == 0 || wasTaken || !s.registry.mayWait(c.key.device, s.o.MaxPerDevice) {
+			// connections: the next ones are published at once, unless the connection that
+			// keeps the will back is here already.
+			if w.delay == 0 || e.code != takenOver && !s.registry.mayWait(c.key.device, s.o.MaxPerDevice) {
 				will()
 				will = nil
 			}

@@ -2,6 +2,7 @@ package mqtt
 
 import (
 	"errors"
+	"slices"
 	"time"
 
 	"github.com/holdfast-iot/holdfast"
@@ -221,14 +222,14 @@ func (c *conn) resolve(p *publish) (*route, error) {
 	if len(p.topic) > 0 {
 		r, err := c.recall(p.topic)
 		if err == nil && p.alias > 0 {
-			if c.aliases == nil {
-				c.aliases = make([]route, c.s.o.TopicAliasMaximum)
+			if n := int(p.alias); n > len(c.aliases) {
+				c.aliases = append(c.aliases, make([]route, n-len(c.aliases))...)
 			}
 			c.aliases[p.alias-1] = *r
 		}
 		return r, err
 	}
-	if int(p.alias) > len(c.aliases) || c.aliases[p.alias-1].topic == "" {
+	if int(p.alias) > len(c.aliases) || !c.aliases[p.alias-1].known() {
 		return nil, &fault{protocolError, "a topic alias that was never set"}
 	}
 	return &c.aliases[p.alias-1], nil
@@ -246,7 +247,8 @@ func (c *conn) recall(topic []byte) (*route, error) {
 		return nil, err
 	}
 	r := routeOf(string(topic))
-	if len(r.topic) > maxRemembered {
+	if len(r.topic) > maxRemembered { // it leads nowhere, and an alias of it takes no memory
+		r.topic = ""
 		return &r, nil
 	}
 	if len(c.routes) < maxRoutes {
@@ -279,27 +281,23 @@ func (c *conn) onRare(h byte, body []byte) error {
 		return nil
 	case typeSubscribe:
 		id, codes, err := parseSubscribe(h, body, c.version)
-		if err == nil {
-			c.send(func(b []byte) []byte { return appendSuback(b, typeSuback, id, codes, c.dialect) })
+		if err != nil {
+			return err
 		}
-		return err
+		return c.sendSuback(typeSuback, id, codes)
 	case typeUnsubscribe:
 		id, n, err := parseUnsubscribe(h, body, c.version)
-		if err == nil {
-			codes := make([]reason, n)
-			for i := range codes {
-				codes[i] = noSubscription
-			}
-			c.send(func(b []byte) []byte { return appendSuback(b, typeUnsuback, id, codes, c.dialect) })
+		if err != nil {
+			return err
 		}
-		return err
+		return c.sendSuback(typeUnsuback, id, slices.Repeat([]reason{noSubscription}, n))
 	case typeDisconnect:
 		return c.onDisconnect(h, body)
 	case typeConnect:
 		return &fault{protocolError, "a second CONNECT"}
 	case typeAuth:
-		if c.version == v5 {
-			return &fault{badAuthMethod, "there is no authentication but the certificate"}
+		if c.version == v5 && h&0x0f == 0 {
+			return &fault{protocolError, "AUTH without an authentication method in CONNECT"}
 		}
 	case typePuback, typePubrec, typePubcomp:
 		return &fault{protocolError, "an acknowledgement of nothing that was sent"}
@@ -307,6 +305,17 @@ func (c *conn) onRare(h byte, body []byte) error {
 		return &fault{protocolError, "a packet that only servers send"}
 	}
 	return &fault{malformed, "a packet type that does not exist"}
+}
+
+// sendSuback answers SUBSCRIBE or UNSUBSCRIBE: the one answer of ours whose length
+// the client decides.
+func (c *conn) sendSuback(packet byte, id uint16, codes []reason) error {
+	b := appendSuback(nil, packet, id, codes, c.dialect)
+	if !c.fits(len(b)) {
+		return &fault{packetTooLarge, "the answer would be larger than the client's Maximum Packet Size"}
+	}
+	c.send(func(out []byte) []byte { return append(out, b...) })
+	return nil
 }
 
 func (c *conn) onDisconnect(h byte, body []byte) error {
@@ -319,6 +328,9 @@ func (c *conn) onDisconnect(h byte, body []byte) error {
 			return &fault{protocolError, "a session expiry that CONNECT didn't ask for"}
 		}
 		c.expiry = min(x.expiry, c.s.o.MaxSessionExpiry)
+		if c.will != nil {
+			c.will.delay = min(c.will.delay, c.expiry)
+		}
 	}
 	c.commit()
 	c.quit(ending{abrupt: true, noWill: x.code == success})

@@ -44,32 +44,52 @@ func parseSubscribe(h byte, body []byte, version byte) (id uint16, codes []reaso
 		if err := d.properties(typeSubscribe, &p); err != nil {
 			return 0, nil, err
 		}
+		if p.seen.has(propSubscriptionID) {
+			return 0, nil, &fault{idsNotSupported, "subscription ids are not available"}
+		}
+	}
+	code := unspecified // all that 3.1.1 knows
+	if version == v5 {
+		code = notAuthorized
 	}
 	for len(d.b) > 0 && !d.bad {
 		filter, options := d.text(), d.byte()
-		switch {
-		case d.bad:
-		case options&3 == 3, version == v311 && options&0xfc != 0, options&0xc0 != 0:
-			return 0, nil, &fault{malformed, "the options of a subscription are malformed"}
-		case version == v5 && options&0x30 == 0x30:
-			return 0, nil, &fault{protocolError, "a retain handling of 3"}
-		case version == v5 && options&4 != 0 && bytes.HasPrefix(filter, []byte("$share/")):
-			return 0, nil, &fault{protocolError, "no local on a shared subscription"}
+		if !d.bad {
+			if err := checkSubscription(filter, options, version); err != nil {
+				return 0, nil, err
+			}
 		}
-		codes = append(codes, subscribeCode(filter, version))
+		codes = append(codes, code)
 	}
 	return id, codes, endOfFilters(&d, id, len(codes))
 }
 
-// subscribeCode: nothing is served for subscription.
-func subscribeCode(filter []byte, version byte) reason {
+// checkSubscription refuses what breaks the standard, and in MQTT 5 what CONNACK
+// says is not available (sections 3.2.2.3.11 to 13): a client of 3.1.1 can't know
+// and is told in SUBACK.
+func checkSubscription(filter []byte, options, version byte) error {
 	switch {
-	case version == v311:
-		return unspecified
+	case version == v311 && (options&0xfc != 0 || options == 3), options&0xc0 != 0:
+		return &fault{malformed, "the options of a subscription are malformed"}
+	case options&3 == 3:
+		return &fault{protocolError, "a subscription of QoS 3"}
+	case options&0x30 == 0x30:
+		return &fault{protocolError, "a retain handling of 3"}
 	case !validFilter(filter):
-		return filterInvalid
+		return &fault{protocolError, "a topic filter is not valid"}
+	case version == v311:
+		return nil
 	}
-	return notAuthorized
+	shared := bytes.HasPrefix(filter, []byte("$share/"))
+	switch {
+	case shared && options&4 != 0:
+		return &fault{protocolError, "no local on a shared subscription"}
+	case shared:
+		return &fault{sharedNotSupported, "shared subscriptions are not available"}
+	case bytes.ContainsAny(filter, "+#"):
+		return &fault{wildcardsNotSupported, "wildcard subscriptions are not available"}
+	}
+	return nil
 }
 
 // validFilter: # alone in the last level, + alone in its level (section 4.7).
@@ -100,7 +120,9 @@ func parseUnsubscribe(h byte, body []byte, version byte) (id uint16, n int, err 
 		}
 	}
 	for len(d.b) > 0 && !d.bad {
-		d.text()
+		if filter := d.text(); !d.bad && !validFilter(filter) {
+			return 0, 0, &fault{protocolError, "a topic filter is not valid"}
+		}
 		n++
 	}
 	return id, n, endOfFilters(&d, id, n)
@@ -134,6 +156,9 @@ func parseDisconnect(h byte, body []byte, version byte) (x disconnect, err error
 	}
 	d := decoder{b: body}
 	x.code = reason(d.byte())
+	if !x.code.endsClient() {
+		return x, &fault{protocolError, "a reason code that a client's DISCONNECT doesn't have"}
+	}
 	if len(d.b) > 0 {
 		var p properties
 		if err := d.properties(typeDisconnect, &p); err != nil {

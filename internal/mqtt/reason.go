@@ -27,7 +27,6 @@ const (
 	badAuthMethod          reason = 0x8C
 	keepAliveTimeout       reason = 0x8D
 	takenOver              reason = 0x8E
-	filterInvalid          reason = 0x8F
 	topicInvalid           reason = 0x90
 	packetIDUnknown        reason = 0x92
 	receiveMaxExceeded     reason = 0x93
@@ -37,7 +36,20 @@ const (
 	administrative         reason = 0x98
 	payloadInvalid         reason = 0x99
 	retainNotSupported     reason = 0x9A
+	sharedNotSupported     reason = 0x9E
+	idsNotSupported        reason = 0xA1
+	wildcardsNotSupported  reason = 0xA2
 )
+
+// endsClient reports whether a client may say r in DISCONNECT (section 3.14.2.1).
+func (r reason) endsClient() bool {
+	switch r {
+	case success, disconnectWithWill, unspecified, malformed, protocolError, implementationSpecific, topicInvalid,
+		receiveMaxExceeded, aliasInvalid, packetTooLarge, 0x96, quotaExceeded, administrative, payloadInvalid: // 0x96: message rate too high
+		return true
+	}
+	return false
+}
 
 // reasonsOf is the one translation of kinds of error: publish is what PUBACK and
 // PUBREC say, end what CONNACK and DISCONNECT say. A publish code of 0 means that

@@ -270,6 +270,8 @@ func TestWills(t *testing.T) {
 		{name: "delay is capped", version: v5, delay: 3000, props: hour, end: leave, after: time.Minute},
 		{name: "session ends first", version: v5, delay: 20, props: []byte{propSessionExpiry, 0, 0, 0, 5}, end: leave, after: 5 * time.Second},
 		{name: "no session", version: v5, delay: 20, end: leave},
+		{name: "goodbye shortens the session", version: v5, delay: 20, props: hour,
+			end: func(c *client) { c.send(unhex("e0 07 04 05 11 00000005")); c.expectClosed() }, after: 5 * time.Second},
 	} {
 		t.Run(x.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -341,6 +343,32 @@ func TestWillsAndTheNextConnection(t *testing.T) {
 			})
 		})
 	}
+}
+
+// A newer connection that is not let in keeps no will back.
+func TestWillsOutliveARefusedTakeover(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := newHub()
+		p := newPipes(t, h, Options{})
+		hour := []byte{propSessionExpiry, 0, 0, 14, 16}
+		c := p.dial(holdfast.DeviceID{1})
+		c.connect(hello{version: v5, id: "a", props: hour, will: &testWill{topic: "data/gone", payload: "1", delay: 20}})
+		h.set(func() { h.openErr = holdfast.Errorf(holdfast.Denied, "revoked") })
+		p.dial(holdfast.DeviceID{2}).connectRefused(hello{version: v5, id: "a"}, byte(notAuthorized))
+		c.silent()
+		h.set(func() { h.openErr = nil })
+		h.manual = true
+		c.send(c.publish(pub{qos: 1, id: 1, topic: "data/x", payload: "1"}))
+		synctest.Wait()
+		p.dial(holdfast.DeviceID{1}).connectRefused(hello{version: v5, id: "a"}, byte(serverBusy))
+		h.set(func() { h.manual = false })
+		h.land(1)
+		time.Sleep(time.Minute)
+		synctest.Wait()
+		if n := len(values(t, h.arrivals(), "gone")); n != 1 {
+			t.Errorf("%d wills", n)
+		}
+	})
 }
 
 func TestRefusedWills(t *testing.T) {

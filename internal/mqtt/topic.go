@@ -62,6 +62,9 @@ func routeOf(topic string) route {
 	return r
 }
 
+// known tells a route from the place of one.
+func (r *route) known() bool { return r.kind != toNowhere || r.why != "" }
+
 func (r route) nowhere(why string) route { return route{topic: r.topic, why: why} }
 
 // message is a publish whose topic has been resolved.

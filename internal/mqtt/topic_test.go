@@ -1,6 +1,7 @@
 package mqtt
 
 import (
+	"fmt"
 	"strings"
 	"testing"
 
@@ -105,4 +106,51 @@ func TestTopicAliases(t *testing.T) {
 	c = dial()
 	c.send(c.publish(pub{topic: "data/a", payload: "3", props: alias(0)}))
 	c.expectEnd(aliasInvalid)
+}
+
+// Each alias that was announced may be used, as often as the client likes, and what
+// is kept for it does not grow with the topics it stood for.
+func TestEveryAlias(t *testing.T) {
+	h := newHub()
+	p := newPipes(t, h, Options{})
+	c := p.dial(holdfast.DeviceID{1})
+	c.connect(hello{version: v5, id: "a", clean: true})
+	alias := func(n int) []byte { return []byte{propTopicAlias, byte(n >> 8), byte(n)} }
+	for round := range 2 {
+		for n := 32; n > 0; n-- {
+			c.send(c.publish(pub{topic: fmt.Sprint("data/", round, "-", n), payload: "1", props: alias(n)}))
+			c.send(c.publish(pub{payload: "2", props: alias(n)}))
+		}
+	}
+	for i, a := range h.await(128) {
+		if want := fmt.Sprint(i/64, "-", 32-i%64/2); a.Stream != want {
+			t.Fatalf("publish %d went to %s, want %s", i, a.Stream, want)
+		}
+	}
+	// One that leads nowhere is set all the same, and so is one of a topic too long to be any.
+	long := "data/" + strings.Repeat("x", 60_000)
+	for i, topic := range []string{"nowhere", "", long, ""} {
+		c.send(c.publish(pub{qos: 1, id: uint16(i + 1), topic: topic, payload: "1", props: alias(1 + i/2)}))
+		if c.expectCode(typePuback, uint16(i+1), topicInvalid) == "" {
+			t.Errorf("no reason for publish %d", i)
+		}
+	}
+	c.silent()
+	p.s.mu.Lock()
+	for c := range p.s.conns {
+		kept := 0
+		for _, r := range c.aliases {
+			kept += len(r.topic) + len(r.stream) + len(r.child) + len(r.why)
+		}
+		if len(c.aliases) != 32 || kept > 32*3*maxRemembered {
+			t.Errorf("%d aliases hold %d bytes", len(c.aliases), kept)
+		}
+	}
+	p.s.mu.Unlock()
+	for _, n := range []int{0, 33, 65535} {
+		c := p.dial(holdfast.DeviceID{2})
+		c.connect(hello{version: v5, id: "a", clean: true})
+		c.send(c.publish(pub{topic: "data/a", payload: "3", props: alias(n)}))
+		c.expectEnd(aliasInvalid)
+	}
 }

@@ -8,8 +8,7 @@ import (
 	"github.com/holdfast-iot/holdfast/internal/bench/corpus"
 )
 
-// Lines is figure P6.
-func Lines() Figure {
+func p6() Figure {
 	rate := func(peer string, least float64) Measure {
 		return Measure{Key: "points_per_core", What: "points", Unit: PerCore, Peer: peer, Goal: Goal{Least: least}, Why: linesMissed}
 	}

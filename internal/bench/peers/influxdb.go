@@ -9,6 +9,8 @@ import (
 	"path/filepath"
 	"syscall"
 	"time"
+
+	"github.com/holdfast-iot/holdfast/internal/bench"
 )
 
 // InfluxDB takes line protocol and answers InfluxQL. It syncs its log before it
@@ -96,7 +98,7 @@ func (i *InfluxDB) Settle(ctx context.Context) error {
 			return ctx.Err()
 		case <-tick.C:
 		}
-		logged, err := filesOf(filepath.Join(i.data, "wal"))
+		logged, err := bench.Files(filepath.Join(i.data, "wal"))
 		if err != nil {
 			return err
 		}

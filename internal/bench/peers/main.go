@@ -39,6 +39,7 @@ func peersOf(figure string) []bench.Maker {
 		"P2": {mosquittoSide("P2")},
 		"P3": {mosquittoSide("P3")},
 		"P4": {mosquittoSide("P4")},
+		"P5": diskPeers(),
 		"P6": linePeers(),
 	}[figure]
 }

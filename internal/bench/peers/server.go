@@ -70,31 +70,8 @@ func start(ctx context.Context, p spec) (_ *Server, err error) {
 // Stop ends the peer and removes its files.
 func (s *Server) Stop() error { return errors.Join(s.Process.Stop(), os.RemoveAll(s.dir)) }
 
-// Disk is what the peer's files hold: of each file its length, or the space it
-// takes where that is less, so that neither a hole nor a block's unused end counts.
-func (s *Server) Disk() (int64, error) { return filesOf(s.data) }
-
-func filesOf(dir string) (sum int64, err error) {
-	err = filepath.WalkDir(dir, func(path string, d os.DirEntry, err error) error {
-		if errors.Is(err, os.ErrNotExist) { // a merge took it away
-			return nil
-		}
-		if err != nil || !d.Type().IsRegular() {
-			return err
-		}
-		info, err := d.Info()
-		if err != nil {
-			return nil
-		}
-		size := info.Size()
-		if st, ok := info.Sys().(*syscall.Stat_t); ok {
-			size = min(size, st.Blocks*512)
-		}
-		sum += size
-		return nil
-	})
-	return sum, err
-}
+// Disk is what the peer's files hold.
+func (s *Server) Disk() (int64, error) { return bench.Files(s.data) }
 
 // credential is that of a user by name.
 func credential(name string) (*syscall.Credential, error) {

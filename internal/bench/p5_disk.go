@@ -33,7 +33,7 @@ func p5() Figure {
 			size("slow", slow, "VictoriaMetrics", 0.95), size("slow", slow, "InfluxDB", 1.0/5), size("slow", slow, "PostgreSQL", 1.0/80),
 			{Key: "mixed_segments", What: "of the mixed: segments", Unit: Bytes},
 			{Key: "slow_segments", What: "of the slow: segments", Unit: Bytes},
-			{Key: "slow_readings", What: "of the slow: growth since each device had sent once", Unit: Bytes, Peer: "VictoriaMetrics"},
+			{Key: "slow_readings", What: "a point, slow devices, growth since each had sent once", Unit: Bytes, Peer: "VictoriaMetrics", Goal: Goal{Most: 0.95}},
 			{Key: "devices", What: "a device that has sent once", Unit: Bytes},
 			{Key: "journal", What: "journal, whole", Unit: Bytes},
 		},
@@ -122,9 +122,9 @@ func (b *Bench) slowOnDisk(ctx context.Context, round int, v Values) (err error)
 	if err := g.Stop(); err != nil {
 		return err
 	}
-	load := c.Load(corpus.Texts, c.Devices*c.Steps/rollsOfDay)
-	var before, once folderFiles
-	if before, err = g.files(); err != nil {
+	// Files are counted while nobody has them open: the catalog's log is in it then.
+	before, err := g.files()
+	if err != nil {
 		return err
 	}
 	first := First(c)
@@ -132,12 +132,17 @@ func (b *Bench) slowOnDisk(ctx context.Context, round int, v Values) (err error)
 		if err := g.Write(ctx, first.Load(corpus.Texts, c.Devices).Bodies[0]); err != nil {
 			return err
 		}
-		if err := s.Settle(ctx); err != nil {
-			return err
-		}
-		if once, err = g.files(); err != nil {
-			return err
-		}
+		return s.Settle(ctx)
+	})
+	if err != nil {
+		return err
+	}
+	once, err := g.files()
+	if err != nil {
+		return err
+	}
+	load := c.Load(corpus.Texts, c.Devices*c.Steps/rollsOfDay)
+	err = g.within(ctx, func(s *server.Server) error {
 		for _, body := range load.Bodies {
 			if err := g.Write(ctx, body); err != nil {
 				return err
@@ -158,6 +163,7 @@ func (b *Bench) slowOnDisk(ctx context.Context, round int, v Values) (err error)
 	v["slow"] = float64(files.all) / float64(load.Points)
 	v["slow_segments"] = float64(files.segments) / float64(load.Points)
 	v["slow_readings"] = float64(files.all-once.all) / float64(load.Points)
+	v["slow_empty"] = float64(before.all)
 	v["devices"] = float64(once.all-before.all) / float64(c.Devices)
 	if err := g.Resume(ctx); err != nil {
 		return err

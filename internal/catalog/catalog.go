@@ -18,6 +18,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"math"
 	"net/url"
 	"os"
 	"path/filepath"
@@ -88,7 +89,7 @@ func dsn(path, vfs, more string) string {
 		more += "&vfs=" + url.QueryEscape(vfs)
 	}
 	return "file:" + (&url.URL{Path: path}).EscapedPath() + "?" +
-		"_pragma=journal_mode(WAL)&_pragma=synchronous(FULL)&_pragma=secure_delete(1)" +
+		"_pragma=auto_vacuum(incremental)&_pragma=journal_mode(WAL)&_pragma=synchronous(FULL)&_pragma=secure_delete(1)" +
 		"&_pragma=foreign_keys(1)&_pragma=busy_timeout(10000)&_pragma=cache_size(-16000)&" + more
 }
 
@@ -148,6 +149,30 @@ func (db *DB) Purge(ctx context.Context) error {
 	if err == nil && busy != 0 {
 		err = holdfast.Errorf(holdfast.Unavailable, "empty the catalog's log: readers are at work, try again")
 	}
+	return classify(err)
+}
+
+// shrinkPages is how many pages one step of Shrink moves: others write in between.
+const shrinkPages = 1000
+
+// Shrink gives the space of deleted rows back to the file system. It waits for
+// nobody: while readers of older snapshots are at work the file keeps its length,
+// until the engine next moves its log. A merge of chunks deletes many rows at once.
+func (db *DB) Shrink(ctx context.Context) error {
+	for before := math.MaxInt; ; {
+		var free int
+		if err := db.writer.QueryRowContext(ctx, "PRAGMA freelist_count").Scan(&free); err != nil {
+			return classify(err)
+		}
+		if free == 0 || free >= before { // a database of before this existed does not shrink
+			break
+		}
+		before = free
+		if _, err := db.writer.ExecContext(ctx, fmt.Sprintf("PRAGMA incremental_vacuum(%d)", shrinkPages)); err != nil {
+			return classify(err)
+		}
+	}
+	_, err := db.writer.ExecContext(ctx, "PRAGMA wal_checkpoint(PASSIVE)")
 	return classify(err)
 }
 

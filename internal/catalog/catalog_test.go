@@ -3,6 +3,8 @@ package catalog
 import (
 	"database/sql"
 	"errors"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -45,6 +47,49 @@ func TestWriteIsAllOrNothing(t *testing.T) {
 	err = db.Read(t.Context(), func(tx *sql.Tx) error { return insert(tx, "c") })
 	if err == nil {
 		t.Error("a read wrote")
+	}
+}
+
+// TestShrink has the file back at its size once many rows have come and gone.
+func TestShrink(t *testing.T) {
+	dir := t.TempDir()
+	db, err := Open(t.Context(), dir, Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer db.Close()
+	size := func() int64 {
+		t.Helper()
+		if err := db.Shrink(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		info, err := os.Stat(filepath.Join(dir, File))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return info.Size()
+	}
+	empty := size()
+	err = db.Write(t.Context(), func(tx *sql.Tx) error {
+		for i := range 20_000 {
+			if _, err := tx.Exec(`INSERT INTO key_list (owner, bucket, owner_key, box_sealed) VALUES ($1, $2, $1, $3)`, []byte("a"), i, make([]byte, 200)); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	full := size()
+	if err := db.Write(t.Context(), func(tx *sql.Tx) error {
+		_, err := tx.Exec(`DELETE FROM key_list WHERE bucket > 0`)
+		return err
+	}); err != nil {
+		t.Fatal(err)
+	}
+	if again := size(); full < 4<<20 || again > empty+empty/8 {
+		t.Errorf("the file had %d bytes, then %d with the rows, then %d without", empty, full, again)
 	}
 }
 

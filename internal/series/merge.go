@@ -43,7 +43,7 @@ func (s *Series) Merge(ctx context.Context) error {
 	s.stats.unmerged.Store(0)
 	s.stats.merges.Inc()
 	s.stats.mergeTime.Observe(time.Since(began).Seconds())
-	if err := errors.Join(m.failed...); err != nil {
+	if err := errors.Join(append(m.failed, s.db.Shrink(ctx))...); err != nil { // of the rows that it replaced
 		return fmt.Errorf("merge chunks: %w", err)
 	}
 	return nil

@@ -78,7 +78,7 @@ func (s *Series) eraseOf(ctx context.Context, a holdfast.AssignmentID, scope hol
 	s.readers.release(gone)
 	done.Chunks = len(gone)
 	for i := range gone {
-		done.Bytes += int64(gone[i].size)
+		done.Bytes += gone[i].bytes()
 	}
 	return done, s.step("erased")
 }

@@ -26,6 +26,11 @@ func (r *chunkRow) extentPlace() seal.Place {
 	return seal.SummaryPlace(r.Assignment, r.Stream, r.Bucket, r.id, 0)
 }
 
+// summaryPlace is where the summary of r stands.
+func (r *chunkRow) summaryPlace() seal.Place {
+	return seal.SummaryPlace(r.Assignment, r.Stream, r.Bucket, r.id, r.extent.rows)
+}
+
 func (r *chunkRow) chunkPlace(rows uint32) seal.Place {
 	return seal.ChunkPlace(r.Assignment, r.Stream, r.Bucket, r.id, rows)
 }

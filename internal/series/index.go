@@ -24,6 +24,7 @@ type chunkRow struct {
 	blob    holdfast.BlobID // the segment's, not in the row
 	at      int64
 	size    int
+	summary int    // size of the summary's box behind the chunk's, 0 if there is none
 	box     []byte // the sealed extent
 	extent  extent // what is in box, if opened
 	opened  bool
@@ -33,9 +34,12 @@ type chunkRow struct {
 // a cell.
 const partBits = 20
 
+// bytes is what the chunk and its summary take in the segment.
+func (r *chunkRow) bytes() int64 { return int64(r.size) + int64(r.summary) }
+
 func (r *chunkRow) roll() int64 { return r.rolled >> partBits }
 
-const chunkColumns = `c.assignment, c.stream, c.bucket, c.rolled, c.pending, c.id, c.key_id, c.segment, s.blob, c.at, c.size, c.extent_sealed`
+const chunkColumns = `c.assignment, c.stream, c.bucket, c.rolled, c.pending, c.id, c.key_id, c.segment, s.blob, c.at, c.size, c.summary, c.extent_sealed`
 
 // compareRows is the order of the table.
 func compareRows(a, b chunkRow) int {
@@ -57,7 +61,7 @@ func chunkRows(ctx context.Context, tx *sql.Tx, where string, args ...any) iter.
 		for rows.Next() {
 			var r chunkRow
 			var id []byte
-			if err := rows.Scan(&r.Assignment, &r.Stream, &r.Bucket, &r.rolled, &r.pending, &id, &r.key, &r.segment, &r.blob, &r.at, &r.size, &r.box); err != nil {
+			if err := rows.Scan(&r.Assignment, &r.Stream, &r.Bucket, &r.rolled, &r.pending, &id, &r.key, &r.segment, &r.blob, &r.at, &r.size, &r.summary, &r.box); err != nil {
 				yield(chunkRow{}, err)
 				return
 			}
@@ -114,8 +118,8 @@ func setRolled(ctx context.Context, tx *sql.Tx, pos journal.Pos, roll int64) err
 // insertChunks adds rows; their segments count them with countIn.
 func insertChunks(ctx context.Context, tx *sql.Tx, rows []chunkRow) error {
 	stmt, err := tx.PrepareContext(ctx, `INSERT INTO chunk
-		(assignment, stream, bucket, rolled, pending, id, key_id, segment, at, size, extent_sealed)
-		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)`)
+		(assignment, stream, bucket, rolled, pending, id, key_id, segment, at, size, summary, extent_sealed)
+		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)`)
 	if err != nil {
 		return err
 	}
@@ -123,7 +127,7 @@ func insertChunks(ctx context.Context, tx *sql.Tx, rows []chunkRow) error {
 	for i := range rows {
 		r := &rows[i]
 		if _, err := stmt.ExecContext(ctx, r.Assignment, r.Stream, r.Bucket, r.rolled, asInt(r.pending), r.id[:], r.key,
-			r.segment, r.at, r.size, r.box); err != nil {
+			r.segment, r.at, r.size, r.summary, r.box); err != nil {
 			return fmt.Errorf("insert chunk: %w", err)
 		}
 	}
@@ -161,7 +165,7 @@ func deleteChunks(ctx context.Context, tx *sql.Tx, rows []chunkRow) error {
 			d = &deadSegment{}
 			dead[r.segment] = d
 		}
-		d.add(r.at, int64(r.size))
+		d.add(r.at, r.bytes())
 	}
 	for id, d := range dead {
 		if err := d.record(ctx, tx, id); err != nil {

@@ -19,10 +19,10 @@ type part struct {
 }
 
 // estimate is the cost of a stream that is not planned yet.
-func (p *part) estimate() int {
+func (p *part) estimate(minutes bool) int {
 	cost := 256 + int(p.snap.view.bytes/8)
 	for i := range p.snap.chunks {
-		cost += int(p.snap.chunks[i].row.extent.rows)
+		cost += p.snap.chunks[i].row.cost(minutes)
 	}
 	return cost
 }
@@ -94,7 +94,7 @@ func (j *job) part(ctx context.Context, u *unsealer, p *part) error {
 		}
 		piece := &p.pieces[0]
 		if piece.alone() {
-			if err := j.chunk(ctx, u, p, piece.chunks[0]); err != nil {
+			if err := j.chunk(ctx, u, p, piece); err != nil {
 				return err
 			}
 		} else if more, err := j.merge(ctx, u, p, piece); err != nil {
@@ -107,14 +107,45 @@ func (j *job) part(ctx context.Context, u *unsealer, p *part) error {
 	return nil
 }
 
-// chunk gives a chunk as it is.
-func (j *job) chunk(ctx context.Context, u *unsealer, p *part, o openChunk) error {
-	cols := j.r.columns()
+// chunk gives a chunk that stands alone: by the minute, if that will do, else its
+// rows as they are.
+func (j *job) chunk(ctx context.Context, u *unsealer, p *part, piece *piece) error {
+	o := piece.chunks[0]
+	if j.r.wants[p.want].Minutes && piece.minutes() {
+		m := last(j.r, &j.r.spare)
+		if err := u.minutes(ctx, o, m); err != nil {
+			return err
+		}
+		b := &Batch{Want: p.want, Minutes: m, snap: p.snap}
+		var whole bool
+		if b.From, b.To, whole = wholeMinutes(m, p.snap.span); whole {
+			if b.From < b.To {
+				j.out = append(j.out, b)
+				j.bytes += m.Size()
+			}
+			return nil
+		}
+		j.r.recycle(b)
+	}
+	cols := last(j.r, &j.r.idle)
 	if err := u.columns(ctx, o, cols); err != nil {
 		return err
 	}
 	j.give(p, cols)
 	return nil
+}
+
+// wholeMinutes returns the minutes that have readings in span; false if one has
+// others too.
+func wholeMinutes(m *chunk.Minutes, span holdfast.Span) (from, to int, whole bool) {
+	to = m.Len()
+	for from < to && m.Times(from).To < span.From {
+		from++
+	}
+	for to > from && m.Times(to-1).From > span.To {
+		to--
+	}
+	return from, to, from == to || m.Times(from).From >= span.From && m.Times(to-1).To <= span.To
 }
 
 // merge gives some of a piece that must be merged, and reports whether there is
@@ -127,7 +158,7 @@ func (j *job) merge(ctx context.Context, u *unsealer, p *part, piece *piece) (mo
 		}
 		p.cursor.addRows(piece.rows)
 	}
-	cols := j.r.columns()
+	cols := last(j.r, &j.r.idle)
 	cols.Reset(0)
 	content := 0
 	var other *holdfast.Reading // of another type: it begins the next batch
@@ -154,7 +185,7 @@ func (j *job) merge(ctx context.Context, u *unsealer, p *part, piece *piece) (mo
 		if other == nil {
 			break
 		}
-		cols, content = j.r.columns(), 0
+		cols, content = last(j.r, &j.r.idle), 0
 		cols.Reset(0)
 		x := *other
 		other = nil
@@ -178,7 +209,7 @@ func (j *job) give(p *part, cols *chunk.Columns) {
 		to, _ = slices.BinarySearch(cols.Times, p.snap.span.To+1)
 	}
 	if from >= to {
-		j.r.recycle(cols)
+		j.r.recycle(&Batch{Columns: cols})
 		return
 	}
 	j.out = append(j.out, &Batch{Want: p.want, Columns: cols, From: from, To: to, snap: p.snap})

@@ -16,13 +16,17 @@ type Want struct {
 	Assignment holdfast.AssignmentID
 	Stream     holdfast.StreamID
 	Span       holdfast.Span
+	Minutes    bool // minutes may come as summaries in place of their rows
 }
 
-// Batch is a part of a stream's readings: rows [From, To) of the columns. They are
-// valid until the next batch, and not to be changed.
+// Batch is a part of a stream's readings: rows [From, To) of the columns; or, if
+// Minutes is not nil, minutes [From, To) of it, each of which is whole: nothing else
+// of the stream and its span lies in it. What it refers to is valid until the next
+// batch, and not to be changed.
 type Batch struct {
 	Want     int // whose: index of the wants
 	Columns  *chunk.Columns
+	Minutes  *chunk.Minutes
 	From, To int
 
 	snap *snapshot
@@ -81,6 +85,7 @@ type reading struct {
 	running sync.WaitGroup
 	mu      sync.Mutex
 	idle    []*chunk.Columns
+	spare   []*chunk.Minutes
 	tools   []*unsealer
 }
 
@@ -89,7 +94,7 @@ func (r *reading) next() (*Batch, error) {
 	for {
 		if r.now != nil {
 			if r.given > 0 {
-				r.recycle(r.now.out[r.given-1].Columns)
+				r.recycle(r.now.out[r.given-1])
 			}
 			if r.given < len(r.now.out) {
 				b := r.now.out[r.given]
@@ -170,7 +175,7 @@ func (r *reading) job() (*job, error) {
 		if r.rest != nil {
 			n := 0
 			for n < len(r.rest.pieces) && (cost < r.target || n == 0) {
-				cost += r.rest.pieces[n].cost()
+				cost += r.rest.pieces[n].cost(r.wants[r.rest.want].Minutes)
 				n++
 			}
 			p := *r.rest
@@ -192,7 +197,7 @@ func (r *reading) job() (*job, error) {
 		}
 		p := part{want: r.at, snap: snap, last: true}
 		r.at++
-		c := p.estimate()
+		c := p.estimate(w.Minutes)
 		if c > jobRows {
 			if err := p.plan(r.ctx); err != nil {
 				snap.leave()
@@ -219,32 +224,34 @@ func (r *reading) failed(want int, err error) error {
 	return fmt.Errorf("scan stream %s: %w", r.wants[want].Stream, err)
 }
 
-func (r *reading) columns() *chunk.Columns {
+// last takes the last of what is kept for use again, or makes one.
+func last[T any](r *reading, kept *[]*T) *T {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if n := len(r.idle); n > 0 {
-		c := r.idle[n-1]
-		r.idle = r.idle[:n-1]
-		return c
+	n := len(*kept)
+	if n == 0 {
+		return new(T)
 	}
-	return new(chunk.Columns)
+	v := (*kept)[n-1]
+	*kept = (*kept)[:n-1]
+	return v
 }
 
-func (r *reading) recycle(c *chunk.Columns) {
+func (r *reading) recycle(b *Batch) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.idle = append(r.idle, c)
+	if b.Columns != nil {
+		r.idle = append(r.idle, b.Columns)
+	}
+	if b.Minutes != nil {
+		r.spare = append(r.spare, b.Minutes)
+	}
 }
 
 func (r *reading) tool() *unsealer {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if n := len(r.tools); n > 0 {
-		u := r.tools[n-1]
-		r.tools = r.tools[:n-1]
-		return u
-	}
-	return &unsealer{s: r.s}
+	u := last(r, &r.tools)
+	u.s = r.s
+	return u
 }
 
 func (r *reading) putTool(u *unsealer) {

@@ -3,10 +3,13 @@ package series
 import (
 	"context"
 	"errors"
+	"math"
 	"math/rand/v2"
+	"slices"
 	"testing"
 
 	"github.com/holdfast-iot/holdfast"
+	"github.com/holdfast-iot/holdfast/internal/chunk"
 )
 
 // merged is what Scan gives by the clear way: all sources merged reading by
@@ -72,7 +75,7 @@ func TestReadAgreesWithTheClearWay(t *testing.T) {
 			if rng.IntN(2) == 0 {
 				span.From, span.To = rows[rng.IntN(len(rows))].Time, rows[rng.IntN(len(rows))].Time
 			}
-			wants = append(wants, Want{o.a, o.s, span})
+			wants = append(wants, Want{Assignment: o.a, Stream: o.s, Span: span})
 		}
 		for i, got := range r.read(wants) {
 			w := wants[i]
@@ -96,7 +99,7 @@ func TestReadMayBeLeft(t *testing.T) {
 		for part := range int64(3) {
 			r.send(alice, testStream(n), testArrival, temperatures(rng, testArrival+part*3600e9, 1e9, 1500)...)
 		}
-		wants = append(wants, Want{alice, testStream(n), holdfast.Always})
+		wants = append(wants, Want{Assignment: alice, Stream: testStream(n), Span: holdfast.Always})
 	}
 	r.roll()
 	for stop := range 40 {
@@ -134,7 +137,7 @@ func BenchmarkReadFleet(b *testing.B) {
 	for _, h := range hs {
 		if !seen[h.Assignment] {
 			seen[h.Assignment] = true
-			wants = append(wants, Want{h.Assignment, testStream(1), holdfast.Always})
+			wants = append(wants, Want{Assignment: h.Assignment, Stream: testStream(1), Span: holdfast.Always})
 		}
 	}
 	sum := 0.0
@@ -154,4 +157,127 @@ func BenchmarkReadFleet(b *testing.B) {
 		}
 	}
 	b.ReportMetric(float64(b.N)*fleet*rows/b.Elapsed().Seconds()/1e6, "Mreadings/s")
+}
+
+// stretches are readings of one type by the minute.
+func stretches(rows []holdfast.Reading) (out []chunk.Stretch) {
+	for len(rows) > 0 {
+		var c chunk.Columns
+		c.Reset(rows[0].Value.Type())
+		n := 0
+		for n < len(rows) && chunk.MinuteOf(rows[n].Time) == chunk.MinuteOf(rows[0].Time) {
+			if err := c.Append(rows[n]); err != nil {
+				panic(err)
+			}
+			n++
+		}
+		out = append(out, c.Stretch(0, n))
+		rows = rows[n:]
+	}
+	return out
+}
+
+// byMinutes is what Read says of a stream by the minute, and how many minutes came
+// as summaries.
+func (r *rig) byMinutes(o of, span holdfast.Span) (out []chunk.Stretch, stored int) {
+	r.t.Helper()
+	var rows []holdfast.Reading
+	for b, err := range r.Read(r.t.Context(), []Want{{Assignment: o.a, Stream: o.s, Span: span, Minutes: true}}) {
+		r.must(err)
+		for i := b.From; i < b.To; i++ {
+			if b.Minutes == nil {
+				rows = append(rows, b.Columns.Reading(i))
+				continue
+			}
+			out = append(append(out, stretches(rows)...), b.Minutes.At(i))
+			rows = rows[:0]
+			stored++
+		}
+	}
+	return append(out, stretches(rows)...), stored
+}
+
+// TestSummariesAgreeWithTheRows: bit for bit, whatever overlaps, repeats, and does
+// not add up.
+func TestSummariesAgreeWithTheRows(t *testing.T) {
+	rng := newRNG(t)
+	r := newSizedRig(t, Options{}, 1<<20)
+	odd := []float64{math.NaN(), math.Inf(1), math.Inf(-1), math.Copysign(0, -1), 0, 1e308, -1e308, math.Float64frombits(0x7ff8dead00000001), 5e-324}
+	value := func(kind byte) holdfast.Value {
+		switch kind {
+		case 0:
+			return holdfast.NumberValue(float64(rng.IntN(1000)) / 10)
+		case 1:
+			if rng.IntN(30) == 0 {
+				return holdfast.NumberValue(odd[rng.IntN(len(odd))])
+			}
+			return holdfast.NumberValue(rng.NormFloat64())
+		case 2:
+			return holdfast.IntegerValue(int64(rng.Uint64()) >> rng.IntN(60))
+		case 3:
+			return holdfast.IntegerValue([]int64{math.MaxInt64, math.MinInt64, 0}[rng.IntN(3)])
+		}
+		return holdfast.BooleanValue(rng.IntN(3) == 0)
+	}
+	at := int64(testArrival)
+	for round := range 6 {
+		for kind := range byte(5) {
+			t := at + rng.Int64N(60e9)
+			var rows []holdfast.Reading
+			for range 1500 + rng.IntN(4000) {
+				x := holdfast.Reading{Time: t, Value: value(kind)}
+				rows = append(rows, x)
+				if rng.IntN(200) == 0 {
+					rows = append(rows, x) // a repeat
+				}
+				if t += rng.Int64N(2e9); rng.IntN(3000) == 0 {
+					t += rng.Int64N(1e12)
+				}
+			}
+			r.send(alice, testStream(kind), at, rows...)
+			if rng.IntN(4) == 0 { // late, in the middle of what was sent
+				r.send(alice, testStream(kind), at, rows[len(rows)/2], holdfast.Reading{Time: rows[10].Time + 1, Value: value(kind)})
+			}
+		}
+		at += 3600e9 * (1 + rng.Int64N(3))
+		if round != 5 {
+			r.roll()
+		}
+		if round == 3 {
+			r.merge()
+		}
+	}
+	stored := 0
+	for kind := range byte(5) {
+		o := of{alice, testStream(kind)}
+		all := r.want(o, holdfast.Always)
+		for n := range 12 {
+			span := holdfast.Always
+			if n > 0 {
+				span.From, span.To = all[rng.IntN(len(all))].Time, all[rng.IntN(len(all))].Time
+			}
+			if n%3 == 1 && span.From < span.To {
+				span.From, span.To = chunk.MinuteOf(span.From), chunk.MinuteOf(span.To)-1
+			}
+			got, summaries := r.byMinutes(o, span)
+			stored += summaries
+			if want := stretches(r.want(o, span)); !slices.EqualFunc(got, want, sameStretch) {
+				t.Fatalf("kind %d, span %v: %d minutes, %d of them stored, want %d", kind, span, len(got), summaries, len(want))
+			}
+		}
+	}
+	if stored < 300 {
+		t.Errorf("%d minutes came as summaries", stored)
+	}
+	r.tidy("the end")
+}
+
+// sameStretch compares numbers by their bits.
+func sameStretch(a, b chunk.Stretch) bool {
+	numbers := func(s chunk.Stretch) [3]holdfast.Value {
+		return [3]holdfast.Value{holdfast.NumberValue(s.Total), holdfast.NumberValue(s.Low), holdfast.NumberValue(s.High)}
+	}
+	na, nb := numbers(a), numbers(b)
+	a.Total, a.Low, a.High, b.Total, b.Low, b.High = 0, 0, 0, 0, 0, 0
+	return a == b && na == nb
 }

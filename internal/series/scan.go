@@ -14,7 +14,7 @@ import (
 // names segment and offset.
 func (s *Series) Scan(ctx context.Context, a holdfast.AssignmentID, stream holdfast.StreamID, span holdfast.Span) iter.Seq2[holdfast.Reading, error] {
 	return func(yield func(holdfast.Reading, error) bool) {
-		for b, err := range s.Read(ctx, []Want{{a, stream, span}}) {
+		for b, err := range s.Read(ctx, []Want{{Assignment: a, Stream: stream, Span: span}}) {
 			if err != nil {
 				yield(holdfast.Reading{}, err)
 				return

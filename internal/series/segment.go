@@ -38,9 +38,9 @@ type outSegment struct {
 	live int
 }
 
-// add places a box and remembers its row.
-func (o *output) add(ctx context.Context, r chunkRow, box []byte) error {
-	if o.open && len(o.buf)+len(box) > o.s.segmentSize {
+// add places a chunk's box, its summary's behind it, and remembers the row.
+func (o *output) add(ctx context.Context, r chunkRow, box, summary []byte) error {
+	if o.open && len(o.buf)+len(box)+len(summary) > o.s.segmentSize {
 		if err := o.put(ctx); err != nil {
 			return err
 		}
@@ -51,8 +51,8 @@ func (o *output) add(ctx context.Context, r chunkRow, box []byte) error {
 		}
 	}
 	seg := &o.segments[len(o.segments)-1]
-	r.segment, r.blob, r.at, r.size = seg.id, seg.blob, int64(len(o.buf)), len(box)
-	o.buf = append(o.buf, box...)
+	r.segment, r.blob, r.at, r.size, r.summary = seg.id, seg.blob, int64(len(o.buf)), len(box), len(summary)
+	o.buf = append(append(o.buf, box...), summary...)
 	seg.live++
 	o.rows = append(o.rows, r)
 	return nil
@@ -126,6 +126,8 @@ type packer struct {
 	content int // bytes of text in columns
 	plain   []byte
 	box     []byte
+	minutes chunk.Minutes
+	summary []byte
 }
 
 // begin turns to another cell.
@@ -137,7 +139,7 @@ func (p *packer) begin(cell Cell, c *seal.Cipher, roll int64, arrival holdfast.S
 
 func (p *packer) add(ctx context.Context, r holdfast.Reading) error {
 	size := r.Value.Size()
-	if n := p.columns.Len(); n > 0 && (n == chunk.MaxRows || p.content+size > chunk.MaxBytes || r.Value.Type() != p.columns.Type) {
+	if n := p.columns.Len(); n > 0 && (n == chunk.MaxRows || p.content+size > chunk.MaxBytes || r.Value.Type() != p.columns.Type || p.ripe(r.Time)) {
 		if err := p.flush(ctx); err != nil {
 			return err
 		}
@@ -150,6 +152,38 @@ func (p *packer) add(ctx context.Context, r holdfast.Reading) error {
 		p.content += size
 	}
 	return p.columns.Append(r)
+}
+
+// ripe reports whether a chunk that is almost full should end before a reading at
+// t, which begins a minute: a summary says nothing of a minute that two chunks
+// share.
+func (p *packer) ripe(t int64) bool {
+	n := p.columns.Len()
+	return n >= chunk.MaxRows*7/8 && dense(n, p.columns.Times[0], t) && chunk.MinuteOf(t) > p.columns.Times[n-1]
+}
+
+// A summary pays where a minute holds summaryDense readings or more, and in a chunk
+// that takes long to decode.
+const (
+	summaryDense = 16
+	summaryRows  = 1024
+)
+
+// dense reports whether n readings from first to last are many for the time.
+func dense(n int, first, last int64) bool {
+	return (uint64(last)-uint64(first))/uint64(chunk.Minute) < uint64(n/summaryDense)
+}
+
+// summarize leaves the sealed summary of the columns in p.summary, nothing if they
+// have none.
+func (p *packer) summarize(r *chunkRow) {
+	p.summary = p.summary[:0]
+	n := p.columns.Len()
+	if n < summaryRows || !dense(n, p.columns.Times[0], p.columns.Times[n-1]) || !p.minutes.Of(&p.columns) {
+		return
+	}
+	p.plain = p.encoder.EncodeMinutes(p.plain[:0], &p.minutes)
+	p.summary = p.cipher.Seal(p.summary, p.plain, r.summaryPlace())
 }
 
 // flush ends the chunk under way; it comes after the last add of a cell.
@@ -173,9 +207,10 @@ func (p *packer) flush(ctx context.Context) error {
 	var buf [extentSize]byte
 	r.box = p.cipher.Seal(nil, appendExtent(buf[:0], e), r.extentPlace())
 	r.extent, r.opened = e, true
+	p.summarize(&r)
 	p.columns.Reset(p.columns.Type)
 	p.content = 0
-	return p.out.add(ctx, r, p.box)
+	return p.out.add(ctx, r, p.box, p.summary)
 }
 
 // repeats tells, of readings in order of time, which say again what was there

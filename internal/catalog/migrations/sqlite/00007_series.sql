@@ -23,6 +23,7 @@ CREATE TABLE chunk (
 	segment       INTEGER NOT NULL,
 	at            INTEGER NOT NULL, -- offset in the segment
 	size          INTEGER NOT NULL,
+	summary       INTEGER NOT NULL, -- size of the summary's box, which follows; 0: there is none
 	extent_sealed BLOB    NOT NULL, -- times, rows, arrivals; under the chunk's own key
 	PRIMARY KEY (assignment, stream, bucket, rolled, pending)
 ) STRICT, WITHOUT ROWID;

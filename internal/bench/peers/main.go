@@ -41,6 +41,7 @@ func peersOf(figure string) []bench.Maker {
 		"P4": {mosquittoSide("P4")},
 		"P5": diskPeers(),
 		"P6": linePeers(),
+		"P7": {queriesOfVictoriaMetrics},
 	}[figure]
 }
 

@@ -72,6 +72,7 @@ type Gate struct {
 	mu      sync.RWMutex
 	open    map[holdfast.ErasureID]holdfast.Scope // asked, keys not yet destroyed
 	done    map[holdfast.ErasureID]chan struct{}  // closed when the erasure ended
+	begun   begun
 }
 
 // Erasure is one erasure as callers see it. It names ids only.
@@ -188,6 +189,7 @@ func (g *Gate) Ask(ctx context.Context, by access.Principal, s holdfast.Scope) (
 	g.mu.Lock()
 	g.open[e.ID] = s
 	g.holding.Add(1)
+	g.begun.add(s)
 	g.done[e.ID] = make(chan struct{})
 	g.mu.Unlock()
 	e.RefusedAt = time.Now().UTC()
@@ -294,22 +296,6 @@ func (g *Gate) Hold(a holdfast.AssignmentID, stream holdfast.StreamID) error {
 		}
 	}
 	return nil
-}
-
-// Hides reports whether an erasure that is under way covers a reading: no read
-// shows it any more, though its key may still live for a moment.
-func (g *Gate) Hides(a holdfast.AssignmentID, stream holdfast.StreamID, at int64) bool {
-	if g.holding.Load() == 0 {
-		return false
-	}
-	g.mu.RLock()
-	defer g.mu.RUnlock()
-	for _, s := range g.open {
-		if slices.Contains(s.Assignments, a) && (len(s.Streams) == 0 || slices.Contains(s.Streams, stream)) && s.Span.Contains(at) {
-			return true
-		}
-	}
-	return false
 }
 
 // Erasure returns one erasure. Whoever knows its random id may ask: an owner who

@@ -86,6 +86,7 @@ func (r *run) finish() error {
 		return r.failure
 	}
 	r.closed = true
+	r.release()
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(r.ctx), closeWithin)
 	defer cancel()
 	for _, o := range r.open {

@@ -151,10 +151,23 @@ func TestWrongRequests(t *testing.T) {
 		kind   holdfast.Kind
 		change func(*query.Request)
 	}{
-		"nothing selected":     {holdfast.Invalid, func(r *query.Request) { r.Selection = query.Selection{} }},
-		"two selections":       {holdfast.Invalid, func(r *query.Request) { r.Party = h.Acme }},
-		"stream of no device":  {holdfast.Invalid, func(r *query.Request) { r.Selection = query.Selection{Party: h.Acme, Stream: "x"} }},
-		"a name nobody has":    {holdfast.Invalid, func(r *query.Request) { r.Stream = "a+b" }},
+		"nothing selected":    {holdfast.Invalid, func(r *query.Request) { r.Selection = query.Selection{} }},
+		"two selections":      {holdfast.Invalid, func(r *query.Request) { r.Party = h.Acme }},
+		"stream of no device": {holdfast.NotFound, func(r *query.Request) { r.Selection = query.Selection{Party: h.Acme, Stream: "x"} }},
+		"a name nobody has":   {holdfast.Invalid, func(r *query.Request) { r.Stream = "a+b" }},
+		"stream of nothing":   {holdfast.Invalid, func(r *query.Request) { r.Selection = query.Selection{Stream: "x"} }},
+		"groups of readings":  {holdfast.Invalid, func(r *query.Request) { r.By = query.Together }},
+		"filled readings":     {holdfast.Invalid, func(r *query.Request) { r.Fill = query.FillNull }},
+		"two lengths": {holdfast.Invalid, func(r *query.Request) {
+			r.Every, r.Calendar.Days, r.Aggregates = time.Hour, 1, []query.Aggregate{query.Count}
+		}},
+		"days and months": {holdfast.Invalid, func(r *query.Request) {
+			r.Calendar, r.Aggregates = query.Calendar{Days: 1, Months: 1}, []query.Aggregate{query.Count}
+		}},
+		"rate of texts": {holdfast.Invalid, func(r *query.Request) { r.Calendar.Months, r.Aggregates = 12, []query.Aggregate{query.Rate} }},
+		"quantile of texts": {holdfast.Invalid, func(r *query.Request) {
+			r.Calendar.Months, r.Aggregates = 12, []query.Aggregate{query.Quantile(500_000)}
+		}},
 		"span backwards":       {holdfast.Invalid, func(r *query.Request) { r.Span = holdfast.Span{From: 2, To: 1} }},
 		"negative limit":       {holdfast.Invalid, func(r *query.Request) { r.Limit = -1 }},
 		"windows of nothing":   {holdfast.Invalid, func(r *query.Request) { r.Every = time.Second }},

@@ -22,12 +22,12 @@ import (
 	"github.com/holdfast-iot/holdfast/internal/access"
 )
 
-// Selection says which streams are asked for: all of a party (Party alone), all of
-// a device (Device alone), or one (Device and Stream).
+// Selection says which streams are asked for: all of a party (Party alone) or of a
+// device (Device alone), or with Stream those of that name.
 type Selection struct {
 	Party  holdfast.PartyID
 	Device holdfast.DeviceID
-	Stream string // a name; needs Device
+	Stream string // a name
 }
 
 // Request is one question.
@@ -38,9 +38,15 @@ type Request struct {
 	// Span is of the readings' times, ends included. With a Cursor it is the first
 	// page's, whatever stands here.
 	Span holdfast.Span
-	// Every and Aggregates ask for windows in place of readings; both or neither.
-	Every      time.Duration
+	// Aggregates ask for windows in place of readings, whose length is Every, or
+	// Calendar.
 	Aggregates []Aggregate
+	Every      time.Duration // windows begin at its multiples since 1970 UTC
+	Calendar   Calendar
+	By         Keys             // windows are of groups of streams; 0: of each stream
+	Fill       Fill             // what to say of windows without readings
+	FillValue  float64          // for FillConstant
+	Zone       *time.Location   // of times in the answer, for who writes it; nil: UTC
 	Limit      int              // rows of a page; 0: all
 	Cursor     string           // of the page before; "": from the start
 	Grant      holdfast.GrantID // the one to read under; zero: whichever fits
@@ -49,17 +55,23 @@ type Request struct {
 // MaxWindows is how many windows a span may have.
 const MaxWindows = 10_000_000
 
-// Source is a stream as its readers know it.
+// windows reports whether windows are asked for, not readings.
+func (req *Request) windows() bool { return req.Every > 0 || !req.Calendar.zero() }
+
+// Source is a stream as its readers know it. Of a group it has what the streams
+// have in common: the keys that were asked for, unit and type.
 type Source struct {
 	Device     holdfast.DeviceID
 	DeviceName string
 	Stream     string
 	Unit       string
 	Type       holdfast.ValueType
+	Profile    string // of the device, "" if it has none
 
 	Owner      holdfast.PartyID
 	Assignment holdfast.AssignmentID
 	StreamID   holdfast.StreamID
+	Streams    int // of a group: how many
 }
 
 // Row is one reading, or one window of readings.

@@ -28,7 +28,7 @@ func (c *candidate) whose() holdfast.PartyID {
 
 func candidateOf(d custody.Device) candidate {
 	return candidate{
-		Source:  Source{Device: d.ID, DeviceName: d.Label, Owner: d.Owner, Assignment: d.Assignment},
+		Source:  Source{Device: d.ID, DeviceName: d.Label, Owner: d.Owner, Assignment: d.Assignment, Profile: d.Profile},
 		subject: d.Subject,
 	}
 }
@@ -42,8 +42,6 @@ func (s Selection) check() error {
 	switch {
 	case s.Party.IsZero() == s.Device.IsZero():
 		return holdfast.Errorf(holdfast.Invalid, "ask for a party or for a device")
-	case s.Stream != "" && s.Device.IsZero():
-		return holdfast.Errorf(holdfast.Invalid, "a stream is asked for with its device")
 	case s.Stream != "":
 		return holdfast.CheckName("stream", s.Stream)
 	}
@@ -57,7 +55,7 @@ func (s Selection) check() error {
 func (q *Query) resolve(ctx context.Context, j *judge, s Selection) (all []candidate, exists bool, err error) {
 	switch {
 	case s.Device.IsZero():
-		all, exists, err = q.ofParty(ctx, j, s.Party)
+		all, exists, err = q.ofParty(ctx, j, s.Party, s.Stream)
 	default:
 		all, exists, err = q.ofDevice(ctx, j, s.Device, s.Stream)
 	}
@@ -109,8 +107,8 @@ func (q *Query) ofDevice(ctx context.Context, j *judge, id holdfast.DeviceID, st
 }
 
 // ofParty returns the streams of which the party is the owner or the data
-// subject.
-func (q *Query) ofParty(ctx context.Context, j *judge, id holdfast.PartyID) ([]candidate, bool, error) {
+// subject; with a name, those of that name.
+func (q *Query) ofParty(ctx context.Context, j *judge, id holdfast.PartyID, stream string) ([]candidate, bool, error) {
 	whole, err := j.concerns(ctx, id)
 	if err != nil {
 		return nil, false, err
@@ -141,6 +139,7 @@ func (q *Query) ofParty(ctx context.Context, j *judge, id holdfast.PartyID) ([]c
 		if ok, err := j.opens(ctx, &c); err != nil {
 			return nil, true, err
 		} else if !ok {
+			c.Stream = stream
 			all = append(all, c)
 			continue
 		}
@@ -149,7 +148,9 @@ func (q *Query) ofParty(ctx context.Context, j *judge, id holdfast.PartyID) ([]c
 			return nil, true, err
 		}
 		for _, s := range streams {
-			all = append(all, c.with(s))
+			if stream == "" || s.Name == stream {
+				all = append(all, c.with(s))
+			}
 		}
 	}
 	return all, whole || len(all) > 0, nil

@@ -2,6 +2,7 @@ package query
 
 import (
 	"iter"
+	"time"
 
 	"github.com/holdfast-iot/holdfast"
 )
@@ -17,7 +18,9 @@ type Result struct {
 
 	Purpose     holdfast.Purpose
 	Aggregates  []Aggregate             // of the request; empty: rows are readings
-	Sources     []*Source               // the streams that may be read, in the order of Rows
+	By          Keys                    // of the request; 0: windows are of streams
+	Zone        *time.Location          // of the request
+	Sources     []*Source               // the streams that may be read, in the order of Rows; or the groups
 	Withheld    int                     // streams of the selection that may not be read, of devices of the reader's party
 	Span        holdfast.Span           // of the request, or of its cursor
 	Disclosures []holdfast.DisclosureID // under which the rows leave

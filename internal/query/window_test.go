@@ -8,15 +8,52 @@ import (
 	"time"
 
 	"github.com/holdfast-iot/holdfast"
+	"github.com/holdfast-iot/holdfast/internal/chunk"
 )
 
-func windowOf(typ holdfast.ValueType, values ...holdfast.Value) *Window {
-	w := new(Window)
-	w.start(typ, 0, time.Hour)
-	for i, v := range values {
-		w.add(holdfast.Reading{Time: int64(i), Value: v})
+// everything is a plan of all aggregates.
+func everything(every time.Duration) *plan {
+	req := Request{Every: every, Aggregates: []Aggregate{Count, Sum, Mean, Min, Max, First, Last, Stddev, Variance, Increase, Rate, Delta, Quantile(500_000)}}
+	return req.plan()
+}
+
+func columnsOf(rows []holdfast.Reading) *chunk.Columns {
+	c := new(chunk.Columns)
+	c.Reset(rows[0].Value.Type())
+	for _, r := range rows {
+		if err := c.Append(r); err != nil {
+			panic(err)
+		}
 	}
-	return w
+	return c
+}
+
+// windowsOf folds readings, given in runs of random length.
+func windowsOf(p *plan, draw *rand.Rand, rows []holdfast.Reading) (all []Window) {
+	f := fold{plan: p, typ: rows[0].Value.Type(), emit: func(w *Window) bool {
+		all = append(all, *w)
+		w.sketch = nil // it is kept
+		return true
+	}}
+	for len(rows) > 0 {
+		n := len(rows)
+		if draw != nil {
+			n = 1 + draw.IntN(n)
+		}
+		f.rows(columnsOf(rows[:n]), 0, n)
+		rows = rows[n:]
+	}
+	f.end()
+	return all
+}
+
+func windowOf(typ holdfast.ValueType, values ...holdfast.Value) *Window {
+	var rows []holdfast.Reading
+	for i, v := range values {
+		rows = append(rows, holdfast.Reading{Time: int64(i), Value: v})
+	}
+	all := windowsOf(everything(time.Hour), nil, rows)
+	return &all[0]
 }
 
 func numbers(all ...float64) (v []holdfast.Value) {
@@ -46,7 +83,7 @@ func TestWindowsBeginAtMultiples(t *testing.T) {
 		{math.MinInt64 + 8, 10, math.MinInt64 + 8, math.MinInt64 + 18, math.MinInt64 + 17},
 	} {
 		var w Window
-		w.start(holdfast.Number, c.t, time.Duration(c.every))
+		w.start(everything(time.Duration(c.every)), holdfast.Number, c.t)
 		if w.Start != c.start || w.End != c.end || w.last != c.last {
 			t.Errorf("around %d: [%d, %d) to %d, want [%d, %d) to %d", c.t, w.Start, w.End, w.last, c.start, c.end, c.last)
 		}
@@ -114,12 +151,17 @@ func TestSumsAreExact(t *testing.T) {
 }
 
 func TestAggregateNames(t *testing.T) {
-	for a := Count; a <= Last; a++ {
+	for a := Count; a <= Delta; a++ {
 		if b, err := ParseAggregate(a.String()); err != nil || a != b {
 			t.Error(a, b, err)
 		}
 	}
-	for _, s := range []string{"", "median", "unknown"} {
+	for text, n := range map[string]int{"p50": 500_000, "p99.9": 999_000, "p0": 0, "p100": 1_000_000, "p0.0001": 1, "p99.9999": 999_999, "p5": 50_000, "p99.05": 990_500} {
+		if a, err := ParseAggregate(text); err != nil || a != Quantile(n) || a.String() != text {
+			t.Error(text, a, err)
+		}
+	}
+	for _, s := range []string{"", "median", "unknown", "p", "p.5", "p101", "p-1", "p99.99999", "p5.", "p100.0001", "px", "p+5", "p1e1"} {
 		if _, err := ParseAggregate(s); holdfast.KindOf(err) != holdfast.Invalid {
 			t.Error(s, err)
 		}
@@ -128,7 +170,7 @@ func TestAggregateNames(t *testing.T) {
 
 func FuzzCursor(f *testing.F) {
 	bind := []byte("12345678")
-	p := place{stream: holdfast.StreamID{1}, span: holdfast.Span{From: -5, To: 5}, time: 3, given: 300}
+	p := place{stream: holdfast.StreamID{1}, span: holdfast.Span{From: -5, To: 5}, time: 3, back: -2, given: 300}
 	f.Add(p.encode(bind))
 	f.Add("")
 	f.Fuzz(func(t *testing.T, s string) {

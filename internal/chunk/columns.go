@@ -102,6 +102,30 @@ func (c *Columns) Reading(i int) holdfast.Reading {
 	return r
 }
 
+// Slice returns the rows in [from, to), which share c's memory.
+func (c *Columns) Slice(from, to int) Columns {
+	return Columns{
+		Type:      c.Type,
+		Times:     c.Times[from:to:to],
+		Seqs:      part(c.Seqs, from, to),
+		Marks:     part(c.Marks, from, to),
+		Numbers:   part(c.Numbers, from, to),
+		Integers:  part(c.Integers, from, to),
+		Booleans:  part(c.Booleans, from, to),
+		Texts:     part(c.Texts, from, to),
+		Blobs:     part(c.Blobs, from, to),
+		Positions: part(c.Positions, from, to),
+	}
+}
+
+// part is s[from:to] of a column that is there.
+func part[T any](s []T, from, to int) []T {
+	if len(s) == 0 {
+		return nil
+	}
+	return s[from:to:to]
+}
+
 // Content returns the bytes of all texts or blobs: what MaxBytes limits.
 func (c *Columns) Content() int {
 	n := 0

@@ -69,6 +69,7 @@ func (s *Series) roll(ctx context.Context) error {
 // rollSlice rolls as many records as memory allows and returns where it ended.
 func (s *Series) rollSlice(ctx context.Context, out *output, from, end journal.Pos, number int64) (journal.Pos, error) {
 	sl := slice{s: s, cells: map[Cell]*sliceCell{}}
+	defer func() { wipeColumns(&sl.sorter.out) }()
 	next, err := sl.read(ctx, from, end)
 	if err != nil {
 		return 0, err
@@ -116,18 +117,13 @@ func (s *Series) trim(pos journal.Pos) error {
 type slice struct {
 	s        *Series
 	cells    map[Cell]*sliceCell
+	sorter   sorter
 	bytes    int // of memory, roughly
 	readings int
 }
 
-// sliceCell is what a slice holds of one cell, in order of arrival.
-type sliceCell struct {
-	rows    []holdfast.Reading
-	arrival holdfast.Span
-	journal seal.KeyID // of a record that brought rows
-}
-
-const readingSize = 64 // of a holdfast.Reading in a growing slice, without text
+// What a reading takes in memory, roughly, without text.
+const readingSize = 32
 
 // read takes records until memory is full or end is reached.
 func (sl *slice) read(ctx context.Context, from, end journal.Pos) (journal.Pos, error) {
@@ -138,7 +134,9 @@ func (sl *slice) read(ctx context.Context, from, end journal.Pos) (journal.Pos, 
 		case r.retired:
 			sl.s.stats.retired.Inc()
 		default:
-			sl.take(r.header, r.content.Rows)
+			if err := sl.take(r.header, r.content.Rows); err != nil {
+				return 0, err
+			}
 		}
 		if sl.bytes >= sl.s.sliceBytes {
 			return r.next, nil
@@ -147,14 +145,15 @@ func (sl *slice) read(ctx context.Context, from, end journal.Pos) (journal.Pos, 
 	return end, nil
 }
 
-func (sl *slice) take(h Header, rows []Row) {
+func (sl *slice) take(h Header, rows []Row) error {
 	var cell *sliceCell
 	for i := range rows {
 		r := &rows[i]
 		if i == 0 || r.Stream != rows[i-1].Stream {
 			at := Cell{h.Assignment, r.Stream, h.Bucket}
 			if cell = sl.cells[at]; cell == nil {
-				cell = &sliceCell{arrival: holdfast.Span{From: h.Arrival, To: h.Arrival}}
+				cell = sl.s.cells.Get().(*sliceCell)
+				cell.arrival = holdfast.Span{From: h.Arrival, To: h.Arrival}
 				sl.cells[at] = cell
 				sl.bytes += readingSize
 			}
@@ -162,10 +161,16 @@ func (sl *slice) take(h Header, rows []Row) {
 			cell.arrival.From = min(cell.arrival.From, h.Arrival)
 			cell.arrival.To = max(cell.arrival.To, h.Arrival)
 		}
-		cell.rows = append(cell.rows, r.Reading)
-		sl.bytes += readingSize + r.Value.Size()
+		if err := cell.add(&r.Reading); err != nil {
+			return err
+		}
+		sl.bytes += readingSize
+		if n := r.Value.Size(); n > 8 {
+			sl.bytes += readingSize + n // it stands in a row
+		}
 	}
 	sl.readings += len(rows)
+	return nil
 }
 
 // pack writes the slice's chunks, those of an assignment beside each other.
@@ -202,12 +207,22 @@ func (sl *slice) pack(ctx context.Context, out *output, number int64) error {
 
 func (sl *slice) packCell(ctx context.Context, p *packer, at Cell, c *seal.Cipher, number int64) error {
 	cell := sl.cells[at]
-	delete(sl.cells, at) // its memory is free for the next
+	delete(sl.cells, at)
+	defer func() {
+		cell.wipe()
+		sl.s.cells.Put(cell)
+	}()
 	if c == nil {
 		return nil // erased between its record's opening and now
 	}
-	sortByTime(cell.rows)
 	p.begin(at, c, number, cell.arrival)
+	if cell.columns.Len() > 0 {
+		if columns, ok := sl.sorter.order(&cell.columns); ok {
+			return p.addColumns(ctx, columns)
+		}
+		cell.toRows()
+	}
+	sortByTime(cell.rows)
 	var seen repeats
 	for _, r := range cell.rows {
 		if seen.is(r) {

@@ -139,7 +139,7 @@ func (p *packer) begin(cell Cell, c *seal.Cipher, roll int64, arrival holdfast.S
 
 func (p *packer) add(ctx context.Context, r holdfast.Reading) error {
 	size := r.Value.Size()
-	if n := p.columns.Len(); n > 0 && (n == chunk.MaxRows || p.content+size > chunk.MaxBytes || r.Value.Type() != p.columns.Type || p.ripe(r.Time)) {
+	if n := p.columns.Len(); n > 0 && (n == chunk.MaxRows || p.content+size > chunk.MaxBytes || r.Value.Type() != p.columns.Type || ripe(p.columns.Times, r.Time)) {
 		if err := p.flush(ctx); err != nil {
 			return err
 		}
@@ -154,13 +154,15 @@ func (p *packer) add(ctx context.Context, r holdfast.Reading) error {
 	return p.columns.Append(r)
 }
 
-// ripe reports whether a chunk that is almost full should end before a reading at
+// ripe reports whether a chunk of times that is almost full should end before a reading at
 // t, which begins a minute: a summary says nothing of a minute that two chunks
 // share.
-func (p *packer) ripe(t int64) bool {
-	n := p.columns.Len()
-	return n >= chunk.MaxRows*7/8 && dense(n, p.columns.Times[0], t) && chunk.MinuteOf(t) > p.columns.Times[n-1]
+func ripe(times []int64, t int64) bool {
+	n := len(times)
+	return n >= ripeRows && dense(n, times[0], t) && chunk.MinuteOf(t) > times[n-1]
 }
+
+const ripeRows = chunk.MaxRows * 7 / 8
 
 // A summary pays where a minute holds summaryDense readings or more, and in a chunk
 // that takes long to decode.
@@ -184,6 +186,26 @@ func (p *packer) summarize(r *chunkRow) {
 	}
 	p.plain = p.encoder.EncodeMinutes(p.plain[:0], &p.minutes)
 	p.summary = p.cipher.Seal(p.summary, p.plain, r.summaryPlace())
+}
+
+// addColumns makes the chunks of a cell whose readings stand in c, all that there
+// are and of one type of fixed size: the same chunks as add and flush make of
+// them one by one.
+func (p *packer) addColumns(ctx context.Context, c *chunk.Columns) error {
+	own := p.columns
+	defer func() { p.columns = own }()
+	for from := 0; from < c.Len(); {
+		to := min(from+ripeRows, c.Len())
+		for to < c.Len() && to < from+chunk.MaxRows && !ripe(c.Times[from:to], c.Times[to]) {
+			to++
+		}
+		p.columns = c.Slice(from, to)
+		if err := p.flush(ctx); err != nil {
+			return err
+		}
+		from = to
+	}
+	return nil
 }
 
 // flush ends the chunk under way; it comes after the last add of a cell.

@@ -28,6 +28,7 @@ package series
 import (
 	"context"
 	"log/slog"
+	"sync"
 	"time"
 
 	"github.com/holdfast-iot/holdfast"
@@ -79,6 +80,7 @@ type Series struct {
 	positions positions
 	stats     *stats
 	full      chan struct{} // the tail exceeds Options.Bytes
+	cells     sync.Pool     // of empty *sliceCell: rolls make as many as there are streams
 
 	// work is held by whoever changes segments: one roll, merge, erase or rewrite at
 	// a time.
@@ -119,6 +121,7 @@ func New(db *catalog.DB, log journal.Log, blobs blob.Store, keys Keys, o Options
 		work:       make(chan struct{}, 1),
 		sliceBytes: defaultSliceBytes, segmentSize: defaultSegmentSize,
 	}
+	s.cells.New = func() any { return new(sliceCell) }
 	s.stats = newStats(s)
 	return s
 }

@@ -41,7 +41,7 @@ var floors = map[string]int{
 
 	"internal/bench/load": 9,
 
-	"cmd/holdfast": 10, "internal/demo": 10, "internal/bench": 10, "internal/bench/peers": 10,
+	"cmd/holdfast": 10, "internal/demo": 10, "internal/simtest": 10, "internal/bench": 10, "internal/bench/peers": 10,
 }
 
 const pure = 1
@@ -84,6 +84,7 @@ var keepsNothing = map[string]string{
 	"internal/demo":                "a hub in a temporary folder that goes when it ends",
 	"internal/bench":               "hubs and probes in a temporary folder that goes when it ends, and the page of results",
 	"internal/bench/peers":         "other programs' files in temporary folders that go with them",
+	"internal/simtest":             "a disk in memory, for tests",
 	"internal/journal/journaltest": "a test suite",
 	"internal/blob/blobtest":       "a test suite",
 	"internal/query/querytest":     "for tests",

@@ -1,0 +1,19 @@
+// Package simtest puts a whole hub, its clients and its disk into a bubble of
+// testing/synctest and lets seeds decide what happens to them: which readings are
+// sent and how, when the power goes, which write fails and whether it was done all
+// the same, when the disk is full, when the clock is set, what is erased in the
+// middle of it.
+//
+// Everything above the disk and the network is the real hub: journal, segments,
+// keyring and root key over the disk's files, the catalog's SQLite over a VFS on
+// the same disk, TLS 1.3 with client certificates, MQTT and HTTP. The disk is in
+// memory and keeps apart what a program sees and what would be left after a power
+// cut (Disk). The clock is the bubble's, the randomness comes from the seed.
+//
+// What must hold is said by the clients' own books: what was acknowledged can be
+// read, once where that was promised, or was erased; what was erased comes back
+// on no path, no key that it needs is on any surviving byte of the disk, and no
+// value of a reading was ever written there in clear.
+//
+// The tests tell how to replay a seed.
+package simtest

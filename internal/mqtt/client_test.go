@@ -100,6 +100,9 @@ func readPacket(r io.Reader) (p packet, err error) {
 	if _, err := io.ReadFull(r, b[:]); err != nil {
 		return p, err
 	}
+	if b[0]&0x0f != 0 {
+		return p, errors.New("flags that no packet of a server has")
+	}
 	p.kind = b[0] >> 4
 	n := 0
 	for shift := 0; ; shift += 7 {
@@ -140,6 +143,13 @@ func (c *client) next() packet {
 	case p, ok := <-c.packets:
 		if !ok {
 			c.t.Fatal("the connection has ended")
+		}
+		version := c.version
+		if p.kind == typeConnack && len(p.body) > 2 { // to a CONNECT that a test has written itself
+			version = v5
+		}
+		if err := p.check(version); version != 0 && err != nil {
+			c.t.Error(err)
 		}
 		return p
 	case <-time.After(patience()):

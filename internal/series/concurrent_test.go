@@ -354,7 +354,7 @@ func TestScanBetweenCommitAndTrim(t *testing.T) {
 func TestObserveAfterRoll(t *testing.T) {
 	r := newRig(t, Options{})
 	r.send(alice, testStream(1), testArrival, number(1, 1))
-	pos := r.tail.of[alice].entries[0].pos
+	pos := r.tail.of[alice].blocks[0].first
 	r.roll()
 	r.Observe(Header{Assignment: alice}, pos, pos+1)
 	if n := r.tail.size(); n != 0 {

@@ -13,23 +13,13 @@ var errContent = holdfast.Errorf(holdfast.Invalid, "the content of a journal rec
 // c, whose slices it uses again. Texts are copied; Session shares plain. It
 // refuses content whose type or arrival is not the header's.
 func DecodeContent(plain []byte, h Header, c *Content) error {
-	c.Session, c.Received, c.Released, c.Rows = nil, c.Received[:0], c.Released[:0], c.Rows[:0]
-	d := decoder{p: plain}
-	head := d.byte()
-	arrival := int64(d.u64())
-	if d.bad || head&^headMask != 0 || RecordType(head&headType) != h.Type || arrival != h.Arrival {
-		return errContent
-	}
-	if head&headSession != 0 {
-		c.Session = d.take(d.uvarint(MaxSession))
-		c.Received = d.packetIDs(c.Received)
-		c.Released = d.packetIDs(c.Released)
-		if d.bad || len(c.Session) == 0 {
-			return errContent
-		}
+	c.Rows = c.Rows[:0]
+	d, unit, err := decodeSession(plain, h, c)
+	if err != nil {
+		return err
 	}
 	if h.Type == Readings {
-		r := rowDecoder{decoder: d, arrival: h.Arrival, unit: timeUnits[head&headUnit>>2]}
+		r := rowDecoder{decoder: d, arrival: h.Arrival, unit: unit}
 		r.prev = floorDiv(h.Arrival, r.unit)
 		c.Rows = r.rows(c.Rows)
 		d = r.decoder
@@ -38,6 +28,26 @@ func DecodeContent(plain []byte, h Header, c *Content) error {
 		return errContent
 	}
 	return nil
+}
+
+// decodeSession reads what stands before the rows; d goes on with them.
+func decodeSession(plain []byte, h Header, c *Content) (d decoder, unit int64, err error) {
+	c.Session, c.Received, c.Released = nil, c.Received[:0], c.Released[:0]
+	d = decoder{p: plain}
+	head := d.byte()
+	arrival := int64(d.u64())
+	if d.bad || head&^headMask != 0 || RecordType(head&headType) != h.Type || arrival != h.Arrival {
+		return d, 0, errContent
+	}
+	if head&headSession != 0 {
+		c.Session = d.take(d.uvarint(MaxSession))
+		c.Received = d.packetIDs(c.Received)
+		c.Released = d.packetIDs(c.Released)
+		if d.bad || len(c.Session) == 0 {
+			return d, 0, errContent
+		}
+	}
+	return d, timeUnits[head&headUnit>>2], nil
 }
 
 // decoder takes values off p; once something did not fit, bad is set and all

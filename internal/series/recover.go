@@ -4,6 +4,7 @@ import (
 	"context"
 	"database/sql"
 	"fmt"
+	"time"
 
 	"github.com/holdfast-iot/holdfast"
 	"github.com/holdfast-iot/holdfast/internal/journal"
@@ -13,9 +14,12 @@ import (
 // from the rolled position on, so that scans see it. Every record must open, but
 // for those whose key is on the retired list; another that does not is damage, and
 // the error names its position. each, if not nil, gets the content of every record
-// that the journal still has, which is valid during the call: ingest learns its
-// QoS 2 exchanges from it, those of rolled records too, since a crash may have come
-// before it wrote them elsewhere.
+// that the journal still has, without its rows, valid during the call: ingest learns
+// its QoS 2 exchanges from it, those of rolled records too, since a crash may have
+// come before it wrote them elsewhere.
+//
+// Memory does not grow with the journal but for the tail: records are opened to see
+// that they do, and let go. A replay that takes long tells the log how far it is.
 func (s *Series) Recover(ctx context.Context, each func(Header, *Content) error) error {
 	if err := s.lock(ctx); err != nil {
 		return err
@@ -51,7 +55,9 @@ func (s *Series) Recover(ctx context.Context, each func(Header, *Content) error)
 
 // replay puts what is not rolled yet into the tail and gives all to each.
 func (s *Series) replay(ctx context.Context, from, end journal.Pos, each func(Header, *Content) error) error {
-	for r, err := range s.records(ctx, from, end) {
+	began, n := time.Now(), 0
+	told := began
+	for r, err := range s.records(ctx, from, end, false) {
 		if err != nil {
 			return fmt.Errorf("replay journal: %w", err)
 		}
@@ -64,9 +70,26 @@ func (s *Series) replay(ctx context.Context, from, end journal.Pos, each func(He
 				return fmt.Errorf("replay journal record at position %d: %w", r.pos, err)
 			}
 		}
+		if n++; n%tellRecords != 0 {
+			continue
+		}
+		if now := time.Now(); now.Sub(told) >= tellEvery {
+			told = now
+			s.opt.Logger.InfoContext(ctx, "replay journal", "done_bytes", r.next-from, "of_bytes", end-from, "seconds", int(now.Sub(began).Seconds()))
+		}
+	}
+	if told != began {
+		s.opt.Logger.InfoContext(ctx, "replayed journal", "bytes", end-from, "seconds", time.Since(began).Seconds())
 	}
 	return nil
 }
+
+// tellEvery is how often a replay says how far it is. It looks at the clock each
+// tellRecords.
+const (
+	tellEvery   = 2 * time.Second
+	tellRecords = 4096
+)
 
 // Rebase is for a restored catalog, whose journal is a new one: a backup begins
 // with a roll and holds no journal. It makes the start of the journal the rolled

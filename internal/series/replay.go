@@ -35,10 +35,10 @@ type stretch struct {
 // the rows of a few stretches are no burden.
 const stretchBytes = 128 << 10
 
-// records yields what the journal holds in [from, end), opened, in order. Records
-// are opened on all cores; a yielded one is valid until the next. It ends after the
-// first error, which names the position.
-func (s *Series) records(ctx context.Context, from, end journal.Pos) iter.Seq2[*record, error] {
+// records yields what the journal holds in [from, end), opened, in order; without
+// rows their contents have none. Records are opened on all cores; a yielded one is
+// valid until the next. It ends after the first error, which names the position.
+func (s *Series) records(ctx context.Context, from, end journal.Pos, rows bool) iter.Seq2[*record, error] {
 	return func(yield func(*record, error) bool) {
 		openers := runtime.GOMAXPROCS(0)
 		work := make(chan *stretch, openers)
@@ -55,7 +55,7 @@ func (s *Series) records(ctx context.Context, from, end journal.Pos) iter.Seq2[*
 		})
 		for range openers {
 			running.Go(func() {
-				o := opener{s: s, ciphers: map[seal.KeyID]*seal.Cipher{}}
+				o := newOpener(s, rows)
 				for st := range work {
 					o.open(ctx, st)
 				}
@@ -143,12 +143,19 @@ func (st *stretch) add(e journal.Entry) {
 // opener opens records; each goroutine has its own.
 type opener struct {
 	s       *Series
-	ciphers map[seal.KeyID]*seal.Cipher
+	rows    bool                        // decode them too
+	ciphers map[seal.KeyID]*seal.Cipher // nil: retired
+	key     seal.KeyID                  // of the last record
+	cipher  *seal.Cipher
 	scratch []byte
 }
 
 // openCiphers bounds the journal keys that an opener keeps: 1.3 KB each.
 const openCiphers = 4096
+
+func newOpener(s *Series, rows bool) *opener {
+	return &opener{s: s, rows: rows, ciphers: map[seal.KeyID]*seal.Cipher{}}
+}
 
 func (o *opener) open(ctx context.Context, st *stretch) {
 	defer close(st.opened)
@@ -174,9 +181,32 @@ func (o *opener) record(ctx context.Context, r *record) error {
 		return err
 	}
 	r.header = h
-	c := o.ciphers[h.Key]
-	if c == nil {
-		if c, err = o.s.keys.JournalOpener(ctx, h.Assignment, h.Bucket, h.Key); err != nil {
+	if o.cipher == nil || h.Key != o.key {
+		if err := o.turn(ctx, h); err != nil {
+			return err
+		}
+	}
+	if o.cipher == nil {
+		return vault.ErrRetired
+	}
+	if o.rows {
+		o.scratch, err = OpenRecord(o.scratch, h, box, o.cipher, &r.content)
+	} else {
+		r.content.Rows = r.content.Rows[:0]
+		if o.scratch, err = o.cipher.Open(o.scratch[:0], box, h.Place()); err == nil {
+			_, _, err = decodeSession(o.scratch, h, &r.content)
+		}
+	}
+	r.content.Session = bytes.Clone(r.content.Session) // it shares scratch
+	return err
+}
+
+// turn takes the key of a record.
+func (o *opener) turn(ctx context.Context, h Header) error {
+	c, known := o.ciphers[h.Key]
+	if !known {
+		var err error
+		if c, err = o.s.keys.JournalOpener(ctx, h.Assignment, h.Bucket, h.Key); err != nil && !errors.Is(err, vault.ErrRetired) {
 			return err
 		}
 		if len(o.ciphers) >= openCiphers {
@@ -184,7 +214,6 @@ func (o *opener) record(ctx context.Context, r *record) error {
 		}
 		o.ciphers[h.Key] = c
 	}
-	o.scratch, err = OpenRecord(o.scratch, h, box, c, &r.content)
-	r.content.Session = bytes.Clone(r.content.Session) // it shares scratch
-	return err
+	o.key, o.cipher = h.Key, c
+	return nil
 }

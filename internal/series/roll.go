@@ -127,7 +127,7 @@ const readingSize = 32
 
 // read takes records until memory is full or end is reached.
 func (sl *slice) read(ctx context.Context, from, end journal.Pos) (journal.Pos, error) {
-	for r, err := range sl.s.records(ctx, from, end) {
+	for r, err := range sl.s.records(ctx, from, end, true) {
 		switch {
 		case err != nil:
 			return 0, err

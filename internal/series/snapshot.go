@@ -172,21 +172,18 @@ func (s *Series) lookUp(ctx context.Context, n streamName) (rows []chunkRow, fro
 // then, as far as it is up to v.
 func (v *snapshot) readTail(ctx context.Context) error {
 	s := v.s
-	o := opener{s: s, ciphers: map[seal.KeyID]*seal.Cipher{}}
+	o := newOpener(s, true)
 	var r record
-	for _, e := range v.view.entries {
-		if e.pos < v.from {
-			continue
-		}
+	for pos := range v.view.positions(v.from) {
 		var err error
-		if r.data, err = s.log.At(e.pos); err == nil {
+		if r.data, err = s.log.At(pos); err == nil {
 			err = o.record(ctx, &r)
 		}
 		if errors.Is(err, vault.ErrRetired) {
 			continue
 		}
 		if err != nil {
-			return fmt.Errorf("open journal record at position %d: %w", e.pos, err)
+			return fmt.Errorf("open journal record at position %d: %w", pos, err)
 		}
 		for i := range r.content.Rows {
 			if x := &r.content.Rows[i]; x.Stream == v.name.stream && v.span.Contains(x.Time) {

@@ -1,6 +1,8 @@
 package series
 
 import (
+	"encoding/binary"
+	"iter"
 	"slices"
 	"sync"
 
@@ -9,7 +11,8 @@ import (
 )
 
 // tail knows where in the journal each assignment's records stand, from the
-// rolled position on.
+// rolled position on. A record takes three bytes or so: a gibibyte of journal is
+// known in tens of mebibytes.
 type tail struct {
 	mu    sync.Mutex
 	of    map[holdfast.AssignmentID]*tailList
@@ -18,16 +21,89 @@ type tail struct {
 	pins  map[*tailView]journal.Pos // what may not be trimmed yet
 }
 
-type tailEntry struct {
-	pos  journal.Pos
-	size uint32
+// tailList only grows at its end; dropping makes new slices, so that a view can
+// share them.
+type tailList struct {
+	blocks []tailBlock // the last one grows
+	bytes  int64
 }
 
-// tailList only grows at its end; dropping makes a new slice, so that a view can
-// share it.
-type tailList struct {
-	entries []tailEntry
-	bytes   int64
+// tailBlock is up to tailBlockRecords records of an assignment in order. Of the
+// first it has the position; of each, as uvarints, the way from the one before (of
+// the first: 0) and the size.
+type tailBlock struct {
+	first, last journal.Pos
+	records     int
+	steps       []byte
+}
+
+const tailBlockRecords = 128
+
+// positions yields where the block's records stand, and their sizes.
+func (b *tailBlock) positions() iter.Seq2[journal.Pos, int64] {
+	return func(yield func(journal.Pos, int64) bool) {
+		pos, p := b.first, b.steps
+		for range b.records {
+			step, n := binary.Uvarint(p)
+			size, m := binary.Uvarint(p[n:])
+			p = p[n+m:]
+			if pos += journal.Pos(step); !yield(pos, int64(size)) {
+				return
+			}
+		}
+	}
+}
+
+func (b *tailBlock) add(pos journal.Pos, size int64) {
+	if b.records == 0 {
+		b.first, b.last = pos, pos
+	}
+	b.steps = binary.AppendUvarint(b.steps, uint64(pos-b.last))
+	b.steps = binary.AppendUvarint(b.steps, uint64(size))
+	b.last = pos
+	b.records++
+}
+
+func (l *tailList) add(pos journal.Pos, size int64) {
+	n := len(l.blocks)
+	if n == 0 || l.blocks[n-1].records == tailBlockRecords {
+		if n > 0 {
+			l.blocks[n-1].steps = slices.Clip(l.blocks[n-1].steps)
+		}
+		l.blocks = append(l.blocks, tailBlock{})
+		n++
+	}
+	l.blocks[n-1].add(pos, size)
+	l.bytes += size
+}
+
+// drop forgets what lies before pos, and returns its bytes.
+func (l *tailList) drop(pos journal.Pos) (dropped int64) {
+	whole := 0
+	for whole < len(l.blocks) && l.blocks[whole].last < pos {
+		for _, size := range l.blocks[whole].positions() {
+			dropped += size
+		}
+		whole++
+	}
+	rest := l.blocks[whole:]
+	if len(rest) > 0 && rest[0].first < pos {
+		rest = slices.Clone(rest)
+		var b tailBlock
+		for at, size := range rest[0].positions() {
+			if at < pos {
+				dropped += size
+			} else {
+				b.add(at, size)
+			}
+		}
+		rest[0] = b
+	} else if whole > 0 {
+		rest = slices.Clone(rest) // lets go of the blocks before
+	}
+	l.blocks = rest
+	l.bytes -= dropped
+	return dropped
 }
 
 // Observe puts a durable record into the tail, so that scans see it. Ingest
@@ -53,10 +129,9 @@ func (t *tail) add(a holdfast.AssignmentID, pos, next journal.Pos) int64 {
 		l = &tailList{}
 		t.of[a] = l
 	}
-	e := tailEntry{pos, uint32(next - pos)}
-	l.entries = append(l.entries, e)
-	l.bytes += int64(e.size)
-	t.bytes += int64(e.size)
+	size := int64(next - pos)
+	l.add(pos, size)
+	t.bytes += size
 	return t.bytes
 }
 
@@ -75,17 +150,9 @@ func (t *tail) drop(pos journal.Pos) journal.Pos {
 	defer t.mu.Unlock()
 	t.floor = max(t.floor, pos)
 	for a, l := range t.of {
-		n := 0
-		for n < len(l.entries) && l.entries[n].pos < pos {
-			l.bytes -= int64(l.entries[n].size)
-			t.bytes -= int64(l.entries[n].size)
-			n++
-		}
-		switch {
-		case n == len(l.entries):
+		t.bytes -= l.drop(pos)
+		if len(l.blocks) == 0 {
 			delete(t.of, a)
-		case n > 0:
-			l.entries = slices.Clone(l.entries[n:])
 		}
 	}
 	for _, p := range t.pins {
@@ -123,9 +190,10 @@ func (t *tail) sizeOf(a holdfast.AssignmentID) int64 {
 // tailView is the tail of one assignment at a moment. Its records stay in the
 // journal until release.
 type tailView struct {
-	entries []tailEntry
-	bytes   int64
-	t       *tail
+	blocks []tailBlock // but for the last
+	last   tailBlock   // a copy: the list's own grows on
+	bytes  int64
+	t      *tail
 }
 
 func (t *tail) view(a holdfast.AssignmentID) *tailView {
@@ -133,10 +201,31 @@ func (t *tail) view(a holdfast.AssignmentID) *tailView {
 	defer t.mu.Unlock()
 	v := &tailView{t: t}
 	if l := t.of[a]; l != nil {
-		v.entries, v.bytes = l.entries[:len(l.entries):len(l.entries)], l.bytes
-		t.pins[v] = v.entries[0].pos
+		n := len(l.blocks) - 1
+		v.blocks, v.last, v.bytes = l.blocks[:n:n], l.blocks[n], l.bytes
+		t.pins[v] = l.blocks[0].first
 	}
 	return v
+}
+
+// positions yields where the records at or after from stand, in order.
+func (v *tailView) positions(from journal.Pos) iter.Seq[journal.Pos] {
+	return func(yield func(journal.Pos) bool) {
+		for i := range len(v.blocks) + 1 {
+			b := &v.last
+			if i < len(v.blocks) {
+				b = &v.blocks[i]
+			}
+			if b.records == 0 || b.last < from {
+				continue
+			}
+			for pos := range b.positions() {
+				if pos >= from && !yield(pos) {
+					return
+				}
+			}
+		}
+	}
 }
 
 func (v *tailView) release() {

@@ -29,13 +29,6 @@ func (req *Request) plan() *plan {
 // that its readings need not be read.
 func (p *plan) stored() bool { return p.needs&^(sums|extremes) == 0 }
 
-// fits reports whether the minute that begins at m lies whole in one window. Then,
-// and if the plan says stored, fold.stretch may be given what is stored of it.
-func (p *plan) fits(m int64) bool {
-	_, _, last := p.ruler.around(m)
-	return uint64(last)-uint64(m) >= uint64(chunk.Minute)-1
-}
-
 // fold makes windows of the readings of one stream, which come in order of time, by
 // columns or by what is stored of a minute.
 type fold struct {
@@ -100,6 +93,17 @@ func (f *fold) steps(c *chunk.Columns, i, j int) {
 			f.w.counter.integer(&f.before, c.Times[i], c.Integers[i])
 		}
 	}
+}
+
+// stored takes minutes [i, n) of m; false if emit has enough.
+func (f *fold) stored(m *chunk.Minutes, i, n int) bool {
+	for ; i < n; i++ {
+		s := m.At(i)
+		if !f.stretch(&s) {
+			return false
+		}
+	}
+	return true
 }
 
 // stretch takes the readings of one whole minute by what is stored of them.

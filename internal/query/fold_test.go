@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/holdfast-iot/holdfast"
+	"github.com/holdfast-iot/holdfast/internal/chunk"
 )
 
 // drawn makes readings in order of time, close together and far apart, with equal
@@ -99,6 +100,42 @@ func TestStoredMinutesChangeNothing(t *testing.T) {
 		}
 		f.end()
 		same("with stored minutes", got)
+	}
+}
+
+// fits reports whether the minute that begins at m lies whole in one window.
+func (p *plan) fits(m int64) bool {
+	_, _, last := p.ruler.around(m)
+	return uint64(last)-uint64(m) >= uint64(chunk.Minute)-1
+}
+
+// TestWholeMinutes: where minutes may come as they are stored, each fits.
+func TestWholeMinutes(t *testing.T) {
+	since := time.Date(1973, 1, 1, 0, 0, 0, 0, time.UTC).UnixNano()
+	for _, name := range []string{"Africa/Monrovia", "Asia/Kathmandu", "Australia/Lord_Howe", "America/St_Johns", "Europe/Amsterdam", "Pacific/Apia"} {
+		zone, err := ParseZone(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		p := (&Request{Calendar: Calendar{Days: 1, Zone: zone}, Aggregates: []Aggregate{Mean}}).plan()
+		if p.wholeMinutes(holdfast.Always) || !p.wholeMinutes(holdfast.Span{From: since, To: math.MaxInt64}) {
+			t.Error(name, "may be asked by the minute at the wrong times")
+		}
+		for at := since; at < since+60*366*86400e9; { // the minutes around the ends of windows
+			start, end, _ := p.ruler.around(at)
+			if !p.fits(start) || start%chunk.Minute != 0 {
+				t.Fatalf("%s: a window from %s", name, time.Unix(0, start))
+			}
+			at = end
+		}
+	}
+	for every, want := range map[time.Duration]bool{time.Minute: true, time.Hour: true, time.Second: false, 90 * time.Second: false, 7 * time.Minute: true} {
+		if p := (&Request{Every: every, Aggregates: []Aggregate{Mean}}).plan(); p.wholeMinutes(holdfast.Always) != want {
+			t.Error(every)
+		}
+	}
+	if p := (&Request{Every: time.Hour, Aggregates: []Aggregate{Stddev}}).plan(); p.wholeMinutes(holdfast.Always) {
+		t.Error("what is stored does not say how far readings are spread")
 	}
 }
 

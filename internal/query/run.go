@@ -120,7 +120,7 @@ func (r *run) raw(yield func(Row, error) bool) (step, error) {
 	mark := r.q.erasures.Begun()
 	here, skip := place{span: r.at.span}, uint64(0)
 	of, last := (*opened)(nil), -1
-	for rows, err := range r.q.scan(r.ctx, streams) {
+	for rows, err := range r.q.scan(r.ctx, streams, nil) {
 		if err != nil {
 			return onward, err
 		}

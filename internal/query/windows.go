@@ -68,7 +68,7 @@ func (r *run) fold(tasks []task, window func(i int, w *Window) bool, done func(i
 		return more
 	}
 	begin()
-	for rows, err := range r.q.scan(r.ctx, tasks) {
+	for rows, err := range r.q.scan(r.ctx, tasks, r.plan) {
 		if err != nil {
 			return err
 		}
@@ -81,7 +81,11 @@ func (r *run) fold(tasks []task, window func(i int, w *Window) bool, done func(i
 			}
 			begin()
 		}
-		if !f.rows(rows.columns, rows.from, rows.to) {
+		if rows.minutes != nil {
+			if !f.stored(rows.minutes, rows.from, rows.to) {
+				return nil
+			}
+		} else if !f.rows(rows.columns, rows.from, rows.to) {
 			return nil
 		}
 	}

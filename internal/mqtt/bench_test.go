@@ -90,7 +90,7 @@ func BenchmarkConsume(b *testing.B) {
 // bytes in flight each, client included. One op is one acknowledged publish.
 func BenchmarkLoopback(b *testing.B) {
 	a, h := newAuthority(b), newHub()
-	ln, err := tls.Listen("tcp", "127.0.0.1:0", a.server())
+	ln, err := a.listen()
 	if err != nil {
 		b.Fatal(err)
 	}
@@ -149,7 +149,7 @@ func BenchmarkLoopback(b *testing.B) {
 // CONNACK and DISCONNECT, client included.
 func BenchmarkConnect(b *testing.B) {
 	a, h := newAuthority(b), newHub()
-	ln, err := tls.Listen("tcp", "127.0.0.1:0", a.server())
+	ln, err := a.listen()
 	if err != nil {
 		b.Fatal(err)
 	}

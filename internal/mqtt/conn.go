@@ -59,12 +59,19 @@ type conn struct {
 	returned atomic.Int64 // to Receive Maximum, ever
 	stopped  atomic.Bool  // nothing that has been read counts any more
 
+	// Of connections that are polled.
+	sock   *socket
+	place  int32        // the poller's
+	turn   atomic.Int32 // a turnState
+	wakeAt atomic.Int64 // armed, for the sweep
+
 	mu        sync.Mutex
 	cond      sync.Cond // out drained, a flight landed, over set, shut
 	out       []byte    // to be written
 	writing   bool      // flush runs
 	connected bool      // CONNACK has been queued
 	over      *ending   // why it ends, nil while it lives
+	poller    *poller   // nil: it has a goroutine
 	closing   bool      // nothing is appended any more; flush closes the socket
 	broken    bool      // the socket can't be written
 	shut      bool      // the socket is closed
@@ -101,6 +108,9 @@ func (c *conn) quitLocked(e ending) {
 	if c.over == nil {
 		c.over = &e
 		c.nc.SetReadDeadline(time.Unix(1, 0)) // wakes the reader
+		if c.poller != nil {
+			c.poller.kick(c)
+		}
 	}
 	c.cond.Broadcast()
 }
@@ -213,6 +223,9 @@ func (c *conn) hangUp(patience time.Duration) {
 	raw := c.nc
 	if t, ok := c.nc.(*tls.Conn); ok {
 		raw = t.NetConn()
+		if s, ok := raw.(*socket); ok {
+			raw = s.TCPConn
+		}
 		if patience > 0 {
 			t.SetWriteDeadline(time.Now().Add(patience))
 			t.CloseWrite()

@@ -19,8 +19,11 @@
 // subscription is answered with a refusal. It opens no port without TLS and no
 // WebSocket; who has taken a connection over from HTTP hands it to ServeConn.
 //
-// A connection has one goroutine, which reads. It blocks in a short read and holds
-// no buffer while the device is silent. The publishes of one read make one Batch
+// A connection is polled where its listener allows that (Pollable, Linux): while
+// the device is silent it has no goroutine and no buffer, and a few workers give
+// each a turn when it has something to say. Else it has one goroutine, which reads:
+// it blocks in a short read and holds no buffer while the device is silent. The two
+// ways differ only in who calls consume. The publishes of one read make one Batch
 // and one Commit; the Gate calls back when that is durable, the acknowledgements
 // are appended to the connection's out-buffer, and a goroutine that lives as long
 // as there is something to write sends them.

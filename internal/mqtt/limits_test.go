@@ -376,7 +376,7 @@ func (l *faultyListener) Accept() (net.Conn, error) {
 
 func TestAcceptSurvivesAndSheds(t *testing.T) {
 	a, h := newAuthority(t), newHub()
-	ln, err := tls.Listen("tcp", "127.0.0.1:0", a.server())
+	ln, err := a.listen()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -416,7 +416,7 @@ func TestAcceptSurvivesAndSheds(t *testing.T) {
 func TestRunDoesNotWaitForEver(t *testing.T) {
 	a, h := newAuthority(t), newHub()
 	h.manual = true
-	ln, err := tls.Listen("tcp", "127.0.0.1:0", a.server())
+	ln, err := a.listen()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -444,7 +444,7 @@ func TestRunDoesNotWaitForEver(t *testing.T) {
 // Run returns when everything has ended, over real sockets and TLS.
 func TestRunEnds(t *testing.T) {
 	a, h := newAuthority(t), newHub()
-	ln, err := tls.Listen("tcp", "127.0.0.1:0", a.server())
+	ln, err := a.listen()
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -196,6 +196,10 @@ func (c *conn) arm(t time.Time) bool {
 		return false
 	}
 	c.armed = t
+	if c.poller != nil {
+		c.wakeAt.Store(unixNano(t))
+		return true
+	}
 	c.nc.SetReadDeadline(t)
 	return true
 }
@@ -269,4 +273,12 @@ func (c *conn) wait(t time.Time, ready func() bool) {
 	for !passed && c.over == nil && !ready() {
 		c.cond.Wait()
 	}
+}
+
+// unixNano is t for the sweep: 0 is never.
+func unixNano(t time.Time) int64 {
+	if t.IsZero() {
+		return 0
+	}
+	return t.UnixNano()
 }

@@ -35,6 +35,7 @@ type Server struct {
 	buffers      sync.Pool // *buffer
 	outs         sync.Pool // *[]byte
 	flights      sync.Pool // *flight
+	poller       *poller   // from the first connection on that can be polled; nil where there is none
 
 	mu       sync.Mutex
 	conns    map[*conn]struct{}
@@ -76,7 +77,14 @@ func (s *Server) Run(ctx context.Context, ln net.Listener) error {
 	defer stop()
 	err := s.accept(ctx, ln)
 	ln.Close()
-	return errors.Join(err, s.shutdown())
+	late := s.shutdown()
+	if s.poller != nil {
+		s.poller.close()
+		if late == nil { // else a worker may wait for a commit, too
+			s.poller.wg.Wait()
+		}
+	}
+	return errors.Join(err, late)
 }
 
 func (s *Server) accept(ctx context.Context, ln net.Listener) error {
@@ -116,6 +124,10 @@ func (s *Server) accept(ctx context.Context, ln net.Listener) error {
 			abandon(nc)
 			continue
 		}
+		sock := socketOf(nc)
+		if sock != nil && s.poller == nil {
+			s.poller = startPoller(ctx, s)
+		}
 		s.wg.Add(1)
 		go func() {
 			defer s.wg.Done()
@@ -126,15 +138,28 @@ func (s *Server) accept(ctx context.Context, ln net.Listener) error {
 				c.finish()
 				return
 			}
+			s.wg.Add(1)
+			if sock != nil && s.poller.take(c, sock) {
+				return
+			}
 			// The handshake has grown this goroutine's stack; the reader, which may
 			// live for years, gets a fresh one.
-			s.wg.Add(1)
 			go func() {
 				defer s.wg.Done()
 				c.run(ctx)
 			}()
 		}()
 	}
+}
+
+// socketOf is the socket that can be polled under a TLS connection, nil if that
+// has another.
+func socketOf(nc net.Conn) *socket {
+	if t, ok := nc.(*tls.Conn); ok {
+		s, _ := t.NetConn().(*socket)
+		return s
+	}
+	return nil
 }
 
 // abandon closes a socket without a TLS goodbye, which could block.

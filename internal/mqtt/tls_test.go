@@ -128,10 +128,19 @@ func authenticate(_ context.Context, cs tls.ConnectionState) (Peer, error) {
 	return Peer{Device: id, Fingerprint: sha256.Sum256(leaf.Raw), NotAfter: leaf.NotAfter, TLS12: cs.Version == tls.VersionTLS12}, nil
 }
 
+// listen is how the hub listens: connections can be polled.
+func (a *authority) listen() (net.Listener, error) {
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return nil, err
+	}
+	return tls.NewListener(Pollable(ln), a.server()), nil
+}
+
 // serving runs a server on loopback until the test ends, and says where.
 func serving(t *testing.T, a *authority, h *hub, o Options) (*Server, string) {
 	t.Helper()
-	ln, err := tls.Listen("tcp", "127.0.0.1:0", a.server())
+	ln, err := a.listen()
 	if err != nil {
 		t.Fatal(err)
 	}

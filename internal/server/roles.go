@@ -18,6 +18,7 @@ import (
 	"github.com/holdfast-iot/holdfast"
 	"github.com/holdfast-iot/holdfast/internal/api"
 	"github.com/holdfast-iot/holdfast/internal/deviceapi"
+	"github.com/holdfast-iot/holdfast/internal/mqtt"
 )
 
 // Addresses is where a running hub listens; run.json in the data folder says it
@@ -176,7 +177,7 @@ func (s *Server) serve(ctx context.Context, g *errgroup.Group, l listeners) erro
 	devices := deviceapi.Server(s.identity.DeviceTLS(s.config.DeviceTLSMin), s.devices, s.log)
 	g.Go(func() error { return serveHTTP(ctx, devices, limit(l.device, most.device)) })
 	g.Go(func() error {
-		return s.mqtt.Run(ctx, tls.NewListener(l.mqtt, s.identity.MQTTTLS(s.config.DeviceTLSMin)))
+		return s.mqtt.Run(ctx, tls.NewListener(mqtt.Pollable(l.mqtt), s.identity.MQTTTLS(s.config.DeviceTLSMin)))
 	})
 	return nil
 }

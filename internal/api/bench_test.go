@@ -47,3 +47,33 @@ func BenchmarkReadings(b *testing.B) {
 		})
 	}
 }
+
+// BenchmarkSmall is what a question costs whose answer is small: who asks, what
+// about, may he, the record of it.
+func BenchmarkSmall(b *testing.B) {
+	h := build(b, Limits{PerSecond: 1e9, Burst: 1e9})
+	begin := time.Now().Add(-50 * time.Minute)
+	var all []holdfast.Sample
+	for i := range 3000 {
+		all = append(all, querytest.At("level", begin.Add(time.Duration(i)*time.Second), holdfast.NumberValue(float64(i%977)/8)))
+	}
+	h.Send(h.pump, all...)
+	h.Roll()
+	for name, path := range map[string]string{
+		"by label": "/v1/readings?device=pump-1&stream=level&every=1m&format=ndjson",
+		"by id":    "/v1/readings?device=" + h.pump.ID.String() + "&stream=level&every=1m&format=ndjson",
+	} {
+		b.Run(name, func(b *testing.B) {
+			b.ReportAllocs()
+			for b.Loop() {
+				r := newRequest("GET", path, "")
+				r.Header.Set("Authorization", "Bearer "+h.admin)
+				w := &discard{header: http.Header{}}
+				h.ServeHTTP(w, r)
+				if w.bytes == 0 {
+					b.Fatal("no answer")
+				}
+			}
+		})
+	}
+}

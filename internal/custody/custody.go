@@ -63,6 +63,7 @@ type Custody struct {
 	mu         sync.RWMutex
 	generation uint64 // of the caches below: grows with each Forget
 	routes     map[holdfast.DeviceID]*Route
+	deviceOf   map[holdfast.AssignmentID]holdfast.DeviceID // of those in routes
 	children   map[childKey]holdfast.DeviceID
 	models     map[modelKey]*Profile // a stored version never changes
 	operating  holdfast.PartyID
@@ -92,6 +93,7 @@ func New(db *catalog.DB, keys Keys, ledger Recorder, o Options) *Custody {
 	return &Custody{
 		db: db, keys: keys, ledger: ledger, now: o.Now, max: o.Routes,
 		routes:   make(map[holdfast.DeviceID]*Route),
+		deviceOf: make(map[holdfast.AssignmentID]holdfast.DeviceID),
 		children: make(map[childKey]holdfast.DeviceID),
 		models:   make(map[modelKey]*Profile),
 		attempts: attempts{made: make(map[holdfast.PartyID]attempt)},

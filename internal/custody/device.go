@@ -322,7 +322,9 @@ func (c *Custody) devices(ctx context.Context, where string, args ...any) ([]Dev
 	all := make([]Device, 0, len(rows))
 	for _, r := range rows {
 		d := r.Device
-		if d.State != Erased {
+		if k := c.known(d.Assignment); k != nil && k.device.ID == d.ID && k.device.State == d.State {
+			d = k.device
+		} else if d.State != Erased {
 			var info deviceInfo
 			switch err := c.open(ctx, vault.OfAssignment(d.Assignment), "device", d.ID[:], r.box, &info); {
 			case gone(err):
@@ -346,8 +348,16 @@ func (c *Custody) living(ctx context.Context, where string, args ...any) ([]Devi
 	return slices.DeleteFunc(all, func(d Device) bool { return d.State == Erased }), err
 }
 
-// Device returns a device, an erased one with ids and state alone.
+// Device returns a device, an erased one with ids and state alone. What is known of
+// it is in memory after the first question.
 func (c *Custody) Device(ctx context.Context, id holdfast.DeviceID) (Device, error) {
+	if r, err := c.route(ctx, id); err == nil {
+		return r.device, nil
+	}
+	return c.readDevice(ctx, id)
+}
+
+func (c *Custody) readDevice(ctx context.Context, id holdfast.DeviceID) (Device, error) {
 	all, err := c.devices(ctx, `d.id = $1`, id)
 	if err != nil {
 		return Device{}, err

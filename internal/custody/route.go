@@ -1,10 +1,12 @@
 package custody
 
 import (
+	"cmp"
 	"context"
 	"database/sql"
 	"errors"
 	"maps"
+	"slices"
 	"sync/atomic"
 
 	"github.com/holdfast-iot/holdfast"
@@ -19,6 +21,7 @@ type Route struct {
 	Owner      holdfast.PartyID
 	Gateway    holdfast.DeviceID // zero unless a declared child
 
+	device  Device
 	profile *Profile // nil: an open device
 	denied  error    // why there is no route; then nothing above counts
 	streams atomic.Pointer[map[string]*Stream]
@@ -57,14 +60,9 @@ func (r *Route) put(s *Stream) {
 // while the device has no owner, and when it is closed or erased; NotFound when
 // there is no such device.
 func (c *Custody) Route(ctx context.Context, id holdfast.DeviceID) (*Route, error) {
-	c.mu.RLock()
-	r := c.routes[id]
-	c.mu.RUnlock()
-	if r == nil {
-		var err error
-		if r, err = c.loadRoute(ctx, id); err != nil {
-			return nil, err
-		}
+	r, err := c.route(ctx, id)
+	if err != nil {
+		return nil, err
 	}
 	if r.denied != nil {
 		return nil, r.denied
@@ -72,16 +70,43 @@ func (c *Custody) Route(ctx context.Context, id holdfast.DeviceID) (*Route, erro
 	return r, nil
 }
 
+// route is what memory holds of a device, loaded if need be; of one that has no
+// route, too.
+func (c *Custody) route(ctx context.Context, id holdfast.DeviceID) (*Route, error) {
+	c.mu.RLock()
+	r := c.routes[id]
+	c.mu.RUnlock()
+	if r != nil {
+		return r, nil
+	}
+	return c.loadRoute(ctx, id)
+}
+
+// known is what memory holds of an assignment that has a route, nil if nothing.
+func (c *Custody) known(a holdfast.AssignmentID) *Route {
+	c.mu.RLock()
+	defer c.mu.RUnlock()
+	if r := c.routes[c.deviceOf[a]]; r != nil && r.denied == nil {
+		return r
+	}
+	return nil
+}
+
+// sorted returns the streams by name.
+func (r *Route) sorted() []*Stream {
+	return slices.SortedFunc(maps.Values(*r.streams.Load()), func(a, b *Stream) int { return cmp.Compare(a.Name, b.Name) })
+}
+
 func (c *Custody) loadRoute(ctx context.Context, id holdfast.DeviceID) (*Route, error) {
 	c.mu.RLock()
 	generation := c.generation
 	c.mu.RUnlock()
 
-	d, err := c.Device(ctx, id)
+	d, err := c.readDevice(ctx, id)
 	if err != nil {
 		return nil, err
 	}
-	r := &Route{Device: id, Assignment: d.Assignment, Owner: d.Owner, Gateway: d.Gateway}
+	r := &Route{device: d, Device: id, Assignment: d.Assignment, Owner: d.Owner, Gateway: d.Gateway}
 	streams := make(map[string]*Stream)
 	r.streams.Store(&streams)
 	switch d.State {
@@ -91,7 +116,7 @@ func (c *Custody) loadRoute(ctx context.Context, id holdfast.DeviceID) (*Route, 
 				return nil, err
 			}
 		}
-		all, err := c.StreamsOf(ctx, d.Assignment)
+		all, err := c.streams(ctx, ofAssignment, d.Assignment)
 		if err != nil {
 			return nil, err
 		}
@@ -113,12 +138,14 @@ func (c *Custody) loadRoute(ctx context.Context, id holdfast.DeviceID) (*Route, 
 		return have, nil // another got here first; its streams may be newer
 	}
 	if len(c.routes) >= c.max {
-		for other := range c.routes { // any one: the order of a map's range is random
+		for other, r := range c.routes { // any one: the order of a map's range is random
 			delete(c.routes, other)
+			delete(c.deviceOf, r.Assignment)
 			break
 		}
 	}
 	c.routes[id] = r
+	c.deviceOf[r.Assignment] = id
 	return r, nil
 }
 
@@ -132,7 +159,12 @@ func (c *Custody) forget(drop func(*Route) bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.generation++
-	maps.DeleteFunc(c.routes, func(_ holdfast.DeviceID, r *Route) bool { return drop(r) })
+	for id, r := range c.routes {
+		if drop(r) {
+			delete(c.routes, id)
+			delete(c.deviceOf, r.Assignment)
+		}
+	}
 	clear(c.children)
 }
 

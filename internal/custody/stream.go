@@ -171,8 +171,13 @@ func (c *Custody) Streams(ctx context.Context, device holdfast.DeviceID) ([]*Str
 
 // StreamsOf returns the streams of an assignment, by name.
 func (c *Custody) StreamsOf(ctx context.Context, a holdfast.AssignmentID) ([]*Stream, error) {
-	return c.streams(ctx, `s.assignment = $1`, a)
+	if r := c.known(a); r != nil {
+		return r.sorted(), nil
+	}
+	return c.streams(ctx, ofAssignment, a)
 }
+
+const ofAssignment = `s.assignment = $1`
 
 // Stream returns a stream by its id.
 func (c *Custody) Stream(ctx context.Context, id holdfast.StreamID) (*Stream, error) {
@@ -184,6 +189,11 @@ func (c *Custody) StreamByName(ctx context.Context, device holdfast.DeviceID, na
 	d, err := c.Device(ctx, device)
 	if err != nil {
 		return nil, err
+	}
+	if r := c.known(d.Assignment); r != nil {
+		if s, ok := r.Stream(name); ok {
+			return s, nil
+		}
 	}
 	hash, err := c.streamHash(ctx, d.Assignment, name)
 	if err != nil {

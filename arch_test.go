@@ -39,7 +39,7 @@ var floors = map[string]int{
 
 	"internal/server": 9,
 
-	"internal/bench/load": 9,
+	"internal/bench/load": 9, "internal/vault/vaultbench": 9,
 
 	"cmd/holdfast": 10, "internal/demo": 10, "internal/simtest": 10, "internal/bench": 10, "internal/bench/peers": 10,
 }
@@ -62,7 +62,6 @@ var beside = map[string][]string{
 	"internal/blob/blobtest":       {"", "internal/blob"},
 	"internal/vault/vaulttest":     {"internal/catalog", "internal/vault"},
 	// What the keyring takes with many owners.
-	"internal/vault/vaultbench": {"", "internal/catalog", "internal/seal", "internal/vault"},
 	// A house of real keepers for tests of those who read.
 	"internal/query/querytest": {"", "internal/access", "internal/blob", "internal/catalog", "internal/custody", "internal/grant", "internal/identity",
 		"internal/ingest", "internal/journal", "internal/ledger", "internal/query", "internal/seal", "internal/series", "internal/vault"},

@@ -61,10 +61,12 @@ func (b *Bench) Gateway(ctx context.Context, children int) (_ *Gateway, err erro
 	if err := g.connect(ctx); err != nil {
 		return nil, err
 	}
-	if err := g.declare(ctx, "", children); err != nil {
+	if err := g.declare(ctx, "", 0, children); err != nil {
 		return nil, err
 	}
-	b.Say("declared %d devices behind a gateway in %s", children, time.Since(began).Round(100*time.Millisecond))
+	if children > 0 {
+		b.Say("declared %d devices behind a gateway in %s", children, time.Since(began).Round(100*time.Millisecond))
+	}
 	return g, nil
 }
 
@@ -122,9 +124,9 @@ const (
 	declareRate = 90
 )
 
-// declare adds children of the gateway for an owner, "" for the operating
-// organisation.
-func (g *Gateway) declare(ctx context.Context, owner string, n int) error {
+// declare adds n children of the gateway, from the given number on, for an owner,
+// "" for the operating organisation.
+func (g *Gateway) declare(ctx context.Context, owner string, first, n int) error {
 	tick := time.NewTicker(time.Second / declareRate)
 	defer tick.Stop()
 	ids := make([]string, n)
@@ -136,42 +138,63 @@ func (g *Gateway) declare(ctx context.Context, owner string, n int) error {
 				return ctx.Err()
 			}
 		}
-		spec := map[string]string{"label": corpus.Name(i), "gateway": g.self.ID}
+		spec := map[string]string{"label": corpus.Name(first + i), "gateway": g.self.ID}
 		if owner != "" {
 			spec["owner"] = owner
 		}
 		var added struct{ Device struct{ ID string } }
 		if err := g.admin.Do(ctx, http.MethodPost, "/v1/devices", spec, &added); err != nil {
-			return fmt.Errorf("declare device %d: %w", i, err)
+			return fmt.Errorf("declare device %d: %w", first+i, err)
 		}
 		ids[i] = added.Device.ID
 		return nil
 	})
 	for i, id := range ids {
-		g.ids[corpus.Name(i)] = id
+		g.ids[corpus.Name(first+i)] = id
 	}
 	return err
 }
 
-// Write sends lines with times in milliseconds, as any agent would.
+// Write sends lines with times in milliseconds, as any agent would: again when the
+// hub asks for patience.
 func (g *Gateway) Write(ctx context.Context, lines []byte) error {
+	for {
+		wait, err := g.post(ctx, lines)
+		if err != nil || wait == 0 {
+			return err
+		}
+		select {
+		case <-time.After(wait):
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
+// post sends lines once. It returns how long the hub wants to be left alone, if it
+// did not take them for that.
+func (g *Gateway) post(ctx context.Context, lines []byte) (wait time.Duration, err error) {
 	r, err := http.NewRequestWithContext(ctx, http.MethodPost, g.Device()+"/write?precision=ms", bytes.NewReader(lines))
 	if err != nil {
-		return err
+		return 0, err
 	}
 	a, err := g.http.Do(r)
 	if err != nil {
-		return err
+		return 0, err
 	}
 	defer a.Body.Close()
 	text, err := io.ReadAll(a.Body)
 	if err != nil {
-		return err
+		return 0, err
 	}
-	if a.StatusCode != http.StatusNoContent {
-		return holdfast.Errorf(holdfast.Internal, "the hub answers %s: %.300s", a.Status, text)
+	switch a.StatusCode {
+	case http.StatusNoContent:
+		return 0, nil
+	case http.StatusTooManyRequests:
+		after, err := strconv.Atoi(a.Header.Get("Retry-After"))
+		return time.Duration(max(1, after)) * time.Second, err
 	}
-	return nil
+	return 0, holdfast.Errorf(holdfast.Internal, "the hub answers %s: %.300s", a.Status, text)
 }
 
 // read asks for readings and gives each line of the answer.

@@ -51,6 +51,7 @@ func Words() []string { return []string{"idle", "starting", "running", "stopping
 type Corpus struct {
 	Seed    uint64
 	Devices int
+	First   int // number of the first device
 	Kinds   []Kind
 	From    time.Time // whole milliseconds
 	Every   time.Duration
@@ -164,7 +165,7 @@ func (c *Corpus) Points() iter.Seq[*Point] {
 					if silent[d] > 0 {
 						continue
 					}
-					p = Point{Device: d, Kind: k, Series: int32(d*len(c.Kinds) + i), Millis: at + off, Value: value}
+					p = Point{Device: c.First + d, Kind: k, Series: int32((c.First+d)*len(c.Kinds) + i), Millis: at + off, Value: value}
 					if !yield(&p) {
 						return
 					}

@@ -42,6 +42,7 @@ func peersOf(figure string) []bench.Maker {
 		"P5": diskPeers(),
 		"P6": linePeers(),
 		"P7": {queriesOfVictoriaMetrics},
+		"P8": {eraseOfPostgreSQL},
 	}[figure]
 }
 

@@ -13,16 +13,20 @@ import (
 
 	"github.com/holdfast-iot/holdfast"
 	"github.com/holdfast-iot/holdfast/internal/api"
+	"github.com/holdfast-iot/holdfast/internal/query"
 )
 
 type queryCmd struct {
-	Stream  string `arg:"" optional:"" help:"STREAM or DEVICE/STREAM. With --device, the name of a stream, slashes and all."`
+	Stream  string `arg:"" optional:"" help:"STREAM of all one's devices, or DEVICE/STREAM. With --device, the name of a stream, slashes and all."`
 	Device  string `help:"All of a device: a label or an id." placeholder:"DEVICE" env:"-"`
 	Owner   string `help:"All of a party: a name or an id." placeholder:"PARTY" env:"-"`
 	From    string `help:"The earliest time: RFC 3339, a date, or -2h; an hour ago if left out." placeholder:"TIME" env:"-"`
 	To      string `help:"The latest time, included; 5 minutes from now if left out." placeholder:"TIME" env:"-"`
-	Every   string `help:"Windows of this length in place of readings: 30s, 1m, 1h, 1d." placeholder:"DURATION" env:"-"`
-	Agg     string `help:"What to say of each window: count, sum, mean, min, max, first, last, with commas; mean if left out." placeholder:"NAMES" env:"-"`
+	Every   string `help:"Windows of this length in place of readings: 30s, 1m, 1h, or by the calendar 1d, 1w, 1mo, 1y." placeholder:"DURATION" env:"-"`
+	Agg     string `help:"What to say of each window: count, sum, mean, min, max, first, last, stddev, variance, increase, rate, delta, or quantiles like p50, p99.9, with commas; mean if left out." placeholder:"NAMES" env:"-"`
+	By      string `help:"Windows of groups of streams, which are alike in these: device, stream, owner, profile, unit, with commas; none for one group." placeholder:"KEYS" env:"-"`
+	Fill    string `help:"What to say of windows without readings: none, null, previous, linear, or a number; none leaves them out." placeholder:"FILL" env:"-"`
+	TZ      string `name:"tz" help:"A time zone, as Europe/Warsaw: of calendar windows, of dates and of times in the answer; UTC if left out." placeholder:"ZONE" env:"-"`
 	Purpose string `help:"Why; may be left out by who holds one." placeholder:"PURPOSE" env:"-"`
 	Output  string `short:"o" enum:"table,csv,json,senml,parquet" default:"table" help:"table, csv, json, senml or parquet." placeholder:"FORMAT" env:"-"`
 	hubFlags
@@ -34,6 +38,8 @@ func (*queryCmd) Help() string {
 Example:
   holdfast query temperature --data DATA
   holdfast query pump-1/temperature --from -1d --every 15m --agg mean,max --data DATA
+  holdfast query temperature --every 1h --agg p50,p99 --by none --data DATA
+  holdfast query energy --every 1mo --agg increase --by device --tz Europe/Warsaw --from -365d --data DATA
   holdfast query --device pump-1 --from 2026-01-01 --to 2026-01-31 -o csv --data DATA > january.csv`
 }
 
@@ -81,30 +87,76 @@ func (c *queryCmd) query() (url.Values, error) {
 			return nil, err
 		}
 	}
-	if c.Every != "" {
-		if d, err := api.ParseDuration(c.Every); err != nil || d <= 0 {
-			return nil, usagef("--every is a duration like 30s, 15m, 2h or 1d")
-		}
-		if _, err := api.ParseAggregates(c.Agg); err != nil {
-			return nil, usagef("--agg: %w", err)
-		}
-		if c.Output == "senml" || c.Output == "parquet" {
-			return nil, usagef("SenML and Parquet have no windows: ask for table, csv or json")
-		}
-	} else if c.Agg != "" {
-		return nil, usagef("--agg needs --every: how long are the windows?")
+	if err := c.checkWindows(); err != nil {
+		return nil, err
 	}
 	format := c.Output
 	if format == "table" {
 		format = "ndjson"
 	}
 	for name, value := range map[string]string{"stream": stream, "device": device, "owner": c.Owner, "from": c.From, "to": c.To, "every": c.Every,
-		"agg": c.Agg, "purpose": c.Purpose, "format": format} {
+		"agg": c.Agg, "by": c.By, "fill": c.Fill, "tz": c.TZ, "purpose": c.Purpose, "format": format} {
 		if value != "" {
 			q.Set(name, value)
 		}
 	}
 	return q, nil
+}
+
+// checkWindows finds here what the hub would refuse.
+func (c *queryCmd) checkWindows() error {
+	if c.TZ != "" {
+		if _, err := query.ParseZone(c.TZ); err != nil {
+			return usagef("--tz: %w", err)
+		}
+	}
+	if c.Every == "" {
+		for flag, text := range map[string]string{"--agg": c.Agg, "--by": c.By, "--fill": c.Fill} {
+			if text != "" {
+				return usagef("%s needs --every: how long are the windows?", flag)
+			}
+		}
+		return nil
+	}
+	if _, _, err := api.ParseEvery(c.Every); err != nil {
+		return usagef("--every: %w", err)
+	}
+	if _, err := api.ParseAggregates(c.Agg); err != nil {
+		return usagef("--agg: %w", err)
+	}
+	if c.By != "" {
+		if _, err := query.ParseKeys(c.By); err != nil {
+			return usagef("--by: %w", err)
+		}
+	}
+	if c.Fill != "" {
+		if _, _, err := query.ParseFill(c.Fill); err != nil {
+			return usagef("--fill: %w", err)
+		}
+	}
+	if c.Output == "senml" {
+		return usagef("SenML has no windows: ask for table, csv, json or parquet")
+	}
+	return nil
+}
+
+// columns names those of a table of windows that say what a row is of, as they stand
+// in the hub's answer.
+func (c *queryCmd) columns() []string {
+	if c.By == "" {
+		return []string{"label", "stream"}
+	}
+	keys, _ := query.ParseKeys(c.By) // it was checked
+	var names []string
+	for _, k := range []struct {
+		key  query.Keys
+		name string
+	}{{query.ByDevice, "label"}, {query.ByStream, "stream"}, {query.ByOwner, "owner"}, {query.ByProfile, "profile"}} {
+		if keys&k.key != 0 {
+			names = append(names, k.name)
+		}
+	}
+	return append(names, "streams")
 }
 
 // line is one of the hub's: a reading, a window, or the last words.
@@ -135,7 +187,10 @@ func (c *queryCmd) table(a *app, body io.Reader) error {
 		if err != nil {
 			return err
 		}
-		header = []string{"START", "DEVICE", "STREAM"}
+		header = []string{"START"}
+		for _, name := range c.columns() {
+			header = append(header, strings.ToUpper(strings.Replace(name, "label", "device", 1)))
+		}
 		for _, g := range names {
 			aggregates = append(aggregates, g.String())
 			header = append(header, strings.ToUpper(g.String()))
@@ -168,7 +223,10 @@ func (c *queryCmd) table(a *app, body io.Reader) error {
 			if err := json.Unmarshal(text, &values); err != nil {
 				return fmt.Errorf("read answer: %w", err)
 			}
-			cells = []string{l.Start, l.Label, l.Stream}
+			cells = []string{l.Start}
+			for _, name := range c.columns() {
+				cells = append(cells, plain(values[name]))
+			}
 			for _, g := range aggregates {
 				cells = append(cells, plain(values[g]))
 			}
@@ -193,7 +251,7 @@ func (c *queryCmd) lastWords(a *app, t *tabwriter.Writer, l line) error {
 	if l.Withheld > 0 {
 		fmt.Fprintf(a.stderr, "%d streams of this selection are not yours to read.\n", l.Withheld)
 	}
-	if l.Rows == 0 && c.From == "" {
+	if l.Rows == 0 && c.From == "" && c.To == "" {
 		fmt.Fprintln(a.stderr, "No readings in the last hour: --from -1d looks further back.")
 	}
 	return nil

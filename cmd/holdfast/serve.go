@@ -21,6 +21,7 @@ type serveCmd struct {
 	APICert      string `name:"api-cert" help:"Certificate file for people and programs, from an authority that browsers know." placeholder:"FILE" and:"api"`
 	APIKey       string `name:"api-key" help:"Its key file." placeholder:"FILE" and:"api"`
 	DeviceTLSMin string `name:"device-tls-min" help:"Oldest TLS that devices may speak: 1.3, or 1.2 for parts in the field." default:"1.3" enum:"1.3,1.2"`
+	QueryMemory  int64  `help:"MiB of memory that all queries together may take, one of them a quarter; from 32. By default a quarter of GOMEMLIMIT, at most 256." placeholder:"MIB"`
 	Log          string `help:"How the log on stderr is written." default:"text" enum:"text,json"`
 	LogLevel     string `help:"What the log tells." default:"info" enum:"debug,info,warn,error"`
 	profileFlags
@@ -44,6 +45,9 @@ func (c *serveCmd) Run(a *app) (err error) {
 	if err != nil {
 		return err
 	}
+	if c.QueryMemory != 0 && (c.QueryMemory < 32 || c.QueryMemory > 1<<20) {
+		return usagef("--query-memory is MiB, from 32 to %d", 1<<20)
+	}
 	least := uint16(tls.VersionTLS13)
 	if c.DeviceTLSMin == "1.2" {
 		least = tls.VersionTLS12
@@ -51,7 +55,7 @@ func (c *serveCmd) Run(a *app) (err error) {
 	s, err := server.Open(a.ctx, server.Config{
 		Data: c.Data, RootKey: c.RootKey, Passphrase: pass,
 		ListenAPI: c.ListenAPI, ListenDevice: c.ListenDevice, ListenMQTT: c.ListenMQTT,
-		APICert: c.APICert, APIKey: c.APIKey, DeviceTLSMin: least, Version: version(), Logger: c.logger(a),
+		APICert: c.APICert, APIKey: c.APIKey, DeviceTLSMin: least, QueryMemory: c.QueryMemory << 20, Version: version(), Logger: c.logger(a),
 	})
 	if err != nil {
 		return err

@@ -5,7 +5,6 @@ import (
 	"mime"
 	"net/http"
 	"slices"
-	"strconv"
 	"strings"
 	"time"
 
@@ -16,13 +15,16 @@ import (
 )
 
 type readingsInput struct {
-	Device  string `query:"device" doc:"A label or an id."`
-	Stream  string `query:"stream" doc:"A name; without a device, the one device of the caller's that has it."`
-	Owner   string `query:"owner" doc:"A name or an id: all of that party."`
+	Device  string `query:"device" doc:"A label or an id; * for all devices of the owner."`
+	Stream  string `query:"stream" doc:"A name; without a device, the streams of that name of all devices of the owner."`
+	Owner   string `query:"owner" doc:"A name or an id: all of that party; default the caller's own."`
 	From    string `query:"from" doc:"RFC 3339, a date, or -2h; default an hour ago."`
 	To      string `query:"to" doc:"The end, included; default 5 minutes from now, for clocks that are ahead."`
-	Every   string `query:"every" doc:"Windows of this length in place of readings: 1m, 1h, 1d."`
-	Agg     string `query:"agg" doc:"What to say of a window, with commas: count, sum, mean, min, max, first, last; default mean."`
+	Every   string `query:"every" doc:"Windows of this length in place of readings: 1m, 1h, or by the calendar 1d, 1w, 1mo, 1y."`
+	Agg     string `query:"agg" maxLength:"512" doc:"What to say of a window, with commas: count, sum, mean, min, max, first, last, stddev, variance, increase, rate, delta, or a quantile like p50 or p99.9; default mean."`
+	By      string `query:"by" doc:"Windows of groups of streams, which are alike in these: device, stream, owner, profile, unit, with commas; none for one group."`
+	Fill    string `query:"fill" doc:"What to say of windows without readings: none, null, previous, linear, or a number; default none, which leaves them out."`
+	Zone    string `query:"tz" doc:"An IANA time zone, as Europe/Warsaw: of calendar windows, of dates in from and to, and of times in the answer; default UTC."`
 	Purpose string `query:"purpose" doc:"Why; may be left out by who holds one."`
 	Grant   string `query:"grant" doc:"The grant to read under; default whichever fits."`
 	Limit   int    `query:"limit" minimum:"0" maximum:"100000000" doc:"Rows of a page; 0: all."`
@@ -54,8 +56,8 @@ func (a *API) read(w http.ResponseWriter, r *http.Request, by access.Principal, 
 	if err != nil {
 		return err
 	}
-	if (format == formatSenML || format == formatParquet) && q.Every > 0 {
-		return holdfast.Errorf(holdfast.Invalid, "SenML and Parquet have no windows: ask for json, ndjson or csv")
+	if format == formatSenML && len(q.Aggregates) > 0 {
+		return holdfast.Errorf(holdfast.Invalid, "SenML has no windows: ask for json, ndjson, csv or parquet")
 	}
 	if q.Purpose != "" && q.Purpose != holdfast.OwnAccess && !a.Grants.Live(ctx, q.Purpose) {
 		return holdfast.Errorf(holdfast.Denied, "the purpose does not exist or has ended")
@@ -170,6 +172,12 @@ func (in *readingsInput) format() (format, error) {
 func (in *readingsInput) request(by access.Principal, now time.Time) (query.Request, error) {
 	q := query.Request{Who: by, Purpose: holdfast.Purpose(in.Purpose), Limit: in.Limit, Cursor: in.Cursor}
 	var err error
+	if in.Zone != "" {
+		if q.Zone, err = query.ParseZone(in.Zone); err != nil {
+			return q, err
+		}
+		now = now.In(q.Zone)
+	}
 	if q.Span, err = span(in.From, in.To, now, now.Add(-defaultPast).UnixNano(), now.Add(defaultAhead).UnixNano()); err != nil {
 		return q, err
 	}
@@ -183,17 +191,35 @@ func (in *readingsInput) request(by access.Principal, now time.Time) (query.Requ
 			return q, err
 		}
 	}
+	return q, in.windows(&q)
+}
+
+// windows reads what a question says of windows.
+func (in *readingsInput) windows(q *query.Request) (err error) {
 	if in.Every == "" {
-		if in.Agg != "" {
-			return q, holdfast.Errorf(holdfast.Invalid, "agg needs every: how long are the windows?")
+		for name, text := range map[string]string{"agg": in.Agg, "by": in.By, "fill": in.Fill} {
+			if text != "" {
+				return holdfast.Errorf(holdfast.Invalid, "%s needs every: how long are the windows?", name)
+			}
 		}
-		return q, nil
+		return nil
 	}
-	if q.Every, err = ParseDuration(in.Every); err != nil || q.Every <= 0 {
-		return q, holdfast.Errorf(holdfast.Invalid, "a window's length looks like 30s, 15m, 2h or 1d")
+	if q.Every, q.Calendar, err = ParseEvery(in.Every); err != nil {
+		return err
+	}
+	q.Calendar.Zone = q.Zone
+	if in.By != "" {
+		if q.By, err = query.ParseKeys(in.By); err != nil {
+			return err
+		}
+	}
+	if in.Fill != "" {
+		if q.Fill, q.FillValue, err = query.ParseFill(in.Fill); err != nil {
+			return err
+		}
 	}
 	q.Aggregates, err = ParseAggregates(in.Agg)
-	return q, err
+	return err
 }
 
 // ParseAggregates reads names with commas; the empty text is the mean.
@@ -225,16 +251,17 @@ func (a *API) selection(ctx context.Context, by access.Principal, in *readingsIn
 			return s, err
 		}
 	}
+	all := in.Device == "" || in.Device == "*"
 	switch {
 	case in.Device == "" && in.Owner == "" && in.Stream == "":
 		return s, holdfast.Errorf(holdfast.Invalid, "say what to read: a stream, a device or an owner")
-	case in.Device == "" && in.Stream != "":
-		return a.byStream(ctx, by, in)
-	case in.Device != "":
+	case !all:
 		s.Device, err = a.deviceToRead(ctx, by, in)
-		return s, err
+	case in.Owner == "":
+		s.Party = by.Party
+	default:
+		s.Party, err = a.ownerToRead(ctx, by, in.Owner)
 	}
-	s.Party, err = a.ownerToRead(ctx, by, in.Owner)
 	return s, err
 }
 
@@ -270,49 +297,4 @@ func (a *API) deviceToRead(ctx context.Context, by access.Principal, in *reading
 		return holdfast.NewID[holdfast.DeviceID](), nil
 	}
 	return d.ID, err
-}
-
-// byStream finds the one device of the caller's, or of the owner he names, that
-// has a stream of this name.
-func (a *API) byStream(ctx context.Context, by access.Principal, in *readingsInput) (query.Selection, error) {
-	s := query.Selection{Stream: in.Stream}
-	owner, mine := by.Party, in.Owner == ""
-	if !mine {
-		var err error
-		if owner, err = a.ownerToRead(ctx, by, in.Owner); err != nil {
-			return s, err
-		}
-		mine = owner == by.Party
-	}
-	var found []holdfast.DeviceID
-	if mine {
-		all, err := a.ofParty(ctx, owner)
-		if err != nil {
-			return s, err
-		}
-		for _, d := range all {
-			if ok, err := a.seesData(ctx, by, d); err != nil || !ok {
-				if err != nil {
-					return s, err
-				}
-				continue
-			}
-			switch _, err := a.Custody.StreamByName(ctx, d.ID, in.Stream); {
-			case err == nil:
-				found = append(found, d.ID)
-			case holdfast.KindOf(err) != holdfast.NotFound:
-				return s, err
-			}
-		}
-	}
-	switch {
-	case len(found) == 1:
-		s.Device = found[0]
-		return s, nil
-	case len(found) > 1:
-		return s, holdfast.Errorf(holdfast.Conflict, "%s devices have a stream of this name: name the device too", strconv.Itoa(len(found)))
-	case mine:
-		return s, holdfast.Errorf(holdfast.NotFound, "no device of yours has a stream of this name: name the device too")
-	}
-	return s, holdfast.Errorf(holdfast.Invalid, "name the device too: a stream of another's is asked for with its device")
 }

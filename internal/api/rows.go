@@ -2,12 +2,10 @@ package api
 
 import (
 	"encoding/base64"
-	"encoding/csv"
 	"encoding/json"
 	"math"
 	"net/http"
 	"strconv"
-	"time"
 
 	"github.com/holdfast-iot/holdfast"
 	"github.com/holdfast-iot/holdfast/internal/query"
@@ -26,13 +24,16 @@ type rows interface {
 func newRows(f format, out *sink, result *query.Result) rows {
 	switch f {
 	case formatCSV:
-		return &csvRows{w: csv.NewWriter(out), result: result}
+		return &csvRows{out: out, result: result, clock: clock{zone: result.Zone}}
 	case formatParquet:
+		if len(result.Aggregates) > 0 {
+			return newParquetWindows(out, result)
+		}
 		return newParquetRows(out)
 	case formatSenML:
 		return &senmlRows{out: out, several: severalDevices(result.Sources)}
 	}
-	return &jsonRows{out: out, result: result, lines: f == formatNDJSON, first: true}
+	return &jsonRows{out: out, result: result, lines: f == formatNDJSON, first: true, clock: clock{zone: result.Zone}}
 }
 
 func severalDevices(sources []*query.Source) bool {
@@ -51,6 +52,7 @@ type jsonRows struct {
 	lines  bool
 	first  bool
 	count  int
+	clock  clock
 	buf    []byte
 	of     *query.Source // whose head is
 	head   []byte        // what all rows of a stream begin with
@@ -78,7 +80,7 @@ func (j *jsonRows) begin() error {
 
 func (j *jsonRows) row(r query.Row) error {
 	if j.of != r.Source {
-		j.of, j.head = r.Source, appendHead(j.head[:0], r.Source)
+		j.of, j.head = r.Source, appendHead(j.head[:0], r.Source, j.result.By)
 	}
 	b := j.buf[:0]
 	if !j.lines && !j.first {
@@ -90,9 +92,9 @@ func (j *jsonRows) row(r query.Row) error {
 	j.first = false
 	b = append(b, j.head...)
 	if r.Window != nil {
-		b = appendWindow(b, r.Window, j.result.Aggregates)
+		b = j.window(b, r.Window)
 	} else {
-		b = appendReading(b, r.Reading)
+		b = j.reading(b, r.Reading)
 	}
 	b = append(b, '}')
 	if j.lines {
@@ -127,37 +129,62 @@ func (j *jsonRows) broken(p *Problem) {
 	}
 }
 
-func appendHead(b []byte, s *query.Source) []byte {
-	b = appendString(append(b, `{"device":`...), s.Device.String())
-	b = appendString(append(b, `,"label":`...), s.DeviceName)
-	b = appendString(append(b, `,"stream":`...), s.Stream)
+// appendHead begins a row with what all rows of its stream or group have.
+func appendHead(b []byte, s *query.Source, by query.Keys) []byte {
+	b = append(b, '{')
+	field := func(name, value string) {
+		if len(b) > 1 {
+			b = append(b, ',')
+		}
+		b = appendString(append(append(append(b, '"'), name...), `":`...), value)
+	}
+	if by == 0 || by&query.ByDevice != 0 {
+		field("device", s.Device.String())
+		field("label", s.DeviceName)
+	}
+	if by == 0 || by&query.ByStream != 0 {
+		field("stream", s.Stream)
+	}
+	if by&query.ByOwner != 0 {
+		field("owner", s.Owner.String())
+	}
+	if by&query.ByProfile != 0 {
+		field("profile", s.Profile)
+	}
 	if s.Unit != "" {
-		b = appendString(append(b, `,"unit":`...), s.Unit)
+		field("unit", s.Unit)
 	}
-	return appendString(append(b, `,"type":`...), s.Type.String())
-}
-
-func appendReading(b []byte, r holdfast.Reading) []byte {
-	b = appendTime(append(b, `,"time":`...), r.Time)
-	b = appendValue(append(b, `,"value":`...), r.Value)
-	if r.Seq != 0 {
-		b = strconv.AppendUint(append(b, `,"seq":`...), r.Seq, 10)
-	}
-	for i, m := range marks(r.Mark) {
-		b = append(b, [2]string{`,"marks":[`, `,`}[min(i, 1)]...)
-		b = appendString(b, m)
-	}
-	if r.Mark != 0 {
-		b = append(b, ']')
+	field("type", s.Type.String())
+	if by != 0 {
+		b = strconv.AppendInt(append(b, `,"streams":`...), int64(s.Streams), 10)
 	}
 	return b
 }
 
-func appendWindow(b []byte, w *query.Window, aggregates []query.Aggregate) []byte {
-	b = appendTime(append(b, `,"start":`...), w.Start)
-	b = appendTime(append(b, `,"end":`...), w.End)
-	b = strconv.AppendUint(append(b, `,"readings":`...), w.Count, 10)
-	for _, g := range aggregates {
+func (j *jsonRows) reading(b []byte, r holdfast.Reading) []byte {
+	b = append(j.clock.append(append(b, `,"time":"`...), r.Time), '"')
+	b = appendValue(append(b, `,"value":`...), r.Value)
+	if r.Seq != 0 {
+		b = strconv.AppendUint(append(b, `,"seq":`...), r.Seq, 10)
+	}
+	if r.Mark == 0 {
+		return b
+	}
+	b = append(b, `,"marks":[`...)
+	for i, m := range marks(r.Mark) {
+		if i > 0 {
+			b = append(b, ',')
+		}
+		b = appendString(b, m)
+	}
+	return append(b, ']')
+}
+
+func (j *jsonRows) window(b []byte, w *query.Window) []byte {
+	b = j.clock.append(append(b, `,"start":"`...), w.Start)
+	b = j.clock.append(append(b, `","end":"`...), w.End)
+	b = strconv.AppendUint(append(b, `","readings":`...), w.Count, 10)
+	for _, g := range j.result.Aggregates {
 		b = append(append(append(b, `,"`...), g.String()...), `":`...)
 		if v, ok := w.Value(g); ok {
 			b = appendValue(b, v)
@@ -179,11 +206,6 @@ func marks(m holdfast.Mark) []string {
 		}
 	}
 	return out
-}
-
-func appendTime(b []byte, ns int64) []byte {
-	b = append(b, '"')
-	return append(time.Unix(0, ns).UTC().AppendFormat(b, time.RFC3339Nano), '"')
 }
 
 // appendValue writes a value without loss: a number that JSON can't write is a
@@ -252,94 +274,6 @@ func special(f float64) string {
 func appendString(b []byte, s string) []byte {
 	text, _ := json.Marshal(s) // a string never fails
 	return append(b, text...)
-}
-
-// csvRows writes a line a row under a header.
-type csvRows struct {
-	w      *csv.Writer
-	result *query.Result
-	fields []string
-}
-
-func (c *csvRows) headers(h http.Header) {
-	h.Set("Content-Type", "text/csv; charset=utf-8; header=present")
-}
-
-func (c *csvRows) begin() error {
-	head := []string{"device", "label", "stream", "unit", "type"}
-	if len(c.result.Aggregates) == 0 {
-		return c.write(append(head, "time", "value", "seq", "marks"))
-	}
-	head = append(head, "start", "end", "readings")
-	for _, g := range c.result.Aggregates {
-		head = append(head, g.String())
-	}
-	return c.write(head)
-}
-
-// write hands each line on, so that the sink decides when to flush.
-func (c *csvRows) write(fields []string) error {
-	if err := c.w.Write(fields); err != nil {
-		return err
-	}
-	c.w.Flush()
-	return c.w.Error()
-}
-
-func (c *csvRows) row(r query.Row) error {
-	f := append(c.fields[:0], r.Device.String(), r.DeviceName, r.Stream, r.Unit, r.Type.String())
-	if r.Window != nil {
-		f = append(f, timeText(r.Window.Start), timeText(r.Window.End), strconv.FormatUint(r.Window.Count, 10))
-		for _, g := range c.result.Aggregates {
-			v, _ := r.Window.Value(g)
-			f = append(f, valueText(v))
-		}
-	} else {
-		seq, set := "", ""
-		if r.Seq != 0 {
-			seq = strconv.FormatUint(r.Seq, 10)
-		}
-		for i, m := range marks(r.Mark) {
-			set += [2]string{"", " "}[min(i, 1)] + m
-		}
-		f = append(f, timeText(r.Time), valueText(r.Value), seq, set)
-	}
-	c.fields = f
-	return c.write(f)
-}
-
-func (c *csvRows) end(string) error { return nil }
-func (c *csvRows) broken(*Problem)  {}
-
-func timeText(ns int64) string { return time.Unix(0, ns).UTC().Format(time.RFC3339Nano) }
-
-// valueText is a value in one cell: a location has its coordinates with spaces.
-func valueText(v holdfast.Value) string {
-	switch v.Type() {
-	case holdfast.Text:
-		return v.Text()
-	case holdfast.Bytes:
-		return base64.StdEncoding.EncodeToString(v.Bytes())
-	case holdfast.Location:
-		p := v.Position()
-		s := numberText(p.Latitude) + " " + numberText(p.Longitude)
-		if !math.IsNaN(p.Altitude) {
-			s += " " + numberText(p.Altitude)
-		}
-		return s
-	case holdfast.Number:
-		return numberText(v.Number())
-	case 0:
-		return ""
-	}
-	return string(appendValue(nil, v))
-}
-
-func numberText(f float64) string {
-	if s := special(f); s != "" {
-		return s
-	}
-	return string(appendFloat(nil, f))
 }
 
 // senmlRows writes one SenML pack (RFC 8428). Where rows are of several devices,

@@ -1,15 +1,17 @@
 package api
 
 import (
+	"strconv"
 	"strings"
 	"time"
 
 	"github.com/holdfast-iot/holdfast"
+	"github.com/holdfast-iot/holdfast/internal/query"
 )
 
 // ParseTime reads a time as people and programs write it, in ns since 1970: RFC
-// 3339, a date in UTC (as an end, all of that day), "now", or a duration before or
-// after now like -2h or +5m, with d for days of 24 hours.
+// 3339, a date in the zone of now, or UTC (as an end, all of that day), "now", or a duration
+// before or after now like -2h or +5m, with d for days of 24 hours.
 func ParseTime(text string, now time.Time, end bool) (int64, error) {
 	bad := holdfast.Errorf(holdfast.Invalid, "a time is RFC 3339, a date like 2026-01-31, now, or a duration like -2h or -7d")
 	if len(text) > 64 {
@@ -22,10 +24,15 @@ func ParseTime(text string, now time.Time, end bool) (int64, error) {
 		return fits(t)
 	}
 	if t, err := time.Parse(time.DateOnly, text); err == nil {
-		if end {
-			t = t.AddDate(0, 0, 1).Add(-1)
+		zone := now.Location()
+		if zone == time.Local { // where this machine stands is no matter of the caller's
+			zone = time.UTC
 		}
-		return fits(t)
+		from, to := query.Day(t, zone)
+		if end {
+			return fits(to.Add(-1))
+		}
+		return fits(from)
 	}
 	if strings.HasPrefix(text, "-") || strings.HasPrefix(text, "+") {
 		if d, err := ParseDuration(text); err == nil {
@@ -69,6 +76,28 @@ func ParseDuration(text string) (time.Duration, error) {
 		total = -total
 	}
 	return total, nil
+}
+
+// ParseEvery reads how long windows are: a duration, or days, weeks (w), months (mo)
+// or years (y) of the calendar.
+func ParseEvery(text string) (time.Duration, query.Calendar, error) {
+	digits := len(text) - len(strings.TrimLeft(text, "0123456789"))
+	if n, err := strconv.Atoi(text[:digits]); err == nil && n > 0 && digits <= 5 {
+		switch text[digits:] {
+		case "d":
+			return 0, query.Calendar{Days: n}, nil
+		case "w":
+			return 0, query.Calendar{Weeks: n}, nil
+		case "mo":
+			return 0, query.Calendar{Months: n}, nil
+		case "y":
+			return 0, query.Calendar{Months: 12 * n}, nil
+		}
+	}
+	if d, err := ParseDuration(text); err == nil && d > 0 {
+		return d, query.Calendar{}, nil
+	}
+	return 0, query.Calendar{}, holdfast.Errorf(holdfast.Invalid, "a window's length looks like 30s, 15m or 2h, or by the calendar 1d, 1w, 1mo or 1y")
 }
 
 func fits(t time.Time) (int64, error) {

@@ -145,6 +145,14 @@ func (r ruler) begin(k int) int64 {
 	}
 }
 
+// Day returns the first instant of a date in a zone, and that of the next.
+func Day(date time.Time, zone *time.Location) (from, to time.Time) {
+	r := ruler{calendar: Calendar{Days: 1}, zone: zone}
+	year, month, day := date.Date()
+	k := int(time.Date(year, month, day, 0, 0, 0, 0, time.UTC).Unix() / 86400)
+	return time.Unix(r.begin(k), 0), time.Unix(r.begin(k+1), 0)
+}
+
 // floor divides towards the past.
 func floor(a, b int) int {
 	q := a / b

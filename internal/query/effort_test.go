@@ -2,6 +2,7 @@ package query_test
 
 import (
 	"fmt"
+	"math"
 	"testing"
 	"time"
 
@@ -47,7 +48,11 @@ func TestRefusalTellsNothingByItsEffort(t *testing.T) {
 			}
 		}
 		effort := func(s query.Selection) float64 {
-			return testing.AllocsPerRun(10, func() { refused(t, h.Query, holdfast.Denied, ask(s)) })
+			least := math.Inf(1) // of several: pools that are emptied in between add to it
+			for range 5 {
+				least = min(least, testing.AllocsPerRun(10, func() { refused(t, h.Query, holdfast.Denied, ask(s)) }))
+			}
+			return least
 		}
 		nobody, nothing := query.Selection{Party: holdfast.NewID[holdfast.PartyID]()}, query.Selection{Device: holdfast.NewID[holdfast.DeviceID]()}
 		if there, not := effort(query.Selection{Party: anna.Party}), effort(nobody); there > not+20 || not > there+20 {

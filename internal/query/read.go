@@ -103,7 +103,7 @@ func (q *Query) Read(ctx context.Context, req Request) (*Result, error) {
 	}
 	r := &run{q: q, j: j, ctx: ctx, req: req, bind: req.bind(p), at: at, streams: allowed, began: q.now().UnixNano()}
 	r.result = &Result{
-		Rows: r.rows, Purpose: p, Aggregates: slices.Clone(req.Aggregates), By: req.By, Zone: req.Zone, Withheld: withheld, Span: at.span, finish: r.finish,
+		Rows: r.rows, Purpose: p, Aggregates: slices.Clone(req.Aggregates), By: req.By, Fill: req.Fill, Zone: req.Zone, Withheld: withheld, Span: at.span, finish: r.finish,
 	}
 	if err := r.prepare(); err != nil {
 		return nil, err
@@ -157,19 +157,20 @@ func (req *Request) manyWindows(s holdfast.Span) uint64 {
 	return (uint64(s.To)-uint64(s.From))/uint64(req.ruler().length()) + 1
 }
 
-// checkTypes refuses the sum of a text where one stream is asked for. In a wider
-// selection a stream has the aggregates that its type has.
-func (req Request) checkTypes(streams []candidate) error {
-	for i := range streams {
-		for _, a := range req.Aggregates {
-			switch t := streams[i].Type; {
-			case a.of(t):
-			case req.Stream == "" || req.Device.IsZero():
-			case Sum.of(t):
-				return holdfast.Errorf(holdfast.Invalid, "the stream's values are of type %s: they have no %s", t, a)
-			default:
-				return holdfast.Errorf(holdfast.Invalid, "the stream's values are of type %s: they have count, first and last only", t)
-			}
+// checkTypes refuses the sum of texts where streams of one name are asked for. In a
+// wider selection a stream has the aggregates that its type has.
+func (req *Request) checkTypes(streams []candidate) error {
+	if req.Stream == "" || len(streams) == 0 {
+		return nil
+	}
+	for _, a := range req.Aggregates {
+		if slices.ContainsFunc(streams, func(c candidate) bool { return a.of(c.Type) }) {
+			continue
+		}
+		if t := streams[0].Type; Sum.of(t) {
+			return holdfast.Errorf(holdfast.Invalid, "the stream's values are of type %s: they have no %s", t, a)
+		} else {
+			return holdfast.Errorf(holdfast.Invalid, "the stream's values are of type %s: they have count, first and last only", t)
 		}
 	}
 	return nil

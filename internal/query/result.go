@@ -19,6 +19,7 @@ type Result struct {
 	Purpose     holdfast.Purpose
 	Aggregates  []Aggregate             // of the request; empty: rows are readings
 	By          Keys                    // of the request; 0: windows are of streams
+	Fill        Fill                    // of the request
 	Zone        *time.Location          // of the request
 	Sources     []*Source               // the streams that may be read, in the order of Rows; or the groups
 	Withheld    int                     // streams of the selection that may not be read, of devices of the reader's party

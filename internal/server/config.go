@@ -27,6 +27,10 @@ type Config struct {
 	// Ground is what the hub stands on; nil is this machine.
 	Ground *Ground
 
+	// QueryMemory is how many bytes all queries under way may take together, one of
+	// them a quarter; 0: what internal/query makes of the process's memory limit.
+	QueryMemory int64
+
 	Version string       // of this program, for /openapi.json
 	Logger  *slog.Logger // default: nothing is logged
 }

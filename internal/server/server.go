@@ -126,7 +126,7 @@ func (s *Server) openGates(ctx context.Context) (err error) {
 		return fmt.Errorf("finish erasures: %w", err)
 	}
 	s.ingest = ingest.New(s.custody, s.grants, s.stores.vault, s.stores.journal, s.series, s.sessions, s.clock, ingest.Options{Hold: s.erasure.Hold})
-	s.query = query.New(s.custody, s.grants, s.series, query.Options{Erasures: s.erasure})
+	s.query = query.New(s.custody, s.grants, s.series, query.Options{Erasures: s.erasure, Budget: query.Budget{Memory: s.config.QueryMemory}})
 	s.archive = archive.New(s.query, s.custody, s.grants, s.ledger)
 	return nil
 }

@@ -307,7 +307,7 @@ func (a *API) wholeDevice(ctx context.Context, by access.Principal, d custody.De
 }
 
 func (a *API) streamDocs(ctx context.Context, d custody.Device) ([]Stream, error) {
-	streams, err := a.Custody.StreamsOf(ctx, d.Assignment)
+	streams, err := a.Custody.StreamsOf(ctx, d)
 	if err != nil {
 		return nil, err
 	}

@@ -104,7 +104,7 @@ func (a *API) streamsOfMine(ctx context.Context, by access.Principal) (map[holdf
 	}
 	ids, streams := map[holdfast.StreamID]DataStreamID{}, map[holdfast.StreamID]*custody.Stream{}
 	for _, d := range devices {
-		all, err := a.Custody.StreamsOf(ctx, d.Assignment)
+		all, err := a.Custody.StreamsOf(ctx, d)
 		if err != nil {
 			return nil, nil, err
 		}

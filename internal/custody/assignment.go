@@ -93,6 +93,12 @@ func (c *Custody) Assignments(ctx context.Context, party holdfast.PartyID) ([]As
 	return c.assignments(ctx, `owner = $1 OR subject = $1`, party)
 }
 
+// AssignmentsAbout returns those of which a party is the data subject, another
+// being the owner.
+func (c *Custody) AssignmentsAbout(ctx context.Context, subject holdfast.PartyID) ([]Assignment, error) {
+	return c.assignments(ctx, `subject = $1`, subject)
+}
+
 // CloseAssignment ends an assignment and closes its device: no more readings are
 // taken, those there are stay the owner's. A change of owner is a new device.
 func (c *Custody) CloseAssignment(ctx context.Context, by holdfast.CredentialID, id holdfast.AssignmentID) error {

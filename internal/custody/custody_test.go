@@ -296,7 +296,7 @@ func TestErasedPartyLeavesIdsAndStates(t *testing.T) {
 	if a, err := h.Assignment(t.Context(), hers.Assignment); err != nil || !cmp.Equal(a, Assignment{ID: hers.Assignment, State: Erased}) {
 		t.Errorf("what is left of the assignment: %+v, %v", a, err)
 	}
-	if list, err := h.StreamsOf(t.Context(), hers.Assignment); err != nil || len(list) != 0 {
+	if list, err := h.StreamsOf(t.Context(), hers); err != nil || len(list) != 0 {
 		t.Errorf("streams %+v, %v", list, err)
 	}
 

@@ -169,12 +169,13 @@ func (c *Custody) Streams(ctx context.Context, device holdfast.DeviceID) ([]*Str
 	return c.streams(ctx, `s.assignment IN (SELECT assignment FROM device WHERE id = $1)`, device)
 }
 
-// StreamsOf returns the streams of an assignment, by name.
-func (c *Custody) StreamsOf(ctx context.Context, a holdfast.AssignmentID) ([]*Stream, error) {
-	if r := c.known(a); r != nil {
+// StreamsOf returns the streams of a device's assignment, by name. They are in
+// memory after the first question.
+func (c *Custody) StreamsOf(ctx context.Context, d Device) ([]*Stream, error) {
+	if r, err := c.route(ctx, d.ID); err == nil && r.denied == nil && r.Assignment == d.Assignment {
 		return r.sorted(), nil
 	}
-	return c.streams(ctx, ofAssignment, a)
+	return c.streams(ctx, ofAssignment, d.Assignment)
 }
 
 const ofAssignment = `s.assignment = $1`

@@ -92,7 +92,7 @@ func (q *Query) ofDevice(ctx context.Context, j *judge, id holdfast.DeviceID, st
 		}
 		return []candidate{c.with(s)}, true, nil
 	}
-	streams, err := q.custody.StreamsOf(ctx, d.Assignment)
+	streams, err := q.custody.StreamsOf(ctx, d)
 	if err != nil {
 		return nil, true, err
 	}
@@ -143,7 +143,7 @@ func (q *Query) ofParty(ctx context.Context, j *judge, id holdfast.PartyID, stre
 			all = append(all, c)
 			continue
 		}
-		streams, err := q.custody.StreamsOf(ctx, d.Assignment)
+		streams, err := q.custody.StreamsOf(ctx, d)
 		if err != nil {
 			return nil, true, err
 		}
@@ -193,13 +193,13 @@ func (q *Query) ofSubjects(ctx context.Context, j *judge, owner holdfast.PartyID
 // aboutAnother returns the devices of which a party is the data subject, of the
 // owners that which says.
 func (q *Query) aboutAnother(ctx context.Context, subject holdfast.PartyID, which func(custody.Assignment) bool) ([]custody.Device, error) {
-	assignments, err := q.custody.Assignments(ctx, subject)
+	assignments, err := q.custody.AssignmentsAbout(ctx, subject)
 	if err != nil {
 		return nil, err
 	}
 	var devices []custody.Device
 	for _, a := range assignments {
-		if a.Subject != subject || a.State == custody.Erased || !which(a) {
+		if a.State == custody.Erased || !which(a) {
 			continue
 		}
 		d, err := q.custody.Device(ctx, a.Device)

@@ -240,7 +240,7 @@ func TestUnclaimedDeviceLeavesNothing(t *testing.T) {
 	if err := h.series.Roll(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	streams, err := h.custody.StreamsOf(t.Context(), nobodys.Assignment)
+	streams, err := h.custody.Streams(t.Context(), nobodys.Device)
 	if err != nil || len(streams) > 0 {
 		t.Errorf("%d streams: %v", len(streams), err)
 	}

@@ -65,8 +65,12 @@ type Deps struct {
 // Gate carries erasures out.
 type Gate struct {
 	Deps
-	wake    chan struct{}
 	metrics metrics
+
+	whole, part, purge *lane
+
+	taking sync.Mutex // held while erasures are given to a lane
+	taken  map[holdfast.ErasureID]bool
 
 	holding atomic.Int32 // len(open), for those on the path of a reading
 	mu      sync.RWMutex
@@ -130,14 +134,17 @@ func (p Plan) scope(party holdfast.PartyID) holdfast.Scope {
 // inPart reports that the assignments live on after the erasure.
 func inPart(s holdfast.Scope) bool { return len(s.Streams) > 0 || s.Partial() }
 
+func (e *Erasure) inPart() bool { return len(e.Scope.Streams) > 0 || e.Scope.From != nil }
+
 // Open reads the erasures that a crash or a shutdown left undone: they are
 // refused again from here on, and Run goes on with them.
 func Open(ctx context.Context, d Deps) (*Gate, error) {
 	if err := d.Places.check(); err != nil {
 		return nil, err
 	}
-	g := &Gate{Deps: d, wake: make(chan struct{}, 1), metrics: newMetrics(),
+	g := &Gate{Deps: d, metrics: newMetrics(), taken: map[holdfast.ErasureID]bool{},
 		open: map[holdfast.ErasureID]holdfast.Scope{}, done: map[holdfast.ErasureID]chan struct{}{}}
+	g.makeLanes()
 	undone, err := g.Undone(ctx)
 	if err != nil {
 		return nil, fmt.Errorf("open erasures: %w", err)
@@ -150,7 +157,9 @@ func Open(ctx context.Context, d Deps) (*Gate, error) {
 		}
 	}
 	if len(undone) > 0 {
-		g.wake <- struct{}{}
+		g.whole.poke()
+		g.part.poke()
+		g.purge.poke()
 	}
 	return g, nil
 }
@@ -207,9 +216,10 @@ func (g *Gate) Ask(ctx context.Context, by access.Principal, s holdfast.Scope) (
 		}
 	}
 	g.metrics.asked.Inc()
-	select {
-	case g.wake <- struct{}{}:
-	default:
+	if inPart(s) {
+		g.part.poke()
+	} else {
+		g.whole.poke()
 	}
 	return e, nil
 }

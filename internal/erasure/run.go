@@ -3,9 +3,13 @@ package erasure
 import (
 	"context"
 	"database/sql"
+	"errors"
 	"fmt"
 	"slices"
+	"sync"
 	"time"
+
+	"golang.org/x/sync/errgroup"
 
 	"github.com/holdfast-iot/holdfast"
 	"github.com/holdfast-iot/holdfast/internal/ledger"
@@ -17,85 +21,182 @@ import (
 // retryAfter is how long Run leaves a failed erasure alone.
 const retryAfter = 10 * time.Second
 
-// Run carries out what is asked, as it is asked, until ctx ends. All that wait
-// share one rotation. What fails is tried again: an erasure is never given up.
+// rest is how long Run waits between two rotations, in times of what the first
+// took: what is asked for meanwhile shares the second. A single erasure does not
+// wait, and many together leave the keyring to others for most of the time.
+const (
+	rest    = 4
+	minRest = 100 * time.Millisecond
+	maxRest = time.Second
+)
+
+// lane is one of the three works of an erasure. Each goes on beside the others, so
+// that the keys of a whole party die in the time that a rotation takes, whatever
+// another erasure has to seal again or to purge.
+type lane struct {
+	wake chan struct{}
+	busy sync.Mutex // one pass at a time
+	pass func(context.Context) error
+	rest bool
+}
+
+func (l *lane) poke() {
+	select {
+	case l.wake <- struct{}{}:
+	default:
+	}
+}
+
+func (g *Gate) makeLanes() {
+	g.whole = &lane{wake: make(chan struct{}, 1), pass: g.destroyWhole, rest: true}
+	g.part = &lane{wake: make(chan struct{}, 1), pass: g.destroyParts}
+	g.purge = &lane{wake: make(chan struct{}, 1), pass: g.purgeDestroyed}
+}
+
+// Run carries out what is asked, as it is asked, until ctx ends. What waits
+// together shares one rotation. What fails is tried again: an erasure is never
+// given up.
 func (g *Gate) Run(ctx context.Context) error {
+	var lanes errgroup.Group
+	for _, l := range []*lane{g.whole, g.part, g.purge} {
+		lanes.Go(func() error { g.run(ctx, l); return nil })
+	}
+	return lanes.Wait()
+}
+
+func (g *Gate) run(ctx context.Context, l *lane) {
 	for {
 		select {
 		case <-ctx.Done():
-			return nil
-		case <-g.wake:
+			return
+		case <-l.wake:
 		}
-		for {
-			err := g.Once(ctx)
-			if err == nil || ctx.Err() != nil {
-				break
-			}
+		began := time.Now()
+		err := l.once(ctx)
+		pause := time.Duration(0)
+		if l.rest {
+			pause = min(max(minRest, rest*time.Since(began)), maxRest)
+		}
+		if err != nil && ctx.Err() == nil {
 			g.Logger.Error("erasure: not finished, will be tried again", "err", err)
-			select {
-			case <-ctx.Done():
-				return nil
-			case <-time.After(retryAfter):
-			}
+			pause = retryAfter
+			l.poke()
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(pause):
 		}
 	}
 }
 
+func (l *lane) once(ctx context.Context) error {
+	l.busy.Lock()
+	defer l.busy.Unlock()
+	return l.pass(ctx)
+}
+
 // Once carries out everything that is asked for now.
 func (g *Gate) Once(ctx context.Context) error {
-	undone, err := g.Undone(ctx)
-	if err != nil {
-		return err
-	}
-	var asked []Erasure
-	for _, e := range undone {
-		if e.State == Asked {
-			asked = append(asked, e)
-		}
-	}
-	for len(asked) > 0 {
-		var batch []Erasure
-		batch, asked = together(asked)
-		if err := g.destroy(ctx, batch); err != nil {
-			return fmt.Errorf("destroy keys: %w", err)
-		}
-	}
-	if undone, err = g.Undone(ctx); err != nil {
-		return err
-	}
-	// What was asked for meanwhile still has its keys: it comes in the next round.
-	gone := slices.DeleteFunc(undone, func(e Erasure) bool { return e.State != Destroyed })
-	if len(gone) == 0 {
-		return nil
-	}
-	for _, e := range gone {
-		for _, place := range g.Places.purge() {
-			if err := place(ctx, e.scope(e.Party)); err != nil {
-				return fmt.Errorf("purge erasure %s: %w", e.ID, err)
-			}
-		}
-	}
-	for _, place := range g.Places.shared() {
-		if err := place(ctx); err != nil {
-			return fmt.Errorf("purge: %w", err)
-		}
-	}
-	for _, e := range gone {
-		if err := g.finish(ctx, e); err != nil {
-			return fmt.Errorf("finish erasure %s: %w", e.ID, err)
+	for _, l := range []*lane{g.whole, g.part, g.purge} {
+		if err := l.once(ctx); err != nil {
+			return err
 		}
 	}
 	return nil
 }
 
-// together picks the erasures that can share a rotation: all, but for a second
-// one that touches an assignment in part.
-func together(asked []Erasure) (batch, rest []Erasure) {
+// take gives a lane the erasures that pick chooses of those that are not done;
+// no other lane gets them before give.
+func (g *Gate) take(ctx context.Context, pick func([]Erasure) []Erasure) ([]Erasure, error) {
+	g.taking.Lock()
+	defer g.taking.Unlock()
+	undone, err := g.Undone(ctx)
+	if err != nil {
+		return nil, err
+	}
+	taken := pick(slices.DeleteFunc(undone, func(e Erasure) bool { return g.taken[e.ID] }))
+	for _, e := range taken {
+		g.taken[e.ID] = true
+	}
+	return taken, nil
+}
+
+// give lets other lanes have what was taken, and tells the one that is next: it
+// may have been woken before and found nothing.
+func (g *Gate) give(taken []Erasure, next *lane) {
+	g.taking.Lock()
+	for _, e := range taken {
+		delete(g.taken, e.ID)
+	}
+	g.taking.Unlock()
+	if next != nil {
+		next.poke()
+	}
+}
+
+// destroyWhole destroys the owner keys of all that is to go as a whole, in one
+// rotation. It does not depend on how much is stored under them. What is asked in
+// part of an assignment that goes anyway goes with it.
+func (g *Gate) destroyWhole(ctx context.Context) error {
+	batch, err := g.take(ctx, func(undone []Erasure) []Erasure {
+		doomed := map[holdfast.AssignmentID]bool{}
+		for _, e := range undone {
+			if e.State == Asked && !e.inPart() {
+				for _, a := range e.Scope.Assignments {
+					doomed[a] = true
+				}
+			}
+		}
+		return slices.DeleteFunc(undone, func(e Erasure) bool {
+			lives := slices.ContainsFunc(e.Scope.Assignments, func(a holdfast.AssignmentID) bool { return !doomed[a] })
+			return e.State != Asked || e.inPart() && lives
+		})
+	})
+	if err != nil || len(batch) == 0 {
+		return err
+	}
+	defer g.give(batch, g.purge)
+	var d vault.Destruction
+	var assignments []holdfast.AssignmentID
+	for _, e := range batch {
+		if !e.inPart() {
+			assignments = append(assignments, e.Scope.Assignments...)
+			d.Owners = append(d.Owners, owners(e.scope(e.Party))...)
+		}
+	}
+	if err := g.Vault.Barrier(ctx, assignments, false); err != nil {
+		return fmt.Errorf("destroy keys: %w", err)
+	}
+	if err := g.rotate(ctx, d, batch); err != nil {
+		return fmt.Errorf("destroy keys: %w", err)
+	}
+	return nil
+}
+
+// destroyParts seals again what survives of each erasure in part, then destroys
+// what was sealed before.
+func (g *Gate) destroyParts(ctx context.Context) error {
+	for {
+		batch, err := g.take(ctx, together)
+		if err != nil || len(batch) == 0 {
+			return err
+		}
+		err = g.destroyPart(ctx, batch)
+		g.give(batch, g.purge)
+		if err != nil {
+			return fmt.Errorf("destroy keys in part: %w", err)
+		}
+	}
+}
+
+// together picks the erasures in part that can share a rotation: no two of an
+// assignment.
+func together(undone []Erasure) (batch []Erasure) {
 	taken := map[holdfast.AssignmentID]bool{}
-	for _, e := range asked {
+	for _, e := range undone {
 		clash := slices.ContainsFunc(e.Scope.Assignments, func(a holdfast.AssignmentID) bool { return taken[a] })
-		if clash {
-			rest = append(rest, e)
+		if clash || e.State != Asked || !e.inPart() {
 			continue
 		}
 		for _, a := range e.Scope.Assignments {
@@ -103,51 +204,82 @@ func together(asked []Erasure) (batch, rest []Erasure) {
 		}
 		batch = append(batch, e)
 	}
-	return batch, rest
+	return batch
 }
 
-// destroy makes the keys of a batch unrecoverable. What is erased in part is
-// sealed again first (see series.Rewrite for the order); the rotation of the
-// root key is the commit point of it all.
-func (g *Gate) destroy(ctx context.Context, batch []Erasure) error {
-	var d vault.Destruction
-	var whole, part []holdfast.AssignmentID
+// destroyPart makes the keys of a batch unrecoverable. What survives is sealed
+// again first (see series.Rewrite for the order); the rotation of the root key is
+// the commit point of it all.
+func (g *Gate) destroyPart(ctx context.Context, batch []Erasure) error {
+	var part []holdfast.AssignmentID
 	for _, e := range batch {
-		if s := e.scope(e.Party); inPart(s) {
-			part = append(part, g.living(s.Assignments)...)
-		} else {
-			whole = append(whole, s.Assignments...)
-			d.Owners = append(d.Owners, owners(s)...)
-		}
+		part = append(part, g.living(e.Scope.Assignments)...)
 	}
-	if err := g.Vault.Barrier(ctx, whole, false); err != nil {
+	if err := g.Vault.Barrier(ctx, part, true); err != nil {
 		return err
 	}
-	if len(part) > 0 {
-		if err := g.Vault.Barrier(ctx, part, true); err != nil {
-			return err
-		}
-		rw, err := g.Series.Begin(ctx)
-		if err != nil {
-			return err
-		}
-		defer rw.End(context.WithoutCancel(ctx))
-		if err := rw.Roll(ctx); err != nil {
-			return err
-		}
-		for _, e := range batch {
-			if s := e.scope(e.Party); inPart(s) {
-				if d.Reissue, err = g.reseal(ctx, rw, s, d.Reissue); err != nil {
-					return err
-				}
-			}
-		}
-		if err := g.rotate(ctx, d, batch); err != nil {
-			return err
-		}
-		return rw.End(ctx)
+	rw, err := g.Series.Begin(ctx)
+	if err != nil {
+		return err
 	}
-	return g.rotate(ctx, d, batch)
+	defer rw.End(context.WithoutCancel(ctx))
+	if err := rw.Roll(ctx); err != nil {
+		return err
+	}
+	var d vault.Destruction
+	for _, e := range batch {
+		if d.Reissue, err = g.reseal(ctx, rw, e.scope(e.Party), d.Reissue); err != nil {
+			return err
+		}
+	}
+	if err := g.rotate(ctx, d, batch); err != nil {
+		return err
+	}
+	return rw.End(ctx)
+}
+
+// purgeDestroyed takes what is under destroyed keys out of every place and
+// certifies it. What fails for one erasure does not keep the others.
+func (g *Gate) purgeDestroyed(ctx context.Context) error {
+	gone, err := g.take(ctx, func(undone []Erasure) []Erasure {
+		return slices.DeleteFunc(undone, func(e Erasure) bool { return e.State != Destroyed })
+	})
+	if err != nil || len(gone) == 0 {
+		return err
+	}
+	defer g.give(gone, nil)
+	var errs []error
+	var purged []Erasure
+	for _, e := range gone {
+		if err := g.purgePlaces(ctx, e); err != nil {
+			errs = append(errs, fmt.Errorf("purge erasure %s: %w", e.ID, err))
+			continue
+		}
+		purged = append(purged, e)
+	}
+	if len(purged) == 0 {
+		return errors.Join(errs...)
+	}
+	for _, place := range g.Places.shared() {
+		if err := place(ctx); err != nil {
+			return errors.Join(append(errs, fmt.Errorf("purge: %w", err))...)
+		}
+	}
+	for _, e := range purged {
+		if err := g.finish(ctx, e); err != nil {
+			errs = append(errs, fmt.Errorf("finish erasure %s: %w", e.ID, err))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+func (g *Gate) purgePlaces(ctx context.Context, e Erasure) error {
+	for _, place := range g.Places.purge() {
+		if err := place(ctx, e.scope(e.Party)); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // living picks the assignments that have a key. Of one that another erasure has

@@ -7,7 +7,7 @@ import (
 	"github.com/holdfast-iot/holdfast"
 	"github.com/holdfast-iot/holdfast/internal/erasure"
 	"github.com/holdfast-iot/holdfast/internal/ingest"
-	"github.com/holdfast-iot/holdfast/internal/seal"
+	"github.com/holdfast-iot/holdfast/internal/vault"
 )
 
 // A device that was erased can't be erased in part any more: what asks for it, on
@@ -64,6 +64,34 @@ func TestCertificateNamesTheKeyThatDied(t *testing.T) {
 	anna := h.person("Anna")
 	hers := h.device(anna.Party, "watch")
 	h.mustSend(hers, number("pulse", time.Now(), 60))
+	whole, err := h.custody.ScopeOfDevice(t.Context(), hers.Device)
+	if err != nil {
+		t.Fatal(err)
+	}
+	e, err := h.Server.erasure.Ask(t.Context(), anna, whole)
+	if err != nil {
+		t.Fatal(err)
+	}
+	part, err := h.stores.vault.Destroy(t.Context(), vault.Destruction{Reissue: []vault.Reissue{{Assignment: hers.Assignment}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := h.Server.erasure.Once(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	keys := h.certificate(e.ID).Destroyed.OwnerKeys
+	if len(keys) != 2 || keys[0] != part.OwnerKeys[vault.OfAssignment(hers.Assignment)] || keys[1] == keys[0] {
+		t.Errorf("the certificate names %v, the part took %v", keys, part.OwnerKeys)
+	}
+}
+
+// What is asked in part of a device that is to go as a whole goes with it, in one
+// rotation, and its certificate names the same key.
+func TestErasureInPartGoesWithTheWhole(t *testing.T) {
+	h := newHouse(t)
+	anna := h.person("Anna")
+	hers := h.device(anna.Party, "watch")
+	h.mustSend(hers, number("pulse", time.Now(), 60))
 	stream, err := h.custody.ScopeOfStream(t.Context(), hers.Device, "pulse")
 	if err != nil {
 		t.Fatal(err)
@@ -83,21 +111,24 @@ func TestCertificateNamesTheKeyThatDied(t *testing.T) {
 	if err := h.Server.erasure.Once(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	var keys [2][]seal.KeyID
-	for i, id := range asked {
-		e, err := h.Server.erasure.Erasure(t.Context(), id)
-		if err != nil {
-			t.Fatal(err)
-		}
-		c, err := erasure.VerifyCertificate(e.Certificate, "")
-		if err != nil {
-			t.Fatal(err)
-		}
-		keys[i] = c.Destroyed.OwnerKeys
+	of, with := h.certificate(asked[0]).Destroyed, h.certificate(asked[1]).Destroyed
+	if len(of.OwnerKeys) != 1 || len(with.OwnerKeys) != 1 || of.OwnerKeys[0] != with.OwnerKeys[0] || of.To != with.To {
+		t.Errorf("the stream's certificate names %v, the device's %v", of, with)
 	}
-	if len(keys[0]) != 1 || len(keys[1]) != 2 || keys[1][0] != keys[0][0] || keys[1][1] == keys[0][0] {
-		t.Errorf("the stream's certificate names %v, the device's %v", keys[0], keys[1])
+}
+
+// certificate is the verified certificate of an erasure that is done.
+func (h *house) certificate(id holdfast.ErasureID) erasure.Certificate {
+	h.t.Helper()
+	e, err := h.Server.erasure.Erasure(h.t.Context(), id)
+	if err != nil {
+		h.t.Fatal(err)
 	}
+	c, err := erasure.VerifyCertificate(e.Certificate, "")
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	return c
 }
 
 // A batch that was filled before an erasure and is committed after it does not

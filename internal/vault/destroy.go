@@ -115,7 +115,9 @@ func (v *Vault) freshJournalKeys(ctx context.Context, a holdfast.AssignmentID) e
 			l.add(entryJournal, holdfast.StreamID{}, seal.NewKey())
 			return true
 		})
-		if err != nil {
+		if holdfast.KindOf(err) == holdfast.NotFound {
+			return nil // its keys have been destroyed meanwhile
+		} else if err != nil {
 			return fmt.Errorf("renew journal key: %w", err)
 		}
 	}

@@ -72,7 +72,9 @@ func (v *Vault) planReissue(ctx context.Context, p *plan, r Reissue) error {
 		return holdfast.Errorf(holdfast.Invalid, "assignment %s is named twice in one destruction", r.Assignment)
 	}
 	lists, id, err := v.allLists(ctx, o)
-	if err != nil {
+	if holdfast.KindOf(err) == holdfast.NotFound {
+		return nil // another destruction has ended the assignment: no part is left
+	} else if err != nil {
 		return err
 	}
 	fresh := seal.NewKey()

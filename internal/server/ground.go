@@ -33,6 +33,7 @@ type Ground struct {
 
 	Series     series.Options // Logger is the Config's
 	Checkpoint time.Duration  // between signatures of the ledger
+	Apart      time.Duration  // between the starts of two long runners, so that their clocks don't strike as one
 }
 
 // Folder is the data folder, but for the stores in it.

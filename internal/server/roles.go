@@ -49,10 +49,9 @@ func (s *Server) Run(ctx context.Context, ready func(Addresses)) (err error) {
 	}
 	// Keepers outlive the edges: what these hand in at the end is durable in the
 	// journal, and its sessions and disclosures are still written down.
-	keeping, stopKeeping := context.WithCancel(context.Background())
+	keepers, failed := errgroup.WithContext(context.Background())
+	stopKeeping := s.keep(failed, keepers)
 	defer stopKeeping()
-	keepers, failed := errgroup.WithContext(keeping)
-	s.keep(failed, keepers)
 
 	edges, edgesFailed := errgroup.WithContext(s.edges)
 	if err := s.serve(edgesFailed, edges, lis); err != nil {
@@ -90,16 +89,34 @@ func ended(err error) error {
 	return err
 }
 
-// keep starts the long runners that serve no port.
-func (s *Server) keep(ctx context.Context, g *errgroup.Group) {
-	g.Go(func() error { return s.series.Run(ctx) })
-	g.Go(func() error { return s.sessions.Run(ctx) })
-	g.Go(func() error { return s.ledger.Run(ctx, s.config.Ground.Checkpoint) })
-	g.Go(func() error { return s.erasure.Run(ctx) })
-	g.Go(func() error {
-		return s.grants.Run(ctx, func(err error) { s.log.Error("grant: write disclosures", "err", err) })
-	})
-	g.Go(func() error { return s.access.Run(ctx) })
+// keep starts the long runners that serve no port. They end one after the other,
+// in the reverse order, so that the end is the same each time.
+func (s *Server) keep(ctx context.Context, g *errgroup.Group) (stop func()) {
+	var stops []func()
+	for _, run := range []func(context.Context) error{
+		s.series.Run,
+		s.sessions.Run,
+		func(ctx context.Context) error { return s.ledger.Run(ctx, s.config.Ground.Checkpoint) },
+		s.erasure.Run,
+		func(ctx context.Context) error {
+			return s.grants.Run(ctx, func(err error) { s.log.Error("grant: write disclosures", "err", err) })
+		},
+		s.access.Run,
+	} {
+		ctx, cancel := context.WithCancel(ctx)
+		ended := make(chan struct{})
+		g.Go(func() error {
+			defer close(ended)
+			return run(ctx)
+		})
+		stops = append(stops, func() { cancel(); <-ended })
+		time.Sleep(s.config.Ground.Apart)
+	}
+	return func() {
+		for _, stop := range slices.Backward(stops) {
+			stop()
+		}
+	}
 }
 
 // listeners are the bound ports.

@@ -338,3 +338,18 @@ func (i info) Mode() fs.FileMode {
 
 // SameFile reports whether two descriptions are of one file.
 func (d *Disk) SameFile(a, b fs.FileInfo) bool { return a.(info).node == b.(info).node }
+
+// Revive lets the next process use the disk after CutNow, with all that the last
+// one wrote: it was killed, and the power stayed on.
+func (d *Disk) Revive() {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.dead, d.full, d.plan, d.cut = false, false, nil, nil
+}
+
+// Dead reports whether the power went, or the process was killed.
+func (d *Disk) Dead() bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.dead
+}

@@ -40,6 +40,7 @@ func (d *Disk) Ground(v *VFS, n *Network, latency func() time.Duration) *server.
 		// would be up to chance.
 		Series:     series.Options{Every: 41*time.Second + 7*time.Microsecond, Bytes: 8 << 10, MergeEvery: 3*time.Minute + 11*time.Microsecond, MergeAfter: 12},
 		Checkpoint: 67*time.Second + 13*time.Microsecond,
+		Apart:      time.Microsecond,
 	}
 }
 

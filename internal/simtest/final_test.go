@@ -1,0 +1,203 @@
+package simtest
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"path"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/holdfast-iot/holdfast/internal/catalog"
+	"github.com/holdfast-iot/holdfast/internal/vault"
+)
+
+// heal is a life without faults: whoever waits gets an answer, what was asked is
+// done, and the books are right, before and after the readings were rolled and
+// merged.
+func (w *world) heal(ctx context.Context) error {
+	h, alive, err := start(ctx, w.disk, nil, w.latency, w.logger)
+	if err != nil {
+		return err
+	}
+	if !alive {
+		return w.end(h, fmt.Errorf("the hub does not start on a sound disk: %w", h.err))
+	}
+	return w.end(h, w.healed(ctx, h))
+}
+
+func (w *world) healed(ctx context.Context, h *hub) error {
+	p := h.people(w.img)
+	if err := w.all(ctx, p); err != nil {
+		return fmt.Errorf("after the start: %w", err)
+	}
+	for range 20 {
+		open := 0
+		for i, d := range w.things {
+			if w.gone[i] {
+				continue
+			}
+			if err := d.connect(ctx, h.network); err != nil {
+				w.note("device %d can't connect to a sound hub: %v", i, err)
+			}
+			open++
+		}
+		time.Sleep(3 * time.Second)
+		for i, d := range w.things {
+			if !w.gone[i] && d.open() == 0 {
+				open--
+			}
+		}
+		if open == 0 {
+			break
+		}
+	}
+	for i, d := range w.things {
+		if n := d.open(); n > 0 && !w.gone[i] {
+			return fmt.Errorf("device %d waits for %d answers of a sound hub", i, n)
+		}
+		if d.lost > 0 {
+			return fmt.Errorf("device %d: the hub forgot its session %d times", i, d.lost)
+		}
+	}
+	time.Sleep(90 * time.Second)
+	if err := w.erasuresDone(ctx, p); err != nil {
+		return err
+	}
+	if err := w.all(ctx, p); err != nil {
+		return fmt.Errorf("when all is answered: %w", err)
+	}
+	time.Sleep(6 * time.Minute) // rolls and merges
+	if err := w.all(ctx, p); err != nil {
+		return fmt.Errorf("when all is merged: %w", err)
+	}
+	h.stop()
+	<-h.ended
+	if h.err != nil {
+		return fmt.Errorf("an orderly end: %w", h.err)
+	}
+	return nil
+}
+
+// all is read, with an answer demanded.
+func (w *world) all(ctx context.Context, p *people) error {
+	if status, body := ask(ctx, p.admin, "GET", apiURL+"/readyz", "", "", nil); status != 200 {
+		return fmt.Errorf("not ready: %d %s", status, body)
+	}
+	for at, d := range w.img.devices {
+		for _, stream := range []string{"n", "s", "n_n", "n_s"} {
+			if _, err := p.read(ctx, at, stream); err != nil && !errors.Is(err, errNotFound) {
+				return fmt.Errorf("read device %s: %w", d.id, err)
+			}
+		}
+	}
+	return w.read(ctx, p)
+}
+
+// erasuresDone demands that whatever was asked has its certificate.
+func (w *world) erasuresDone(ctx context.Context, p *people) error {
+	status, body := ask(ctx, p.admin, "GET", apiURL+"/v1/erasures?limit=1000", "", "", nil)
+	var page struct {
+		Items []struct{ ID, State, Certificate string }
+	}
+	if err := json.Unmarshal(body, &page); status != 200 || err != nil {
+		return fmt.Errorf("list erasures: %d %s %v", status, body, err)
+	}
+	for _, e := range page.Items {
+		if e.State != "done" || e.Certificate == "" {
+			return fmt.Errorf("erasure %s is %s a minute after the start of a sound hub", e.ID, e.State)
+		}
+	}
+	w.note("%d erasures are done", len(page.Items))
+	return nil
+}
+
+// once starts the hub on what an orderly end left, and ends it.
+func (w *world) once(ctx context.Context) error {
+	h, alive, err := start(ctx, w.disk, nil, nil, w.logger)
+	if err != nil {
+		return err
+	}
+	if !alive {
+		return w.end(h, fmt.Errorf("the hub does not start after an orderly end: %w", h.err))
+	}
+	return w.end(h, w.all(ctx, h.people(w.img)))
+}
+
+// rootKeys are all that ever were in the file of the root key.
+type rootKeys struct {
+	mu   sync.Mutex
+	ever []string
+}
+
+func (k *rootKeys) see(b []byte) {
+	var doc struct {
+		Keys map[string]string `json:"keys"`
+	}
+	if json.Unmarshal(b, &doc) != nil {
+		return
+	}
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	for _, key := range doc.Keys {
+		if !slices.Contains(k.ever, key) {
+			k.ever = append(k.ever, key)
+		}
+	}
+}
+
+// dissect takes the disk apart: no root key but the one in force is on the
+// platters, and the keyring has no key of who was erased.
+func (w *world) dissect(ctx context.Context) error {
+	now, err := w.disk.ReadFile(RootKey)
+	if err != nil {
+		return err
+	}
+	for content := range w.disk.Platters {
+		for _, key := range w.roots.ever {
+			if !bytes.Contains(now, []byte(key)) && bytes.Contains(content, []byte(key)) {
+				return errors.New("a root key that was destroyed is still on the platters")
+			}
+		}
+		if bytes.Contains(content, []byte(canary)) {
+			return errors.New("a reading's value or a name is on the platters in clear")
+		}
+	}
+	w.note("%d root keys", len(w.roots.ever))
+	return w.keyring(ctx)
+}
+
+func (w *world) keyring(ctx context.Context) error {
+	v, err := RegisterVFS(w.disk)
+	if err != nil {
+		return err
+	}
+	defer v.Close()
+	db, err := catalog.Open(ctx, path.Join(DataFolder, "catalog"), catalog.Options{VFS: v.Name(), Readers: 1})
+	if err != nil {
+		return err
+	}
+	defer db.Close()
+	root, err := vault.OpenFileHolderOn(keyFiles{w.disk}, RootKey, nil)
+	if err != nil {
+		return err
+	}
+	keys, err := vault.Open(ctx, db, vault.DirOn(keyFiles{w.disk}, path.Join(DataFolder, "keyring")), []vault.Holder{root})
+	if err != nil {
+		return err
+	}
+	defer keys.Close()
+	for i, d := range w.img.devices {
+		if w.endedFor(i) && keys.HasOwner(vault.OfAssignment(d.assignment)) {
+			return fmt.Errorf("device %d was erased, and its key is in the keyring", i)
+		}
+	}
+	return nil
+}
+
+// endedFor reports that a device was erased for good, with an answer: all that it
+// ever sent is gone.
+func (w *world) endedFor(at int) bool { return w.books.ended[at] }

@@ -1,0 +1,223 @@
+package simtest
+
+import (
+	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"fmt"
+	"io/fs"
+	"os"
+	"path"
+	"path/filepath"
+	"strings"
+	"testing"
+	"testing/cryptotest"
+	"testing/synctest"
+	"time"
+
+	"github.com/holdfast-iot/holdfast"
+	"github.com/holdfast-iot/holdfast/internal/access"
+	"github.com/holdfast-iot/holdfast/internal/catalog"
+	"github.com/holdfast-iot/holdfast/internal/custody"
+	"github.com/holdfast-iot/holdfast/internal/identity"
+	"github.com/holdfast-iot/holdfast/internal/ledger"
+	"github.com/holdfast-iot/holdfast/internal/server"
+	"github.com/holdfast-iot/holdfast/internal/vault"
+)
+
+// canary is in every name and text value: it must occur nowhere on the disk.
+const canary = "canary"
+
+// image is a hub that was set up and never ran: what every seed begins with.
+type image struct {
+	disk    *Disk
+	roots   *x509.CertPool
+	admin   tls.Certificate
+	owners  []owner
+	devices []device
+}
+
+type owner struct {
+	party holdfast.PartyID
+	token string
+}
+
+type device struct {
+	owner      int
+	id         holdfast.DeviceID
+	assignment holdfast.AssignmentID
+	cert       tls.Certificate
+}
+
+// newImage sets a hub up: two owners, three devices.
+func newImage(t *testing.T) *image {
+	t.Helper()
+	img := &image{}
+	dir := t.TempDir()
+	t.Run("image", func(t *testing.T) {
+		cryptotest.SetGlobalRandom(t, 1)
+		synctest.Test(t, func(t *testing.T) {
+			if err := img.make(t.Context(), dir); err != nil {
+				t.Fatal(err)
+			}
+		})
+	})
+	if t.Failed() {
+		t.FailNow()
+	}
+	return img
+}
+
+func (img *image) make(ctx context.Context, dir string) error {
+	_, err := server.Init(ctx, filepath.Join(dir, "data"), server.InitOptions{Organisation: "organisation", Hosts: []string{"localhost"}, RootKey: filepath.Join(dir, "key", "root.key")})
+	if err != nil {
+		return err
+	}
+	img.disk = NewDisk(1)
+	if err := img.disk.load(os.DirFS(dir)); err != nil {
+		return err
+	}
+	v, err := RegisterVFS(img.disk)
+	if err != nil {
+		return err
+	}
+	defer v.Close()
+	db, err := catalog.Open(ctx, path.Join(DataFolder, "catalog"), catalog.Options{VFS: v.Name(), Readers: 1})
+	if err != nil {
+		return err
+	}
+	defer db.Close()
+	root, err := vault.OpenFileHolderOn(keyFiles{img.disk}, RootKey, nil)
+	if err != nil {
+		return err
+	}
+	keys, err := vault.Open(ctx, db, vault.DirOn(keyFiles{img.disk}, path.Join(DataFolder, "keyring")), []vault.Holder{root})
+	if err != nil {
+		return err
+	}
+	defer keys.Close()
+	l, err := ledger.Open(ctx, db, keys)
+	if err != nil {
+		return err
+	}
+	id, err := identity.Open(ctx, identity.Deps{Catalog: db, Vault: keys, Ledger: l}, identity.Options{})
+	if err != nil {
+		return err
+	}
+	people, err := access.Open(ctx, access.Deps{Catalog: db, Vault: keys, Ledger: l, Authority: id}, access.Options{})
+	if err != nil {
+		return err
+	}
+	img.roots = x509.NewCertPool()
+	img.roots.AppendCertsFromPEM(id.CAPEM())
+	house := custody.New(db, keys, l, custody.Options{})
+	if err := img.administrator(); err != nil {
+		return err
+	}
+	return img.people(ctx, house, people, id)
+}
+
+func (img *image) administrator() (err error) {
+	var pem [2][]byte
+	for i, name := range []string{"cert.pem", "key.pem"} {
+		if pem[i], err = img.disk.ReadFile(path.Join(DataFolder, "admin", name)); err != nil {
+			return err
+		}
+	}
+	img.admin, err = tls.X509KeyPair(pem[0], pem[1])
+	return err
+}
+
+// people adds owners with a token each, and their devices with certificates.
+func (img *image) people(ctx context.Context, house *custody.Custody, people *access.Access, id *identity.Identity) error {
+	operating, err := house.Operating(ctx)
+	if err != nil {
+		return err
+	}
+	by := access.Principal{Credential: holdfast.NewID[holdfast.CredentialID](), Party: operating, Role: access.Administrator,
+		Scopes: access.ScopeRead | access.ScopeWrite, NotAfter: time.Now().Add(time.Hour)}
+	for i := range 2 {
+		p, err := house.AddParty(ctx, by.Credential, fmt.Sprintf("%s %d", canary, i), custody.Person)
+		if err != nil {
+			return err
+		}
+		code, _, err := people.Invite(ctx, by, p.ID)
+		if err != nil {
+			return err
+		}
+		made, err := people.Redeem(ctx, access.Redemption{Code: code, From: "192.0.2.1"})
+		if err != nil {
+			return err
+		}
+		img.owners = append(img.owners, owner{p.ID, made.Token})
+	}
+	for i, whose := range []int{0, 0, 1} {
+		d, err := house.AddDevice(ctx, by.Credential, custody.DeviceSpec{Label: fmt.Sprintf("device %d", i), Owner: img.owners[whose].party})
+		if err != nil {
+			return err
+		}
+		cert, err := enrol(ctx, id, d.Device)
+		if err != nil {
+			return err
+		}
+		img.devices = append(img.devices, device{whose, d.Device.ID, d.Device.Assignment, cert})
+	}
+	return nil
+}
+
+func enrol(ctx context.Context, id *identity.Identity, d custody.Device) (tls.Certificate, error) {
+	code, _, err := id.MakeCode(ctx, d.ID, d.Assignment, identity.CodeOptions{})
+	if err != nil {
+		return tls.Certificate{}, err
+	}
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		return tls.Certificate{}, err
+	}
+	csr, err := x509.CreateCertificateRequest(rand.Reader, &x509.CertificateRequest{}, key)
+	if err != nil {
+		return tls.Certificate{}, err
+	}
+	cert, err := id.Enrol(ctx, d.ID.String(), code.SecretText(), csr, "192.0.2.1")
+	if err != nil {
+		return tls.Certificate{}, err
+	}
+	return tls.Certificate{Certificate: [][]byte{cert.Raw}, PrivateKey: key, Leaf: cert}, nil
+}
+
+// load copies folders and files onto the disk, durably. The journal's files are of
+// production's size and hold nothing yet: the hub makes its own.
+func (d *Disk) load(from fs.FS) error {
+	return fs.WalkDir(from, ".", func(name string, e fs.DirEntry, err error) error {
+		if err != nil || name == "." {
+			return err
+		}
+		if e.IsDir() {
+			if err := d.Mkdir("/"+name, 0o700); err != nil {
+				return err
+			}
+			return d.SyncFolder(path.Dir("/" + name))
+		}
+		if strings.HasPrefix(name, "data/journal/") || e.Name() == "lock" {
+			return nil
+		}
+		b, err := fs.ReadFile(from, name)
+		if err != nil {
+			return err
+		}
+		f, err := d.Open("/"+name, os.O_RDWR|os.O_CREATE, 0o600)
+		if err != nil {
+			return err
+		}
+		if _, err := f.Write(b); err != nil {
+			return err
+		}
+		if err := f.Sync(); err != nil {
+			return err
+		}
+		return d.SyncFolder(path.Dir("/" + name))
+	})
+}

@@ -1,0 +1,88 @@
+package simtest
+
+import (
+	"flag"
+	"fmt"
+	"log/slog"
+	"os"
+	"runtime"
+	"runtime/debug"
+	"strconv"
+	"testing"
+	"time"
+)
+
+var (
+	oneSeed = flag.Uint64("seed", 0, "play this seed alone, and tell its story")
+	first   = flag.Uint64("first", 1, "the first seed")
+	count   = flag.Int("seeds", 0, "how many seeds to play; default 25")
+)
+
+// play plays one seed and returns the hash of all that happened.
+func play(t *testing.T, img *image, seed uint64, story bool) (trace uint64, err error) {
+	watchdog := time.AfterFunc(2*time.Minute, func() {
+		debug.SetTraceback("all")
+		panic(fmt.Sprintf("seed %d hangs", seed))
+	})
+	defer watchdog.Stop()
+	say := func(string, ...any) {}
+	if story {
+		say = func(format string, args ...any) { t.Logf(format, args...) }
+	}
+	w := newWorld(img, seed, say)
+	if story && os.Getenv("HOLDFAST_STEPS") != "" {
+		w.disk.log = say
+	}
+	w.logger = slog.New(slog.DiscardHandler)
+	if story {
+		w.logger = slog.New(slog.NewTextHandler(sayer(say), nil))
+	}
+	t.Run(strconv.FormatUint(seed, 10), func(t *testing.T) { err = w.run(t, seed) })
+	fmt.Fprintf(w.trace, "%x", w.disk.Trace())
+	if story {
+		t.Logf("%d boots, %d power cuts, %d readings, %d erasures", w.boots, w.cuts, len(w.books.all), w.erased)
+	}
+	return w.trace.Sum64(), err
+}
+
+type sayer func(string, ...any)
+
+func (s sayer) Write(p []byte) (int, error) { s("%s", p); return len(p), nil }
+
+// chosen is the seed that somebody wants to see again.
+func chosen(t *testing.T) uint64 {
+	if text := os.Getenv("HOLDFAST_SEED"); text != "" {
+		n, err := strconv.ParseUint(text, 10, 64)
+		if err != nil {
+			t.Fatalf("HOLDFAST_SEED: %v", err)
+		}
+		return n
+	}
+	return *oneSeed
+}
+
+// Seeds decide; the books are right.
+func TestSim(t *testing.T) {
+	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(1)) // goroutines take turns in the same order each time
+	img := newImage(t)
+	if seed := chosen(t); seed != 0 {
+		a, err := play(t, img, seed, true)
+		if err != nil {
+			t.Errorf("seed %d: %v", seed, err)
+		}
+		b, _ := play(t, img, seed, false)
+		if a != b {
+			t.Errorf("seed %d has the traces %x and %x", seed, a, b)
+		}
+		return
+	}
+	n := *count
+	if n == 0 {
+		n = 25
+	}
+	for seed := *first; seed < *first+uint64(n); seed++ {
+		if _, err := play(t, img, seed, false); err != nil {
+			t.Errorf("seed %d: %v\n\tagain: go test ./internal/simtest -run Sim -seed %d -v", seed, err, seed)
+		}
+	}
+}

@@ -156,14 +156,14 @@ func (w *world) dissect(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	for content := range w.disk.Platters {
+	for name, content := range w.disk.Platters {
 		for _, key := range w.roots.ever {
 			if !bytes.Contains(now, []byte(key)) && bytes.Contains(content, []byte(key)) {
-				return errors.New("a root key that was destroyed is still on the platters")
+				return fmt.Errorf("a root key that was destroyed is still on the platters, in %s", name)
 			}
 		}
 		if bytes.Contains(content, []byte(canary)) {
-			return errors.New("a reading's value or a name is on the platters in clear")
+			return fmt.Errorf("a reading's value or a name is on the platters in clear, in %s", name)
 		}
 	}
 	w.note("%d root keys", len(w.roots.ever))

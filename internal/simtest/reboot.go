@@ -86,16 +86,16 @@ func (d *Disk) copy(seed uint64, file func(*node) *node, folder func(*node) map[
 
 // Platters yields the content of every file that ever had a name under a folder of
 // this disk, whether it still has it or not, and as durable as not.
-func (d *Disk) Platters(yield func(content []byte) bool) {
+func (d *Disk) Platters(yield func(name string, content []byte) bool) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	seen := map[*node]bool{}
-	show := func(n *node) bool {
+	show := func(name string, n *node) bool {
 		if seen[n] {
 			return true
 		}
 		seen[n] = true
-		if !yield(n.bytes()) {
+		if !yield(name, n.bytes()) {
 			return false
 		}
 		if len(n.writes) == 0 {
@@ -103,25 +103,26 @@ func (d *Disk) Platters(yield func(content []byte) bool) {
 		}
 		stable := make([]byte, n.stableSize)
 		readPages(n.stable, stable, 0)
-		return yield(stable)
+		return yield(name, stable)
 	}
-	var walk func(n *node) bool
-	walk = func(n *node) bool {
+	var walk func(path string, n *node) bool
+	walk = func(path string, n *node) bool {
 		for _, names := range []map[string]*node{n.names, n.durable} {
 			for _, name := range slices.Sorted(maps.Keys(names)) {
 				child := names[name]
-				if child.folder && !walk(child) || !child.folder && !show(child) {
+				at := path + "/" + name
+				if child.folder && !walk(at, child) || !child.folder && !show(at, child) {
 					return false
 				}
 			}
 		}
 		return true
 	}
-	if !walk(d.root) {
+	if !walk("", d.root) {
 		return
 	}
 	for _, n := range d.grave {
-		if !show(n) {
+		if !show("(no name)", n) {
 			return
 		}
 	}

@@ -39,14 +39,16 @@ type NewFile struct {
 }
 
 // Dir is a Place in a folder.
-func Dir(path string) Place { return DirOn(osFiles{}, path) }
+func Dir(path string) Place { return folder{osFiles{}, path, syncsAtOnce} }
 
-// DirOn is Dir in another file system than the operating system's.
-func DirOn(files Files, path string) Place { return folder{files, path} }
+// DirOn is Dir in another file system than the operating system's. It takes one
+// file after the other, so that what is done there is the same each time.
+func DirOn(files Files, path string) Place { return folder{files, path, 1} }
 
 type folder struct {
-	files Files
-	dir   string
+	files  Files
+	dir    string
+	atOnce int
 }
 
 func (d folder) path(name string) string { return filepath.Join(d.dir, name) }
@@ -60,12 +62,12 @@ func (d folder) Write(name string, data []byte) error {
 const syncsAtOnce = 16
 
 // each does f for each of n files, some at a time.
-func each(n int, f func(i int) error) error {
+func (d folder) each(n int, f func(i int) error) error {
 	if n == 1 {
 		return f(0)
 	}
 	var g errgroup.Group
-	g.SetLimit(syncsAtOnce)
+	g.SetLimit(d.atOnce)
 	for i := range n {
 		g.Go(func() error { return f(i) })
 	}
@@ -73,7 +75,7 @@ func each(n int, f func(i int) error) error {
 }
 
 func (d folder) Create(files []NewFile) error {
-	err := each(len(files), func(i int) error {
+	err := d.each(len(files), func(i int) error {
 		f, err := d.files.OpenFile(d.path(files[i].Name), os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
 		if err != nil {
 			return err
@@ -135,7 +137,7 @@ func (d folder) Remove(names ...string) error {
 
 // finishRemove overwrites and removes files that have lost their names.
 func (d folder) finishRemove(paths []string) error {
-	err := each(len(paths), func(i int) error {
+	err := d.each(len(paths), func(i int) error {
 		f, err := d.files.OpenFile(paths[i], os.O_WRONLY, 0)
 		if err != nil {
 			return diskError("open keyring file", err)
@@ -171,6 +173,11 @@ func (d folder) List() ([]string, error) {
 		if ext == goneExt {
 			gone = append(gone, d.path(e.Name()))
 		}
+		if ext == tempExt {
+			if err := scrub(d.files, d.path(e.Name())); err != nil {
+				return nil, err
+			}
+		}
 		if e.Type().IsRegular() && ext != tempExt && ext != oldExt && ext != goneExt {
 			out = append(out, e.Name())
 		}
@@ -205,37 +212,70 @@ func replaceFile(files Files, path string, data []byte) error {
 	if err := finishReplace(files, path); err != nil {
 		return err
 	}
-	temp, old := path+tempExt, path+oldExt
-	f, err := files.OpenFile(temp, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
-	if err != nil {
-		return diskError("write "+filepath.Base(path), err)
-	}
-	_, err = f.Write(data)
-	err = errors.Join(err, f.Sync(), f.Close())
+	dir, temp, old := filepath.Dir(path), path+tempExt, path+oldExt
+	err := writeTemp(files, temp, data)
 	if err == nil {
 		switch err = files.Link(path, old); {
 		case err == nil: // the second name must be there before the first is taken
-			err = syncDir(files, filepath.Dir(path))
+			err = syncDir(files, dir)
 		case errors.Is(err, fs.ErrNotExist): // nothing is replaced
 			err = nil
 		}
 	}
+	if err == nil {
+		err = files.Rename(temp, path)
+	}
 	if err != nil {
-		files.Remove(temp)
-		return diskError("write "+filepath.Base(path), err)
+		return diskError("write "+filepath.Base(path), errors.Join(err, scrub(files, temp)))
 	}
-	if err := files.Rename(temp, path); err != nil {
-		return diskError("replace "+filepath.Base(path), err)
-	}
-	if err := syncDir(files, filepath.Dir(path)); err != nil {
+	if err := syncDir(files, dir); err != nil {
 		return err
 	}
 	return finishReplace(files, path)
 }
 
-// finishReplace overwrites and removes what a replaceFile left of the file that it
-// replaced. If the replacement did not happen, only the second name goes.
+// writeTemp writes a new file. Its name is durable before its bytes are there: of
+// what a power cut leaves, everything can be found and overwritten.
+func writeTemp(files Files, temp string, data []byte) error {
+	f, err := files.OpenFile(temp, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+	if err != nil {
+		return err
+	}
+	if err = syncDir(files, filepath.Dir(temp)); err == nil {
+		_, err = f.Write(data)
+	}
+	if err == nil {
+		err = f.Sync()
+	}
+	return errors.Join(err, f.Close())
+}
+
+// scrub overwrites a file that is of no use, if it is there, and removes it. If it
+// can't be overwritten it keeps its name, for the next try.
+func scrub(files Files, path string) error {
+	f, err := files.OpenFile(path, os.O_WRONLY, 0)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	} else if err != nil {
+		return diskError("overwrite file", err)
+	}
+	defer f.Close()
+	if err := overwrite(f); err != nil {
+		return err
+	}
+	if err := files.Remove(path); err != nil {
+		return diskError("overwrite file", err)
+	}
+	return syncDir(files, filepath.Dir(path))
+}
+
+// finishReplace overwrites and removes what a replaceFile left: a file that did not
+// come to its place, and the one that it replaced. If the replacement did not
+// happen, only the second name of that one goes.
 func finishReplace(files Files, path string) error {
+	if err := scrub(files, path+tempExt); err != nil {
+		return err
+	}
 	f, err := files.OpenFile(path+oldExt, os.O_WRONLY, 0)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil

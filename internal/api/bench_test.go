@@ -31,7 +31,7 @@ func BenchmarkReadings(b *testing.B) {
 		h.Send(h.pump, all...)
 	}
 	h.Roll()
-	for _, format := range []string{"ndjson", "csv", "senml"} {
+	for _, format := range []string{"ndjson", "columns", "csv", "senml"} {
 		b.Run(format, func(b *testing.B) {
 			b.ReportAllocs()
 			var sent int64

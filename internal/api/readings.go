@@ -29,7 +29,7 @@ type readingsInput struct {
 	Grant   string `query:"grant" doc:"The grant to read under; default whichever fits."`
 	Limit   int    `query:"limit" minimum:"0" maximum:"100000000" doc:"Rows of a page; 0: all."`
 	Cursor  string `query:"cursor" maxLength:"256" doc:"The next of the page before."`
-	Format  string `query:"format" enum:"json,ndjson,csv,senml,parquet" doc:"Default: what Accept asks for, else json."`
+	Format  string `query:"format" enum:"json,ndjson,columns,csv,senml,parquet" doc:"Default: what Accept asks for, else json."`
 	Accept  string `header:"Accept" hidden:"true"`
 }
 
@@ -56,8 +56,8 @@ func (a *API) read(w http.ResponseWriter, r *http.Request, by access.Principal, 
 	if err != nil {
 		return err
 	}
-	if format == formatSenML && len(q.Aggregates) > 0 {
-		return holdfast.Errorf(holdfast.Invalid, "SenML has no windows: ask for json, ndjson, csv or parquet")
+	if (format == formatSenML || format == formatColumns) && len(q.Aggregates) > 0 {
+		return holdfast.Errorf(holdfast.Invalid, "columns and SenML have no windows: ask for json, ndjson, csv or parquet")
 	}
 	if q.Purpose != "" && q.Purpose != holdfast.OwnAccess && !a.Grants.Live(ctx, q.Purpose) {
 		return holdfast.Errorf(holdfast.Denied, "the purpose does not exist or has ended")
@@ -135,6 +135,7 @@ type format string
 const (
 	formatJSON    format = "json"
 	formatNDJSON  format = "ndjson"
+	formatColumns format = "columns"
 	formatCSV     format = "csv"
 	formatSenML   format = "senml"
 	formatParquet format = "parquet"

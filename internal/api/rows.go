@@ -30,6 +30,8 @@ func newRows(f format, out *sink, result *query.Result) rows {
 			return newParquetWindows(out, result)
 		}
 		return newParquetRows(out)
+	case formatColumns:
+		return &columnRows{out: out, result: result}
 	case formatSenML:
 		return &senmlRows{out: out, several: severalDevices(result.Sources)}
 	}
@@ -109,18 +111,26 @@ func (j *jsonRows) row(r query.Row) error {
 func (j *jsonRows) end(next string) error {
 	b := j.buf[:0]
 	if j.lines {
-		b = append(b, `{"done":true,"rows":`...)
-		b = strconv.AppendInt(b, int64(j.count), 10)
-		b = append(b, `,"withheld":`...)
-		b = strconv.AppendInt(b, int64(j.result.Withheld), 10)
+		b = appendDone(b, j.count, j.result.Withheld, next)
 	} else {
 		b = append(b, "\n]"...)
+		if next != "" {
+			b = appendString(append(b, `,"next":`...), next)
+		}
+		b = append(b, "}\n"...)
 	}
+	_, err := j.out.Write(b)
+	return err
+}
+
+// appendDone is the last line of an answer in lines.
+func appendDone(b []byte, rows, withheld int, next string) []byte {
+	b = strconv.AppendInt(append(b, `{"done":true,"rows":`...), int64(rows), 10)
+	b = strconv.AppendInt(append(b, `,"withheld":`...), int64(withheld), 10)
 	if next != "" {
 		b = appendString(append(b, `,"next":`...), next)
 	}
-	_, err := j.out.Write(append(b, "}\n"...))
-	return err
+	return append(b, "}\n"...)
 }
 
 func (j *jsonRows) broken(p *Problem) {
@@ -170,12 +180,16 @@ func (j *jsonRows) reading(b []byte, r holdfast.Reading) []byte {
 	if r.Mark == 0 {
 		return b
 	}
-	b = append(b, `,"marks":[`...)
-	for i, m := range marks(r.Mark) {
+	return appendMarks(append(b, `,"marks":`...), r.Mark)
+}
+
+func appendMarks(b []byte, m holdfast.Mark) []byte {
+	b = append(b, '[')
+	for i, name := range marks(m) {
 		if i > 0 {
 			b = append(b, ',')
 		}
-		b = appendString(b, m)
+		b = appendString(b, name)
 	}
 	return append(b, ']')
 }

@@ -3,6 +3,7 @@ package api
 import (
 	"bufio"
 	"net/http"
+	"sync"
 	"time"
 )
 
@@ -17,9 +18,14 @@ type sink struct {
 
 func newSink(w http.ResponseWriter, stall time.Duration) *sink {
 	s := &sink{control: http.NewResponseController(w), stall: stall, flushed: time.Now()}
-	s.w = bufio.NewWriterSize(deadlined{w, s}, 32<<10)
+	s.w = buffers.Get().(*bufio.Writer)
+	s.w.Reset(deadlined{w, s})
 	return s
 }
+
+// buffers are those of answers that have ended; an answer that breaks off keeps its
+// own.
+var buffers = sync.Pool{New: func() any { return bufio.NewWriterSize(nil, 32<<10) }}
 
 // deadlined gives each write that reaches the network a time of its own.
 type deadlined struct {
@@ -51,4 +57,10 @@ func (s *sink) flush() error {
 }
 
 // end sends what is left.
-func (s *sink) end() error { return s.w.Flush() }
+func (s *sink) end() error {
+	err := s.w.Flush()
+	s.w.Reset(nil)
+	buffers.Put(s.w)
+	s.w = nil
+	return err
+}

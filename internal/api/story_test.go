@@ -538,3 +538,83 @@ func TestRedeemForACertificate(t *testing.T) {
 	h.ask(h.admin, "DELETE", "/v1/tokens/"+made.ID, "").is(204)
 	h.do("", r.Clone(t.Context())).is(401)
 }
+
+// Columns say what rows say: the same readings, times exact, marks and sequence
+// numbers at their places.
+func TestReadingsInColumns(t *testing.T) {
+	h := build(t, Limits{})
+	d := h.Device(custody.DeviceSpec{Label: "lab"})
+	begin := time.Unix(1772366400, 123456789)
+	for i := range 20 {
+		s := querytest.At("level", begin.Add(time.Duration(i)*1500*time.Microsecond), holdfast.NumberValue(float64(i)/4))
+		if i%7 == 3 {
+			s.Seq = uint64(i)
+		}
+		h.Send(d, s)
+		h.Send(d, querytest.At("state", begin.Add(-time.Duration(i)*time.Second), holdfast.TextValue("a,\"b\"")))
+	}
+	h.Send(d, holdfast.Sample{Stream: "level", Value: holdfast.NumberValue(math.Inf(1))})
+	path := "/v1/readings?device=lab&from=2026-01-01&format="
+	type flat struct {
+		Stream, Time, Value string
+		Seq                 uint64
+		Marks               string
+	}
+	var rows, columns []flat
+	for line := range strings.Lines(h.ask(h.admin, "GET", path+"ndjson", "").is(200).body) {
+		var r struct {
+			Stream string
+			Time   time.Time
+			Value  json.RawMessage
+			Seq    uint64
+			Marks  []string
+		}
+		if err := json.Unmarshal([]byte(line), &r); err != nil {
+			t.Fatal(err)
+		}
+		if r.Stream != "" {
+			rows = append(rows, flat{r.Stream, string(appendSeconds(nil, r.Time.UnixNano())), string(r.Value), r.Seq, strings.Join(r.Marks, " ")})
+		}
+	}
+	lines := 0
+	for line := range strings.Lines(h.ask(h.admin, "GET", path+"columns", "").is(200).body) {
+		lines++
+		var c struct {
+			Stream string
+			Time   []json.Number
+			Value  []json.RawMessage
+			Seq    []uint64
+			Marks  [][]string
+			Done   bool
+			Rows   int
+		}
+		if err := json.Unmarshal([]byte(line), &c); err != nil {
+			t.Fatal(err)
+		}
+		if len(c.Value) != len(c.Time) || c.Seq != nil && len(c.Seq) != len(c.Time) || c.Marks != nil && len(c.Marks) != len(c.Time) {
+			t.Fatalf("columns of lengths %d, %d, %d, %d", len(c.Time), len(c.Value), len(c.Seq), len(c.Marks))
+		}
+		for i := range c.Time {
+			f := flat{Stream: c.Stream, Time: c.Time[i].String(), Value: string(c.Value[i])}
+			if c.Seq != nil {
+				f.Seq = c.Seq[i]
+			}
+			if c.Marks != nil {
+				f.Marks = strings.Join(c.Marks[i], " ")
+			}
+			columns = append(columns, f)
+		}
+		if c.Done && c.Rows != 41 {
+			t.Errorf("the last line says %d rows", c.Rows)
+		}
+	}
+	if diff := cmp.Diff(rows, columns); diff != "" || len(rows) != 41 || lines != 3 {
+		t.Errorf("%d rows, %d lines of columns: %s", len(rows), lines, diff)
+	}
+	h.ask(h.admin, "GET", path+"columns&every=1m", "").is(400)
+	for ns, want := range map[int64]string{0: "0", 1: "0.000000001", -1: "-0.000000001", -1500000000: "-1.5", math.MinInt64: "-9223372036.854775808", 1e18: "1000000000"} {
+		if got := string(appendSeconds(nil, ns)); got != want {
+			t.Errorf("%d ns are %s s, want %s", ns, got, want)
+		}
+	}
+}

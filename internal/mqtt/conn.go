@@ -69,6 +69,7 @@ type conn struct {
 	cond      sync.Cond // out drained, a flight landed, over set, shut
 	out       []byte    // to be written
 	writing   bool      // flush runs
+	writeBy   time.Time // the write deadline
 	connected bool      // CONNACK has been queued
 	over      *ending   // why it ends, nil while it lives
 	poller    *poller   // nil: it has a goroutine
@@ -161,7 +162,11 @@ func (c *conn) send(write func([]byte) []byte) {
 func (c *conn) kickLocked() {
 	if !c.writing && !c.shut && (len(c.out) > 0 || c.closing) {
 		c.writing = true
-		go c.flush()
+		if c.poller != nil {
+			c.poller.writers.give(c)
+		} else {
+			go c.flush()
+		}
 	}
 }
 
@@ -175,6 +180,17 @@ func (c *conn) writeTimeLocked() time.Duration {
 	return c.s.o.WriteTimeout
 }
 
+// writeInTimeLocked sets the deadline of a write. One set lately will do: that
+// saves a timer for each acknowledgement.
+func (c *conn) writeInTimeLocked() {
+	now, patience := time.Now(), c.writeTimeLocked()
+	if !c.closing && c.writeBy.Sub(now) > patience/2 {
+		return
+	}
+	c.writeBy = now.Add(patience)
+	c.nc.SetWriteDeadline(c.writeBy)
+}
+
 // flush writes until the out-buffer is empty, and closes the socket if that is
 // what is left to do.
 func (c *conn) flush() {
@@ -183,7 +199,7 @@ func (c *conn) flush() {
 	for len(c.out) > 0 && !c.broken {
 		b := c.out
 		c.out = c.s.takeOut()
-		c.nc.SetWriteDeadline(time.Now().Add(c.writeTimeLocked()))
+		c.writeInTimeLocked()
 		c.mu.Unlock()
 		n, err := c.nc.Write(b)
 		c.s.m.bytesOut.Add(uint64(n))

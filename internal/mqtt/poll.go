@@ -23,6 +23,8 @@ type poller struct {
 	work  chan struct{} // holds a token when workers have something to do
 	ended chan struct{}
 
+	writers *writers
+
 	mu      sync.Mutex
 	slots   []slotted
 	free    []int32
@@ -72,6 +74,7 @@ func startPoller(ctx context.Context, s *Server) *poller {
 		p.hireLocked()
 	}
 	p.mu.Unlock()
+	p.writers = newWriters(&p.wg, p.wanted(), p.work)
 	p.wg.Go(p.watch)
 	p.wg.Go(p.sweep)
 	return p
@@ -86,6 +89,7 @@ func (p *poller) close() {
 	p.closed = true
 	p.mu.Unlock()
 	close(p.ended)
+	p.writers.close()
 	p.epoll.close()
 }
 
@@ -313,6 +317,7 @@ func (p *poller) watch() {
 			}
 			last = p.begun
 			p.mu.Unlock()
+			busy = p.writers.look(p.s.o.MaxConnections) || busy
 		}
 	}
 }

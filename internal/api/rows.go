@@ -259,15 +259,6 @@ func appendCoordinate(b []byte, f float64) []byte {
 	return appendFloat(b, f)
 }
 
-// appendFloat writes the shortest literal that gives f back.
-func appendFloat(b []byte, f float64) []byte {
-	format := byte('f')
-	if a := math.Abs(f); a != 0 && a < 1e-6 || a >= 1e21 {
-		format = 'e'
-	}
-	return strconv.AppendFloat(b, f, format, -1, 64)
-}
-
 // special names the numbers that JSON has no literal for; a NaN with other bits
 // than the usual one has them as 16 hexadecimal digits.
 func special(f float64) string {

@@ -124,21 +124,3 @@ func (c *columnRows) broken(p *Problem) {
 		json.NewEncoder(c.out).Encode(map[string]any{"error": p})
 	}
 }
-
-// appendSeconds writes nanoseconds since 1970 as a decimal number of seconds.
-func appendSeconds(b []byte, ns int64) []byte {
-	s, fraction := ns/1e9, ns%1e9
-	if ns < 0 {
-		b, s, fraction = append(b, '-'), -s, -fraction
-	}
-	b = strconv.AppendInt(b, s, 10)
-	if fraction == 0 {
-		return b
-	}
-	b = append(b, '.')
-	for scale := int64(1e8); fraction > 0; scale /= 10 {
-		b = append(b, byte('0'+fraction/scale))
-		fraction %= scale
-	}
-	return b
-}

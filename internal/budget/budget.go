@@ -1,6 +1,6 @@
 // Package budget bounds how often somebody may do something: failed enrolments of
-// an address, certificates of a device. It keeps its counts in memory alone and
-// takes the time as an argument.
+// an address, certificates of a device (Budget); and how much a device may send
+// (Quotas). It keeps its counts in memory alone and takes the time as an argument.
 package budget
 
 import (

@@ -23,6 +23,14 @@ type Profile struct {
 	Version int                `json:"version"`
 	Streams []ProfileStream    `json:"streams"`
 	Tags    map[string]TagRule `json:"tags,omitempty"`
+	Limits  ProfileLimits      `json:"limits,omitzero"`
+}
+
+// ProfileLimits is what one device of a profile may send; 0: what the hub allows
+// every device.
+type ProfileLimits struct {
+	ReadingsPerSecond float64 `json:"readings_per_second,omitzero"`
+	BytesPerSecond    float64 `json:"bytes_per_second,omitzero"`
 }
 
 // ProfileStream is what a profile says of one stream.
@@ -99,6 +107,8 @@ func (p *Profile) check() error {
 		return holdfast.Errorf(holdfast.TooLarge, "a profile has at most %d streams", MaxStreams)
 	case len(p.Tags) > maxTags:
 		return holdfast.Errorf(holdfast.TooLarge, "a profile maps at most %d tags", maxTags)
+	case p.Limits.ReadingsPerSecond < 0 || p.Limits.BytesPerSecond < 0:
+		return holdfast.Errorf(holdfast.Invalid, "a profile's limits are numbers of 0 (what the hub allows) or more")
 	}
 	names := make(map[string]bool)
 	for i := range p.Streams {

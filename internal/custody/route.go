@@ -49,6 +49,14 @@ func (r *Route) Tag(key string) (TagRule, bool) {
 	return t, ok
 }
 
+// Limits returns what the device's profile lets it send.
+func (r *Route) Limits() ProfileLimits {
+	if r.profile == nil {
+		return ProfileLimits{}
+	}
+	return r.profile.Limits
+}
+
 // put adds or replaces a stream. Only OpenStream calls it, one at a time.
 func (r *Route) put(s *Stream) {
 	m := maps.Clone(*r.streams.Load())

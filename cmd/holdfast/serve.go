@@ -22,8 +22,16 @@ type serveCmd struct {
 	APIKey       string `name:"api-key" help:"Its key file." placeholder:"FILE" and:"api"`
 	DeviceTLSMin string `name:"device-tls-min" help:"Oldest TLS that devices may speak: 1.3, or 1.2 for parts in the field." default:"1.3" enum:"1.3,1.2"`
 	QueryMemory  int64  `help:"MiB of memory that all queries together may take, one of them a quarter; from 32. By default a quarter of GOMEMLIMIT, at most 256." placeholder:"MIB"`
-	Log          string `help:"How the log on stderr is written." default:"text" enum:"text,json"`
-	LogLevel     string `help:"What the log tells." default:"info" enum:"debug,info,warn,error"`
+
+	MQTTConnections    int     `name:"mqtt-connections" help:"Most connections over MQTT (default 20000, or five eighths of the open files)." placeholder:"N"`
+	DeviceConnections  int     `help:"Most connections of devices over HTTPS (default 10000, or a quarter of the open files)." placeholder:"N"`
+	APIConnections     int     `name:"api-connections" help:"Most connections of people and programs (default 2000, or an eighth of the open files)." placeholder:"N"`
+	ConnectsPerAddress float64 `help:"Connections that one address may open a second, ten times as many at once; -1: any number." default:"1000" placeholder:"N"`
+	ReadingsPerDevice  float64 `help:"Readings that one device may send a second, half a minute's at once; -1: any number." default:"20000" placeholder:"N"`
+	BytesPerDevice     float64 `help:"Bytes that one device may send a second, likewise." default:"8388608" placeholder:"N"`
+
+	Log      string `help:"How the log on stderr is written." default:"text" enum:"text,json"`
+	LogLevel string `help:"What the log tells." default:"info" enum:"debug,info,warn,error"`
 	profileFlags
 }
 
@@ -52,10 +60,18 @@ func (c *serveCmd) Run(a *app) (err error) {
 	if c.DeviceTLSMin == "1.2" {
 		least = tls.VersionTLS12
 	}
+	log := c.logger(a)
+	if most := server.LimitMemory(); most > 0 {
+		log.Info("the memory limit is nine tenths of the control group's", "bytes", most)
+	}
 	s, err := server.Open(a.ctx, server.Config{
 		Data: c.Data, RootKey: c.RootKey, Passphrase: pass,
 		ListenAPI: c.ListenAPI, ListenDevice: c.ListenDevice, ListenMQTT: c.ListenMQTT,
-		APICert: c.APICert, APIKey: c.APIKey, DeviceTLSMin: least, QueryMemory: c.QueryMemory << 20, Version: version(), Logger: c.logger(a),
+		APICert: c.APICert, APIKey: c.APIKey, DeviceTLSMin: least, QueryMemory: c.QueryMemory << 20, Version: version(), Logger: log,
+		Limits: server.Limits{
+			MQTTConnections: c.MQTTConnections, DeviceConnections: c.DeviceConnections, APIConnections: c.APIConnections,
+			ConnectsPerAddress: c.ConnectsPerAddress, ReadingsPerDevice: c.ReadingsPerDevice, BytesPerDevice: c.BytesPerDevice,
+		},
 	})
 	if err != nil {
 		return err

@@ -59,7 +59,9 @@ func (h *Hub) Start(ctx context.Context, env ...string) error {
 	run := filepath.Join(h.Data(), "run.json")
 	os.Remove(run) // of one that was killed
 	args := []string{"serve", "--data", h.Data(), "--root-key", filepath.Join(h.dir, "root.key"), "--log-level", "error",
-		"--listen-api", "127.0.0.1:0", "--listen-device", "127.0.0.1:0", "--listen-mqtt", "127.0.0.1:0"}
+		"--listen-api", "127.0.0.1:0", "--listen-device", "127.0.0.1:0", "--listen-mqtt", "127.0.0.1:0",
+		// One device and one address send here what thousands do elsewhere.
+		"--readings-per-device=-1", "--bytes-per-device=-1", "--connects-per-address=-1"}
 	if path := h.b.profileFile("cpu-" + time.Now().Format("150405.000") + ".pprof"); path != "" {
 		args = append(args, "--cpu-profile", path, "--memory-profile", strings.Replace(path, "cpu-", "mem-", 1))
 	}

@@ -223,7 +223,8 @@ func Files(dir string) (sum int64, err error) {
 // takes: to do at once what a hub does by its clocks.
 func (g *Gateway) within(ctx context.Context, work func(*server.Server) error) error {
 	s, err := server.Open(ctx, server.Config{Data: g.Data(), RootKey: filepath.Join(g.dir, "root.key"),
-		ListenAPI: "127.0.0.1:0", ListenDevice: "127.0.0.1:0", ListenMQTT: "127.0.0.1:0"})
+		ListenAPI: "127.0.0.1:0", ListenDevice: "127.0.0.1:0", ListenMQTT: "127.0.0.1:0",
+		Limits: server.Limits{ConnectsPerAddress: -1, ReadingsPerDevice: -1, BytesPerDevice: -1}})
 	if err != nil {
 		return err
 	}

@@ -14,6 +14,7 @@ import (
 	"golang.org/x/time/rate"
 
 	"github.com/holdfast-iot/holdfast"
+	"github.com/holdfast-iot/holdfast/internal/budget"
 	"github.com/holdfast-iot/holdfast/internal/custody"
 	"github.com/holdfast-iot/holdfast/internal/identity"
 	"github.com/holdfast-iot/holdfast/internal/ingest"
@@ -65,6 +66,9 @@ type Options struct {
 	MaxPerDevice     int     // 8 requests of one device at once
 	PerSecond        float64 // 100 requests of one device a second; negative: no limit
 	Burst            int     // 500
+
+	// Quota says what a device may send; nil: nothing is bounded.
+	Quota func(*custody.Route) *budget.Allowance
 }
 
 func (o Options) withDefaults() Options {
@@ -73,6 +77,9 @@ func (o Options) withDefaults() Options {
 	}
 	if o.Now == nil {
 		o.Now = func() int64 { return time.Now().UnixNano() }
+	}
+	if o.Quota == nil {
+		o.Quota = func(*custody.Route) *budget.Allowance { return nil }
 	}
 	if o.BodyTimeout <= 0 {
 		o.BodyTimeout = time.Minute
@@ -92,7 +99,7 @@ func (o Options) withDefaults() Options {
 	return o
 }
 
-// API is the handler of the devices' listener. Serve it with Server.
+// API is the handler of the devices' listener. Server serves it.
 type API struct {
 	d       Deps
 	o       Options
@@ -100,6 +107,7 @@ type API struct {
 	busy    *semaphore.Weighted // requests
 	bytes   *semaphore.Weighted // of bodies
 	budgets *budgets
+	door    *door
 	metrics metrics
 
 	warnings rate.Sometimes
@@ -111,7 +119,7 @@ func New(d Deps, o Options) *API {
 	a := &API{
 		d: d, o: o, mux: http.NewServeMux(),
 		busy: semaphore.NewWeighted(int64(o.MaxRequests)), bytes: semaphore.NewWeighted(int64(o.MaxInflightBytes)),
-		budgets: newBudgets(o), metrics: newMetrics(), warnings: rate.Sometimes{Interval: time.Second},
+		budgets: newBudgets(o), door: newDoor(), metrics: newMetrics(), warnings: rate.Sometimes{Interval: time.Second},
 	}
 	a.mux.Handle("/.well-known/est/", d.Identity.EST())
 	a.mux.Handle("POST /v1/data", a.device(a.data))
@@ -191,11 +199,13 @@ func (a *API) device(next func(http.ResponseWriter, *http.Request, identity.Peer
 		}
 		leave, err := a.budgets.enter(p.Device, time.Now())
 		if err != nil {
+			a.metrics.refuse("pace")
 			a.problem(w, r, err)
 			return
 		}
 		defer leave()
 		if !a.busy.TryAcquire(1) {
+			a.metrics.refuse("requests")
 			a.problem(w, r, holdfast.Errorf(holdfast.Unavailable, "the hub has too many requests at once: try again"))
 			return
 		}

@@ -99,6 +99,7 @@ func (m *meter) release() {
 
 func (m *meter) take(n int) error {
 	if !m.api.bytes.TryAcquire(int64(n)) {
+		m.api.metrics.refuse("bytes")
 		return holdfast.Errorf(holdfast.Unavailable, "the hub is reading too much at once: try again")
 	}
 	m.held += n

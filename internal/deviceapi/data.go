@@ -31,7 +31,7 @@ func (a *API) data(w http.ResponseWriter, r *http.Request, p identity.Peer) erro
 	if err != nil {
 		return err
 	}
-	return a.take(w, r, p, []message{{route, samples}})
+	return a.take(w, r, p, len(body), []message{{route, samples}})
 }
 
 // decoderOf reads a Content-Type. What curl says when it is told nothing is taken
@@ -56,8 +56,12 @@ type message struct {
 	samples []holdfast.Sample
 }
 
-// take makes all messages durable in one commit and answers, or takes none.
-func (a *API) take(w http.ResponseWriter, r *http.Request, p identity.Peer, messages []message) error {
+// take makes all messages durable in one commit and answers, or takes none. size is
+// how many bytes they came in.
+func (a *API) take(w http.ResponseWriter, r *http.Request, p identity.Peer, size int, messages []message) error {
+	if err := a.charge(size, messages); err != nil {
+		return err
+	}
 	// A client that hangs up does not undo what is on its way to the disk.
 	ctx := context.WithoutCancel(r.Context())
 	b := a.d.Gate.Batch(ctx, p, "")

@@ -1,6 +1,7 @@
 package deviceapi
 
 import (
+	"container/list"
 	"net"
 	"net/netip"
 	"sync"
@@ -8,59 +9,82 @@ import (
 	"github.com/holdfast-iot/holdfast"
 )
 
-// door counts connections, so that those which say nothing can't take all files
-// and memory. A connection is a stranger until a device was met on it: strangers
-// are few, in all and from one place; devices may be many behind one address, but
-// one of them has only so many.
+// door counts connections, so that those of nobody can't take all files and
+// memory. A connection is a stranger until a device was met on it: strangers are
+// few, in all and from one place, and the one that has been longest gives way to
+// the next. Devices may be many behind one address, but one of them has only so
+// many.
 type door struct {
-	maxOpen, maxPerDevice, maxStrangers, maxStrangersPerPlace int
+	maxPerDevice, maxStrangers, maxStrangersPerPlace int
 
 	mu        sync.Mutex
 	open      int
 	strangers int
-	places    map[netip.Addr]int // of strangers
+	places    map[netip.Addr]*list.List // of strangers (*link), the oldest first
 	devices   map[holdfast.DeviceID]int
 }
 
 func newDoor() *door {
-	return &door{maxOpen: 10_000, maxPerDevice: 64, maxStrangers: 2_048, maxStrangersPerPlace: 512,
-		places: make(map[netip.Addr]int), devices: make(map[holdfast.DeviceID]int)}
+	return &door{maxPerDevice: 64, maxStrangers: 2_048, maxStrangersPerPlace: 512,
+		places: make(map[netip.Addr]*list.List), devices: make(map[holdfast.DeviceID]int)}
 }
 
-// enter counts a new connection, or says no.
-func (d *door) enter(place netip.Addr) bool {
+// enter counts a new connection and returns who has to go for it, or nil.
+func (d *door) enter(l *link) (goes *link) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if d.open >= d.maxOpen || d.strangers >= d.maxStrangers || d.places[place] >= d.maxStrangersPerPlace {
-		return false
-	}
 	d.open++
+	if p := d.places[l.place]; p != nil && p.Len() >= d.maxStrangersPerPlace {
+		goes = d.sendOffLocked(p)
+	} else if d.strangers >= d.maxStrangers {
+		most := p
+		for _, p := range d.places {
+			if most == nil || p.Len() > most.Len() {
+				most = p
+			}
+		}
+		goes = d.sendOffLocked(most)
+	}
+	p := d.places[l.place]
+	if p == nil {
+		p = list.New()
+		d.places[l.place] = p
+	}
+	l.among = p.PushBack(l)
 	d.strangers++
-	d.places[place]++
-	return true
+	return goes
 }
 
-// met says that the stranger is a device.
-func (d *door) met(place netip.Addr) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
+func (d *door) sendOffLocked(p *list.List) *link {
+	l := p.Front().Value.(*link)
+	d.metLocked(l)
+	return l
+}
+
+// metLocked says that the stranger is one no more.
+func (d *door) metLocked(l *link) {
+	if l.among == nil {
+		return
+	}
+	p := d.places[l.place]
+	p.Remove(l.among)
+	l.among = nil
 	d.strangers--
-	if d.places[place]--; d.places[place] == 0 {
-		delete(d.places, place)
+	if p.Len() == 0 {
+		delete(d.places, l.place)
 	}
 }
 
 // isDevice says which device a stranger is, and reports whether that may have one
 // connection more; if not he stays a stranger.
-func (d *door) isDevice(id holdfast.DeviceID, place netip.Addr) bool {
+func (d *door) isDevice(id holdfast.DeviceID, l *link) bool {
 	d.mu.Lock()
+	defer d.mu.Unlock()
 	if d.devices[id] >= d.maxPerDevice {
-		d.mu.Unlock()
 		return false
 	}
 	d.devices[id]++
-	d.mu.Unlock()
-	d.met(place)
+	d.metLocked(l)
 	return true
 }
 
@@ -73,10 +97,11 @@ func (d *door) was(id holdfast.DeviceID) {
 	}
 }
 
-// leave ends a connection that has entered and, if it was a stranger, was met.
-func (d *door) leave() {
+// leave ends a connection that has entered.
+func (d *door) leave(l *link) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
+	d.metLocked(l)
 	d.open--
 }
 

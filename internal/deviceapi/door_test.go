@@ -7,15 +7,17 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/holdfast-iot/holdfast"
 )
 
-// Connections that say nothing are closed beyond a number; devices that were met
-// before go on, and who has come and gone is not counted.
+// Of connections that say nothing the oldest give way beyond a number; devices that
+// were met before go on, others get in, and who has come and gone is not counted.
 func TestSilentConnections(t *testing.T) {
 	h := build(t, Options{})
-	d := newDoor()
+	d := h.api.door
 	d.maxStrangersPerPlace = 20
-	s := newServer(d, h.identity.DeviceTLS(tls.VersionTLS13), h.api, h.api.o.Logger)
+	s := h.api.Server(h.identity.DeviceTLS(tls.VersionTLS13))
 	l := must(net.Listen("tcp", "127.0.0.1:0"))(t)
 	done := make(chan error)
 	go func() { done <- s.ServeTLS(l, "", "") }()
@@ -32,8 +34,13 @@ func TestSilentConnections(t *testing.T) {
 	for range 20 {
 		silent = append(silent, must(net.Dial("tcp", x.h.address))(t))
 	}
-	more := must(net.Dial("tcp", x.h.address))(t)
-	within(t, 5*time.Second, "one silent connection too many", closed(more))
+	silent = append(silent, must(net.Dial("tcp", x.h.address))(t))
+	within(t, 5*time.Second, "the first of too many silent connections", closed(silent[0]))
+	other := x.dial() // is a stranger until it has asked
+	if r := request(t, other, head(len(oneReading)), oneReading)(); r.status != 204 {
+		t.Errorf("a new connection among the silent: %d %s", r.status, r.text)
+	}
+	other.NetConn().Close()
 	if r := send(); r.status != 204 {
 		t.Errorf("a device among the silent: %d %s", r.status, r.text)
 	}
@@ -58,25 +65,29 @@ func TestSilentConnections(t *testing.T) {
 }
 
 func TestTheDoorsLimits(t *testing.T) {
-	place := netip.MustParseAddr
-	d := &door{maxOpen: 4, maxStrangers: 3, maxStrangersPerPlace: 2, places: make(map[netip.Addr]int)}
-	enter := func(from string, want bool) {
+	d := newDoor()
+	d.maxStrangers, d.maxStrangersPerPlace = 3, 2
+	enter := func(from string, goes *link) *link {
 		t.Helper()
-		if d.enter(place(from)) != want {
-			t.Errorf("from %s: not %v", from, want)
+		l := &link{place: netip.MustParseAddr(from)}
+		if got := d.enter(l); got != goes {
+			t.Errorf("from %s: %v goes, not %v", from, got, goes)
 		}
+		return l
 	}
-	enter("192.0.2.1", true)
-	enter("192.0.2.1", true)
-	enter("192.0.2.1", false) // of one place
-	enter("192.0.2.2", true)
-	enter("192.0.2.3", false) // strangers
-	d.met(place("192.0.2.1"))
-	enter("192.0.2.3", true)
-	d.met(place("192.0.2.1"))
-	enter("192.0.2.4", false) // all together
-	d.leave()
-	enter("192.0.2.4", true)
+	a := enter("192.0.2.1", nil)
+	b := enter("192.0.2.1", nil)
+	c := enter("192.0.2.1", a) // of one place
+	enter("192.0.2.2", nil)
+	enter("192.0.2.3", b) // strangers: the first of those who are most
+	d.isDevice(holdfast.DeviceID{1}, c)
+	e := enter("192.0.2.3", nil)
+	for _, l := range []*link{a, b, c, e} {
+		d.leave(l)
+	}
+	if d.open != 2 || d.strangers != 2 || len(d.places) != 2 {
+		t.Errorf("%d are open, %d strangers of %d places", d.open, d.strangers, len(d.places))
+	}
 }
 
 type from string

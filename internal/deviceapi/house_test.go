@@ -130,13 +130,14 @@ func build(t testing.TB, o Options) *house {
 	h.api = New(Deps{Identity: h.identity, Gate: gate, Custody: h.custody, MQTT: broker}, o)
 
 	l := must(net.Listen("tcp", "127.0.0.1:0"))(t)
-	s := Server(h.identity.DeviceTLS(tls.VersionTLS13), http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	s := h.api.Server(h.identity.DeviceTLS(tls.VersionTLS13))
+	s.Handler = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if other := h.around.Load(); other != nil {
 			(*other).ServeHTTP(w, r)
 			return
 		}
 		h.api.ServeHTTP(w, r)
-	}), logger)
+	})
 	done := make(chan struct{})
 	go func() {
 		defer close(done)

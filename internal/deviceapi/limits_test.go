@@ -196,7 +196,7 @@ func TestSlowBodies(t *testing.T) {
 
 // A header that dawdles ends the connection, and so does silence.
 func TestSlowHeaders(t *testing.T) {
-	s := Server(nil, http.NotFoundHandler(), build(t, Options{}).api.o.Logger)
+	s := build(t, Options{}).api.Server(nil)
 	if s.ReadHeaderTimeout <= 0 || s.ReadTimeout <= 0 || s.WriteTimeout <= 0 || s.IdleTimeout <= 0 || s.MaxHeaderBytes <= 0 {
 		t.Fatal("a deadline is missing")
 	}

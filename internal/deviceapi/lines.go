@@ -41,7 +41,7 @@ func (a *API) lines(w http.ResponseWriter, r *http.Request, p identity.Peer) err
 	if g.readings == 0 {
 		return holdfast.Errorf(holdfast.Invalid, "the body holds no line")
 	}
-	return a.take(w, r, p, g.messages())
+	return a.take(w, r, p, len(body), g.messages())
 }
 
 // gatherer sorts the points of a request by the device they are for. Its buffers

@@ -7,14 +7,23 @@ import (
 )
 
 // metrics counts requests; no label tells whose they were.
-type metrics struct{ requests *prometheus.CounterVec }
+type metrics struct{ requests, refused *prometheus.CounterVec }
 
 func newMetrics() metrics {
-	return metrics{requests: prometheus.NewCounterVec(prometheus.CounterOpts{
-		Name: "holdfast_deviceapi_requests_total",
-		Help: "Requests to the devices' HTTPS listener by route and class of status.",
-	}, []string{"route", "status"})}
+	return metrics{
+		requests: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "holdfast_deviceapi_requests_total",
+			Help: "Requests to the devices' HTTPS listener by route and class of status.",
+		}, []string{"route", "status"}),
+		refused: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "holdfast_deviceapi_refused_total",
+			Help: "Requests refused and connections closed by the devices' HTTPS listener because of a limit, by which.",
+		}, []string{"reason"}),
+	}
 }
+
+// refuse counts what a limit has refused. reason is a word of the code's.
+func (m metrics) refuse(reason string) { m.refused.WithLabelValues(reason).Inc() }
 
 func (m metrics) count(route string, status int) {
 	if status == 0 { // the connection was taken over, or nothing was said
@@ -24,4 +33,6 @@ func (m metrics) count(route string, status int) {
 }
 
 // Metrics returns the collectors of this package.
-func (a *API) Metrics() []prometheus.Collector { return []prometheus.Collector{a.metrics.requests} }
+func (a *API) Metrics() []prometheus.Collector {
+	return []prometheus.Collector{a.metrics.requests, a.metrics.refused}
+}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"net/http"
 	"strconv"
+	"time"
 
 	"github.com/holdfast-iot/holdfast"
 )
@@ -15,6 +16,9 @@ func status(err error) int {
 	case errors.Is(err, errNobody):
 		return http.StatusUnauthorized
 	case errors.Is(err, errPace):
+		return http.StatusTooManyRequests
+	}
+	if _, ok := errors.AsType[*overQuota](err); ok {
 		return http.StatusTooManyRequests
 	}
 	switch holdfast.KindOf(err) {
@@ -73,7 +77,11 @@ func (a *API) problem(w http.ResponseWriter, r *http.Request, err error) {
 		h.Set("Retry-After", strconv.Itoa(retryAfter))
 		h.Set("Connection", "close")
 	case http.StatusTooManyRequests:
-		h.Set("Retry-After", "1")
+		after := time.Second
+		if q, ok := errors.AsType[*overQuota](err); ok {
+			after = max(after, min(q.owed, time.Hour))
+		}
+		h.Set("Retry-After", strconv.Itoa(int((after+time.Second-1)/time.Second)))
 	case http.StatusRequestEntityTooLarge:
 		h.Set("Connection", "close") // the rest of the body is not waited for
 	}

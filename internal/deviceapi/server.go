@@ -1,6 +1,7 @@
 package deviceapi
 
 import (
+	"container/list"
 	"context"
 	"crypto/tls"
 	"errors"
@@ -12,30 +13,27 @@ import (
 	"sync/atomic"
 	"time"
 
-	"golang.org/x/time/rate"
-
 	"github.com/holdfast-iot/holdfast"
 	"github.com/holdfast-iot/holdfast/internal/identity"
 )
 
-// Server makes the server of an API: its deadlines cut who dawdles over a
-// handshake, a header or a body; it holds 10,000 connections, 64 of one device, of
-// which 2,048 may be of nobody that it has met as a device, 512 of those from one
-// place; and its
-// connections can be cut by a revocation. Start it with ServeTLS(listener, "", "");
-// h is an *API or wraps one. Handshakes that fail are logged at debug level, for
-// anybody can make them.
-func Server(t *tls.Config, h http.Handler, log *slog.Logger) *http.Server {
-	return newServer(newDoor(), t, h, log)
-}
+// strangersTime is how long a connection lasts on which no device is met: an
+// enrolment takes seconds.
+const strangersTime = 30 * time.Second
 
-func newServer(d *door, t *tls.Config, h http.Handler, log *slog.Logger) *http.Server {
+// Server makes the API's server: its deadlines cut who dawdles over a header or a
+// body; 64 connections may be of one device, 2,048 of nobody that it has met as a
+// device, 512 of those from one place, and those for 30 s; and its connections can
+// be cut by a revocation. Start it with Serve on a listener whose connections are
+// *tls.Conn, or with ServeTLS(listener, "", ""). How many connections there are in
+// all, and how long a handshake takes, is the listener's business.
+func (a *API) Server(t *tls.Config) *http.Server {
 	var links sync.Map // net.Conn → *link
-	warnings := rate.Sometimes{Interval: 10 * time.Second}
+	d, log := a.door, a.o.Logger
 	protocols := new(http.Protocols)
 	protocols.SetHTTP1(true)
 	return &http.Server{
-		Handler:           h,
+		Handler:           a,
 		TLSConfig:         t,
 		Protocols:         protocols,
 		ReadHeaderTimeout: 10 * time.Second, // the handshake's too
@@ -46,11 +44,11 @@ func newServer(d *door, t *tls.Config, h http.Handler, log *slog.Logger) *http.S
 		ErrorLog:          slog.NewLogLogger(log.Handler(), slog.LevelDebug),
 		ConnContext: func(ctx context.Context, c net.Conn) context.Context {
 			l := &link{conn: c, door: d, place: placeOf(c)}
-			if !d.enter(l.place) {
-				warnings.Do(func() { log.Warn("deviceapi: too many connections, new ones are closed") })
-				l.cut()
-				return ctx
+			if goes := d.enter(l); goes != nil {
+				a.metrics.refuse("displaced")
+				goes.cut()
 			}
+			l.late = time.AfterFunc(strangersTime, l.endStranger(a))
 			links.Store(c, l)
 			return context.WithValue(ctx, linkKey{}, l)
 		},
@@ -73,6 +71,8 @@ type link struct {
 	conn  net.Conn
 	door  *door
 	place netip.Addr
+	among *list.Element // the place's strangers; guarded by door.mu
+	late  *time.Timer   // when a stranger has to go
 
 	mu      sync.Mutex
 	forget  func() // nil while no device was met
@@ -90,18 +90,29 @@ func (l *link) cut() {
 	l.conn.Close()
 }
 
+// endStranger cuts the connection if it still is nobody's.
+func (l *link) endStranger(a *API) func() {
+	return func() {
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		if l.forget == nil {
+			a.metrics.refuse("timeout")
+			l.cut()
+		}
+	}
+}
+
 // end is called once, when the connection has ended.
 func (l *link) end() {
+	l.late.Stop()
 	l.mu.Lock()
 	forget, device := l.forget, l.device
 	l.mu.Unlock()
 	if forget != nil {
 		forget()
 		l.door.was(device)
-	} else {
-		l.door.met(l.place)
 	}
-	l.door.leave()
+	l.door.leave(l)
 }
 
 // follow has the request's connection cut when p is revoked. All requests of a
@@ -114,9 +125,11 @@ func (a *API) follow(r *http.Request, p identity.Peer) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.forget == nil {
-		if !l.door.isDevice(p.Device, l.place) {
+		if !l.door.isDevice(p.Device, l) {
+			a.metrics.refuse("connections")
 			return errConnections
 		}
+		l.late.Stop()
 		l.device = p.Device
 		l.forget = a.d.Identity.Track(p, func(why error) {
 			l.revoked.Store(&why)

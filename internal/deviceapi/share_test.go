@@ -11,9 +11,9 @@ import (
 // TestConnectionsOfOneDevice: one device can't take the connections of all others.
 func TestConnectionsOfOneDevice(t *testing.T) {
 	h := build(t, Options{})
-	d := newDoor()
+	d := h.api.door
 	d.maxPerDevice = 2
-	s := newServer(d, h.identity.DeviceTLS(tls.VersionTLS13), h.api, h.api.o.Logger)
+	s := h.api.Server(h.identity.DeviceTLS(tls.VersionTLS13))
 	l := must(net.Listen("tcp", "127.0.0.1:0"))(t)
 	done := make(chan error)
 	go func() { done <- s.ServeTLS(l, "", "") }()

@@ -161,6 +161,10 @@ func (g *guest) Close() error {
 	return err
 }
 
+// NetConn is the socket as the port's listener gave it. It must be closed by the
+// guest.
+func (g *guest) NetConn() net.Conn { return g.Conn }
+
 // CloseWrite ends what is sent, where the socket can.
 func (g *guest) CloseWrite() error {
 	if w, ok := g.Conn.(interface{ CloseWrite() error }); ok {

@@ -8,20 +8,16 @@ import (
 	"io"
 	"math"
 	"net"
+	"os"
 	"time"
 
 	"github.com/holdfast-iot/holdfast"
-	"golang.org/x/time/rate"
 )
 
 // admit brings a socket from TLS to CONNACK within the time that connections have
 // for it. cs is given where TLS has been done. If it says false the connection
 // only wants to be finished.
 func (c *conn) admit(ctx context.Context, cs *tls.ConnectionState) bool {
-	defer func() {
-		c.s.door.settle(c.visitor)
-		c.visitor = nil
-	}()
 	ctx, cancel := context.WithTimeout(ctx, c.s.o.ConnectTimeout)
 	defer cancel()
 	c.nc.SetDeadline(time.Now().Add(c.s.o.ConnectTimeout))
@@ -31,7 +27,7 @@ func (c *conn) admit(ctx context.Context, cs *tls.ConnectionState) bool {
 	if cs == nil {
 		state, err := handshake(ctx, c.nc)
 		if err != nil {
-			c.s.m.handshakes.Add(1)
+			c.s.m.refused[noHandshake].Add(1)
 			c.s.log.Debug("mqtt: handshake failed", "error", err)
 			return false
 		}
@@ -39,10 +35,19 @@ func (c *conn) admit(ctx context.Context, cs *tls.ConnectionState) bool {
 	}
 	var authErr error
 	c.peer, authErr = c.s.authenticate(ctx, *cs)
+	if authErr == nil {
+		if !c.s.door.meet(c.peer.Device) { // its others have yet to say anything
+			c.s.m.refused[tooManySilent].Add(1)
+			return false
+		}
+		defer c.s.door.settle(c.peer.Device)
+	}
 	var hello connect
 	err := c.readConnect(&hello)
 	c.dialect = dialect{version: hello.version, problemInfo: hello.problemInfo, maxPacket: hello.maxPacket}
 	switch {
+	case errors.Is(err, os.ErrDeadlineExceeded):
+		c.s.m.refused[noConnect].Add(1)
 	case err != nil:
 	case authErr != nil: // told now, in words that the client understands
 		err = c.s.refusedPeer("authenticate", authErr)
@@ -173,7 +178,7 @@ func (c *conn) open(ctx context.Context, hello *connect) error {
 			c.qos2[id] = false
 		}
 	}
-	c.messages, c.bytes = limiter(o.MessagesPerSecond), limiter(o.BytesPerSecond)
+	c.spending.own = o.Quota(ctx, c.peer, "")
 	return c.greet(answer)
 }
 
@@ -254,20 +259,4 @@ func (c *conn) claim(ctx context.Context, clean bool) error {
 			return &fault{serverBusy, "the older connection of this session has not ended yet"}
 		}
 	}
-}
-
-// limiter allows n a second, and as many at once.
-func limiter(n float64) *rate.Limiter {
-	return rate.NewLimiter(rate.Limit(n), max(int(min(n, math.MaxInt32)), 1))
-}
-
-// delay takes n from l and says how long to wait for it.
-func delay(l *rate.Limiter, now time.Time, n int) time.Duration {
-	var d time.Duration
-	for n > 0 { // a large packet may be more than one burst
-		take := min(n, l.Burst())
-		d = l.ReserveN(now, take).DelayFrom(now)
-		n -= take
-	}
-	return d
 }

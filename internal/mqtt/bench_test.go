@@ -24,7 +24,7 @@ func (nullBatch) Commit(done func(error))                       { done(nil) }
 // benchConn is a connection whose answers go nowhere.
 func benchConn(v byte) *conn {
 	s := New(authenticate, nullGate{}, nil, Options{})
-	c := s.newConn(discard{}, nil)
+	c := s.newConn(discard{})
 	c.dialect = dialect{version: v, problemInfo: true}
 	c.connected = true
 	return c
@@ -153,7 +153,7 @@ func BenchmarkConnect(b *testing.B) {
 	if err != nil {
 		b.Fatal(err)
 	}
-	s := New(authenticate, nullGate{}, h, Options{HandshakesPerIP: -1})
+	s := New(authenticate, nullGate{}, h, Options{})
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan error, 1)
 	go func() { ended <- s.Run(ctx, ln) }()

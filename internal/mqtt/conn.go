@@ -9,7 +9,6 @@ import (
 	"time"
 
 	"github.com/holdfast-iot/holdfast"
-	"golang.org/x/time/rate"
 )
 
 // maxOut is how much may wait to be written before the reader pauses. What the
@@ -25,9 +24,8 @@ const (
 
 // conn is one connection. Fields above mu belong to its reader.
 type conn struct {
-	s       *Server
-	nc      net.Conn
-	visitor *visitor // nil once settled
+	s  *Server
+	nc net.Conn
 	dialect
 	peer      Peer
 	key       sessionKey
@@ -53,8 +51,7 @@ type conn struct {
 	taken    int64           // of Receive Maximum, ever
 	batch    Batch
 	cur      *flight // acks of what is being read
-	messages *rate.Limiter
-	bytes    *rate.Limiter
+	spending spending
 
 	returned atomic.Int64 // to Receive Maximum, ever
 	stopped  atomic.Bool  // nothing that has been read counts any more
@@ -90,8 +87,8 @@ type ending struct {
 	cut    bool // there is no time for a slow client
 }
 
-func (s *Server) newConn(nc net.Conn, v *visitor) *conn {
-	c := &conn{s: s, nc: nc, visitor: v}
+func (s *Server) newConn(nc net.Conn) *conn {
+	c := &conn{s: s, nc: nc}
 	c.cond.L = &c.mu
 	c.problemInfo = true
 	return c
@@ -239,9 +236,6 @@ func (c *conn) hangUp(patience time.Duration) {
 	raw := c.nc
 	if t, ok := c.nc.(*tls.Conn); ok {
 		raw = t.NetConn()
-		if s, ok := raw.(*socket); ok {
-			raw = s.TCPConn
-		}
 		if patience > 0 {
 			t.SetWriteDeadline(time.Now().Add(patience))
 			t.CloseWrite()
@@ -249,8 +243,12 @@ func (c *conn) hangUp(patience time.Duration) {
 	}
 	if w, ok := raw.(interface{ CloseWrite() error }); ok && patience > 0 {
 		w.CloseWrite()
+		var rest io.Reader = raw
+		if s := socketOf(c.nc); s != nil {
+			rest = s.TCPConn // which waits, polled or not
+		}
 		raw.SetReadDeadline(time.Now().Add(patience))
-		io.Copy(io.Discard, io.LimitReader(raw, lingerBytes))
+		io.Copy(io.Discard, io.LimitReader(rest, lingerBytes))
 	}
 	raw.Close()
 }

@@ -66,6 +66,9 @@ func (c *conn) add(r *route, m message, d Delivery) error {
 		d.PacketID = 0
 	}
 	samples, err := r.samples(m, &c.one)
+	if over := c.charge(r, len(samples), len(m.payload)); err == nil {
+		err = over
+	}
 	if err != nil {
 		return err
 	}

@@ -6,7 +6,6 @@ import (
 	"crypto/tls"
 	"log/slog"
 	"net"
-	"net/netip"
 	"runtime"
 	"slices"
 	"strings"
@@ -228,7 +227,7 @@ func TestAnnouncedLengthsTakeNoMemory(t *testing.T) {
 
 func TestSilentConnects(t *testing.T) {
 	a, h := newAuthority(t), newHub()
-	s, addr := serving(t, a, h, Options{MaxPendingPerIP: 1001, ConnectTimeout: 3 * time.Second})
+	s, addr := serving(t, a, h, Options{ConnectTimeout: 3 * time.Second})
 	device := a.client(holdfast.DeviceID{1})
 	var before, after runtime.MemStats
 	runtime.GC()
@@ -267,9 +266,9 @@ func TestSilentConnects(t *testing.T) {
 	}
 	c.silent()
 	// A handshake that ran out of time closes its socket before it is counted.
-	for deadline := time.Now().Add(10 * time.Second); s.m.handshakes.Load() != n; runtime.Gosched() {
+	for deadline := time.Now().Add(10 * time.Second); s.m.refused[noHandshake].Load() != n; runtime.Gosched() {
 		if time.Now().After(deadline) {
-			t.Fatalf("%d handshakes are counted as failed", s.m.handshakes.Load())
+			t.Fatalf("%d handshakes are counted as failed", s.m.refused[noHandshake].Load())
 		}
 	}
 }
@@ -279,85 +278,38 @@ func isTimeout(err error) bool {
 	return ok && ne.Timeout()
 }
 
-// Beyond MaxPending sockets wait unaccepted; who comes after the silent ones have
-// been cut is served.
-func TestPendingConnectsWait(t *testing.T) {
+// A device that connects and does not say CONNECT has only so many such
+// connections; another, and its own that is connected, don't notice.
+func TestPendingConnectsOfOneDevice(t *testing.T) {
 	a, h := newAuthority(t), newHub()
-	_, addr := serving(t, a, h, Options{MaxPending: 2, ConnectTimeout: time.Second})
-	for range 4 {
-		nc, err := net.Dial("tcp", addr)
+	s, addr := serving(t, a, h, Options{MaxPerDevice: 2, ConnectTimeout: 2 * time.Second})
+	dial := func(id byte) *tls.Conn {
+		nc, err := tls.Dial("tcp", addr, a.client(holdfast.DeviceID{id}))
 		if err != nil {
 			t.Fatal(err)
 		}
-		defer nc.Close()
+		t.Cleanup(func() { nc.Close() })
+		return nc
 	}
-	nc, err := tls.Dial("tcp", addr, a.client(holdfast.DeviceID{1}))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer nc.Close()
-	newClient(t, nc).connect(hello{version: v311, id: "a", clean: true})
-}
-
-func TestDoor(t *testing.T) {
-	o := Options{MaxConnections: 10, MaxPendingPerIP: 3, HandshakesPerIP: 1, HandshakeBurst: 4}.withDefaults()
-	d := door{o: &o, visitors: make(map[netip.Addr]*visitor)}
-	now := time.Unix(1000, 0)
-	in := func(addr string, want bool) *visitor {
-		t.Helper()
-		v := d.enter(addressOf(addrConn{addr: addr}), now)
-		if (v != nil) != want {
-			t.Errorf("%s: admitted is %v", addr, v != nil)
-		}
-		return v
-	}
-	in("192.0.2.1:1", true)
-	in("192.0.2.1:2", true)
-	v := in("[::ffff:192.0.2.1]:3", true)
-	in("192.0.2.1:4", false) // three are pending
-	d.settle(v)
-	d.leave()
-	in("192.0.2.1:5", true)
-	d.settle(v)
-	d.leave()
-	in("192.0.2.1:6", false) // four in no time
-	now = now.Add(time.Second)
-	in("192.0.2.1:7", true)
-	in("[2001:db8::1]:1", true) // one /64 is one visitor
-	in("[2001:db8::2]:1", true)
-	in("[2001:db8::3]:1", true)
-	in("[2001:db8::4]:1", false)
-	in("[2001:db8:0:1::]:1", true)
+	first := newClient(t, dial(1))
+	first.connect(hello{version: v5, id: "a", clean: true})
+	ended := make(chan error, 3)
 	for range 3 {
-		in("192.0.2.9:1", true)
+		nc := dial(1)
+		go func() { _, err := nc.Read(make([]byte, 1)); ended <- err }()
 	}
-	in("192.0.2.10:1", false) // ten connections
-	// Addresses without number take bounded memory.
-	o.MaxConnections = 1 << 30
-	for i := range maxVisitors + 1000 {
-		from := netip.AddrFrom4([4]byte{10, byte(i >> 16), byte(i >> 8), byte(i)})
-		if v := d.enter(from, now); v != nil {
-			d.settle(v)
-		}
+	<-ended // one of them at once
+	if n := s.m.refused[tooManySilent].Load(); n != 1 {
+		t.Errorf("%d were closed", n)
 	}
-	if len(d.visitors) > maxVisitors+1 {
-		t.Errorf("%d addresses are remembered", len(d.visitors))
+	newClient(t, dial(2)).connect(hello{version: v5, id: "a", clean: true})
+	first.silent()
+	<-ended
+	<-ended
+	if n := s.m.refused[noConnect].Load(); n != 2 {
+		t.Errorf("%d ran out of time", n)
 	}
-	now = now.Add(time.Hour)
-	d.settle(d.enter(netip.MustParseAddr("198.51.100.1"), now))
-	if len(d.visitors) > 10 {
-		t.Errorf("%d addresses are remembered after an hour", len(d.visitors))
-	}
-}
-
-// addrConn is a connection that only has an address.
-type addrConn struct {
-	net.Conn
-	addr string
-}
-
-func (c addrConn) RemoteAddr() net.Addr {
-	return net.TCPAddrFromAddrPort(netip.MustParseAddrPort(c.addr))
+	newClient(t, dial(1)).connect(hello{version: v5, id: "b", clean: true})
 }
 
 // faultyListener fails its first accepts, as when file descriptors run out.
@@ -400,7 +352,7 @@ func TestAcceptSurvivesAndSheds(t *testing.T) {
 	if _, err := ours.Write([]byte{0}); err == nil {
 		t.Error("a connection beyond the limit was served")
 	}
-	if n := s.m.shed.Load(); n != 2 {
+	if n := s.m.refused[tooMany].Load(); n != 2 {
 		t.Errorf("%d were shed", n)
 	}
 	c.silent()

@@ -13,18 +13,29 @@ import (
 // metrics counts. No label names a device, client, topic or owner.
 type metrics struct {
 	connected, disconnected atomic.Uint64
-	shed                    atomic.Uint64 // sockets closed unheard
-	handshakes              atomic.Uint64 // failed
+	refused                 [refusalReasons]atomic.Uint64
 	bytesIn, bytesOut       atomic.Uint64
 	repeats                 atomic.Uint64 // QoS 2 publishes that were here already
 	wills                   atomic.Uint64
-	paused                  atomic.Uint64 // reads, for the rate
+	paused                  atomic.Uint64 // reads, for the quota
+	quotaRefused            atomic.Uint64 // publishes
 	unacknowledged          atomic.Uint64 // connections ended because the way in failed
 	received                [16]atomic.Uint64
 	refusedConnects         [256]atomic.Uint64
 	refusedPublishes        [256]atomic.Uint64
 	ended                   [256]atomic.Uint64
 }
+
+// Why a connection ended before there was anybody to tell.
+const (
+	tooMany       = iota // MaxConnections
+	tooManySilent        // of one device, without CONNECT
+	noHandshake          // where the listener has left it to us
+	noConnect            // in time
+	refusalReasons
+)
+
+var refusalNames = [refusalReasons]string{"connections", "silent connections", "handshake", "timeout"}
 
 func (m *metrics) count(by *[256]atomic.Uint64, code reason) { by[code].Add(1) }
 
@@ -34,8 +45,8 @@ var packetNames = [16]string{"", "connect", "connack", "publish", "puback", "pub
 // collector shows a server's metrics to Prometheus.
 type collector struct {
 	m *metrics
-	connections, connects, shed, handshakes, bytes, packets,
-	refused, refusedConnects, ended, repeats, wills, paused, unack *prometheus.Desc
+	connections, connects, closed, bytes, packets,
+	refused, refusedConnects, ended, repeats, wills, paused, quota, unack *prometheus.Desc
 }
 
 // Collector returns the server's metrics.
@@ -47,8 +58,7 @@ func (s *Server) Collector() prometheus.Collector {
 		m:               &s.m,
 		connections:     d("connections", "Connections that have been accepted and are open."),
 		connects:        d("connects_total", "Connections that have been accepted."),
-		shed:            d("shed_total", "Sockets closed unheard because of a limit on connections."),
-		handshakes:      d("handshakes_failed_total", "TLS handshakes that failed or took too long."),
+		closed:          d("refused_total", "Connections closed before they were connected and without an answer, by reason.", "reason"),
 		bytes:           d("bytes_total", "Bytes of MQTT packets.", "direction"),
 		packets:         d("packets_received_total", "Packets received.", "type"),
 		refused:         d("publishes_refused_total", "Publishes refused for good, by MQTT 5 reason code; 3.1.1 clients are not told.", "code"),
@@ -56,14 +66,15 @@ func (s *Server) Collector() prometheus.Collector {
 		ended:           d("disconnects_total", "Connections ended, by the MQTT 5 reason code of the server; 0x00: by the client or the network.", "code"),
 		repeats:         d("qos2_repeats_total", "QoS 2 publishes that had been received before."),
 		wills:           d("wills_total", "Wills published."),
-		paused:          d("rate_pauses_total", "Reads put off because a connection was over its rate."),
+		paused:          d("quota_pauses_total", "Reads put off because a device was over its quota."),
+		quota:           d("quota_refused_total", "Publishes refused because a device was far over its quota, or a child over its own."),
 		unack:           d("unavailable_total", "Connections ended because readings could not be taken in."),
 	}
 }
 
 func (c *collector) Describe(ch chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{c.connections, c.connects, c.shed, c.handshakes, c.bytes, c.packets,
-		c.refused, c.refusedConnects, c.ended, c.repeats, c.wills, c.paused, c.unack} {
+	for _, d := range []*prometheus.Desc{c.connections, c.connects, c.closed, c.bytes, c.packets,
+		c.refused, c.refusedConnects, c.ended, c.repeats, c.wills, c.paused, c.quota, c.unack} {
 		ch <- d
 	}
 }
@@ -76,13 +87,15 @@ func (c *collector) Collect(ch chan<- prometheus.Metric) {
 	in := c.m.connected.Load()
 	ch <- prometheus.MustNewConstMetric(c.connections, prometheus.GaugeValue, float64(in-gone))
 	ch <- prometheus.MustNewConstMetric(c.connects, prometheus.CounterValue, float64(in))
-	counter(c.shed, &c.m.shed)
-	counter(c.handshakes, &c.m.handshakes)
+	for why := range refusalReasons {
+		counter(c.closed, &c.m.refused[why], refusalNames[why])
+	}
 	counter(c.bytes, &c.m.bytesIn, "in")
 	counter(c.bytes, &c.m.bytesOut, "out")
 	counter(c.repeats, &c.m.repeats)
 	counter(c.wills, &c.m.wills)
 	counter(c.paused, &c.m.paused)
+	counter(c.quota, &c.m.quotaRefused)
 	counter(c.unack, &c.m.unacknowledged)
 	for i, name := range packetNames {
 		if name != "" {

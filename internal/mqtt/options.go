@@ -2,9 +2,12 @@ package mqtt
 
 import (
 	"cmp"
+	"context"
 	"log/slog"
 	"math"
 	"time"
+
+	"github.com/holdfast-iot/holdfast/internal/budget"
 )
 
 // Options bound what clients may take. The zero value of each field means the
@@ -16,15 +19,10 @@ type Options struct {
 	Track  func(p Peer, cut func(reason error)) (forget func())
 	Logger *slog.Logger // slog.Default
 
-	MaxConnections  int // 20,000, un-CONNECTed ones included
-	MaxPending      int // 2,048 sockets that have not sent CONNECT; more wait unaccepted
-	MaxPendingPerIP int // 512, of one IPv4 address or IPv6 /64
-	MaxPerDevice    int // 16 connections of one device (with different client ids)
+	MaxConnections int // 20,000, un-CONNECTed ones included
+	MaxPerDevice   int // 16 connections of one device (with different client ids), and as many that have not sent CONNECT
 
-	HandshakesPerIP float64 // 1,000 new connections a second; negative: no limit
-	HandshakeBurst  int     // 5,000
-
-	ConnectTimeout time.Duration // 10 s for TLS and CONNECT together
+	ConnectTimeout time.Duration // 10 s for CONNECT, and for TLS if the listener has not done it
 	PacketTimeout  time.Duration // 30 s from a packet's first byte to its last
 	WriteTimeout   time.Duration // 10 s for a client to take what is sent
 	CommitGrace    time.Duration // 2 s that an ending connection waits for its acknowledgements
@@ -40,21 +38,16 @@ type Options struct {
 	MaxSessionExpiry time.Duration // 7 days; 3.1.1 sessions that are not clean live as long
 	MaxWillDelay     time.Duration // 1 h
 
-	MessagesPerSecond float64 // 50,000 publishes of one connection, as pauses in reading
-	BytesPerSecond    float64 // 32 MiB of one connection, likewise
+	// Quota says what a device may send, or a declared child of it; the answer for ""
+	// is asked for once a connection. nil: nothing is bounded.
+	Quota    func(ctx context.Context, p Peer, child string) *budget.Allowance
+	MaxPause time.Duration // 5 s that reading pauses at once for a device over its quota; who owes more is refused
 }
 
 func (o Options) withDefaults() Options {
 	o.Logger = cmp.Or(o.Logger, slog.Default())
 	o.MaxConnections = cmp.Or(o.MaxConnections, 20_000)
-	o.MaxPending = cmp.Or(o.MaxPending, 2048)
-	o.MaxPendingPerIP = cmp.Or(o.MaxPendingPerIP, 512)
 	o.MaxPerDevice = cmp.Or(o.MaxPerDevice, 16)
-	o.HandshakesPerIP = cmp.Or(o.HandshakesPerIP, 1000)
-	if o.HandshakesPerIP < 0 {
-		o.HandshakesPerIP = math.Inf(1)
-	}
-	o.HandshakeBurst = cmp.Or(o.HandshakeBurst, 5000)
 	o.ConnectTimeout = cmp.Or(o.ConnectTimeout, 10*time.Second)
 	o.PacketTimeout = cmp.Or(o.PacketTimeout, 30*time.Second)
 	o.WriteTimeout = cmp.Or(o.WriteTimeout, 10*time.Second)
@@ -68,7 +61,9 @@ func (o Options) withDefaults() Options {
 	o.MaxKeepAlive = min(cmp.Or(o.MaxKeepAlive, time.Hour), math.MaxUint16*time.Second)
 	o.MaxSessionExpiry = cmp.Or(o.MaxSessionExpiry, 7*24*time.Hour)
 	o.MaxWillDelay = cmp.Or(o.MaxWillDelay, time.Hour)
-	o.MessagesPerSecond = cmp.Or(o.MessagesPerSecond, 50_000)
-	o.BytesPerSecond = cmp.Or(o.BytesPerSecond, 32<<20)
+	if o.Quota == nil {
+		o.Quota = func(context.Context, Peer, string) *budget.Allowance { return nil }
+	}
+	o.MaxPause = cmp.Or(o.MaxPause, 5*time.Second)
 	return o
 }

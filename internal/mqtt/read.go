@@ -209,6 +209,7 @@ func (c *conn) arm(t time.Time) bool {
 func (c *conn) consume(b []byte) (rest []byte, need int, err error) {
 	all := len(b)
 	publishes := 0
+	c.spending.begin(c.last, c.s.o.MaxPause)
 	for len(b) > 0 {
 		var header, total int
 		if header, total, err = frame(b, c.s.o.MaxPacket, c.version); err != nil {
@@ -238,22 +239,8 @@ func (c *conn) consume(b []byte) (rest []byte, need int, err error) {
 	if err != nil {
 		return nil, 0, err
 	}
-	c.pace(publishes, all-len(b))
+	c.pace(all - len(b))
 	return b, need, nil
-}
-
-// pace pauses the reader of a connection that is over its rate.
-func (c *conn) pace(publishes, bytes int) {
-	if c.messages == nil {
-		return
-	}
-	now := time.Now()
-	d := max(delay(c.messages, now, publishes), delay(c.bytes, now, bytes))
-	if d > 0 {
-		c.s.m.paused.Add(1)
-		c.wait(now.Add(d), func() bool { return false })
-	}
-	c.last = time.Now() // a commit or a pause is not the client's silence
 }
 
 // wait waits until ready, the time t (zero: for ever) or the connection's end.

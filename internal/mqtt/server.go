@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
-	"net/netip"
 	"sync"
 	"time"
 
@@ -56,7 +55,7 @@ func New(authenticate Authenticate, gate Gate, sessions SessionStore, o Options)
 	}
 	s.log = s.o.Logger
 	s.warnings.Interval = time.Second
-	s.door = door{o: &s.o, visitors: make(map[netip.Addr]*visitor)}
+	s.door = door{o: &s.o, pending: make(map[holdfast.DeviceID]int)}
 	s.registry = registry{
 		wg:     &s.wg,
 		slots:  make(map[sessionKey]*slot),
@@ -68,8 +67,8 @@ func New(authenticate Authenticate, gate Gate, sessions SessionStore, o Options)
 	return s
 }
 
-// Run accepts connections from ln, whose connections are *tls.Conn, until ctx
-// ends. Then it closes ln, stops reading, waits for what is in flight, tells
+// Run accepts connections from ln, whose connections are *tls.Conn, with their
+// handshake done if strangers are to be kept out by a lobby, until ctx ends. Then it closes ln, stops reading, waits for what is in flight, tells
 // clients that the server is shutting down and returns when all its goroutines
 // have ended. A server runs once.
 func (s *Server) Run(ctx context.Context, ln net.Listener) error {
@@ -88,14 +87,8 @@ func (s *Server) Run(ctx context.Context, ln net.Listener) error {
 }
 
 func (s *Server) accept(ctx context.Context, ln net.Listener) error {
-	pending := make(chan struct{}, s.o.MaxPending)
 	var pause time.Duration
 	for {
-		select { // too many that say nothing: the rest waits in the kernel
-		case pending <- struct{}{}:
-		case <-ctx.Done():
-			return nil
-		}
 		nc, err := ln.Accept()
 		if ctx.Err() != nil {
 			if err == nil {
@@ -107,7 +100,6 @@ func (s *Server) accept(ctx context.Context, ln net.Listener) error {
 			return fmt.Errorf("accept mqtt connections: %w", err)
 		}
 		if err != nil { // out of file descriptors, mostly: others will end
-			<-pending
 			pause = min(max(2*pause, 5*time.Millisecond), time.Second)
 			s.log.Warn("mqtt: accept failed", "error", err, "again_in", pause)
 			select {
@@ -117,10 +109,8 @@ func (s *Server) accept(ctx context.Context, ln net.Listener) error {
 			continue
 		}
 		pause = 0
-		v := s.door.enter(addressOf(nc), time.Now())
-		if v == nil {
-			<-pending
-			s.m.shed.Add(1)
+		if !s.door.enter() {
+			s.m.refused[tooMany].Add(1)
 			abandon(nc)
 			continue
 		}
@@ -131,10 +121,8 @@ func (s *Server) accept(ctx context.Context, ln net.Listener) error {
 		s.wg.Add(1)
 		go func() {
 			defer s.wg.Done()
-			c := s.newConn(nc, v)
-			ok := c.admit(ctx, nil)
-			<-pending
-			if !ok {
+			c := s.newConn(nc)
+			if !c.admit(ctx, nil) {
 				c.finish()
 				return
 			}
@@ -155,11 +143,16 @@ func (s *Server) accept(ctx context.Context, ln net.Listener) error {
 // socketOf is the socket that can be polled under a TLS connection, nil if that
 // has another.
 func socketOf(nc net.Conn) *socket {
-	if t, ok := nc.(*tls.Conn); ok {
-		s, _ := t.NetConn().(*socket)
-		return s
+	t, ok := nc.(*tls.Conn)
+	if !ok {
+		return nil
 	}
-	return nil
+	raw := t.NetConn()
+	if u, ok := raw.(interface{ NetConn() net.Conn }); ok { // a lobby's
+		raw = u.NetConn()
+	}
+	s, _ := raw.(*socket)
+	return s
 }
 
 // abandon closes a socket without a TLS goodbye, which could block.
@@ -174,13 +167,12 @@ func abandon(nc net.Conn) {
 // HTTP upgrade, and returns when it has ended. A read of nc that has reached its
 // deadline must be repeatable. The end of ctx ends the connection like a shutdown.
 func (s *Server) ServeConn(ctx context.Context, nc net.Conn, cs tls.ConnectionState) {
-	v := s.door.enter(addressOf(nc), time.Now())
-	if v == nil {
-		s.m.shed.Add(1)
+	if !s.door.enter() {
+		s.m.refused[tooMany].Add(1)
 		nc.Close()
 		return
 	}
-	c := s.newConn(nc, v)
+	c := s.newConn(nc)
 	stop := context.AfterFunc(ctx, func() { c.quit(ending{code: shuttingDown, noWill: true}) })
 	defer stop()
 	if c.admit(ctx, &cs) {

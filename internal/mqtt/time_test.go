@@ -175,27 +175,6 @@ func TestCertificateExpiresMeanwhile(t *testing.T) {
 	})
 }
 
-func TestRatePausesReading(t *testing.T) {
-	for name, o := range map[string]Options{
-		"messages": {MessagesPerSecond: 10},
-		"bytes":    {BytesPerSecond: 10 * 20}, // a publish has 20 bytes
-	} {
-		synctest.Test(t, func(t *testing.T) {
-			h := newHub()
-			c := newPipes(t, h, o).dial(holdfast.DeviceID{1})
-			c.connect(hello{version: v311, id: "a", clean: true, keepAlive: 5})
-			start := time.Now()
-			for i := range 200 {
-				c.send(c.publish(pub{qos: 1, id: uint16(i + 1), topic: "data/x", payload: strings.Repeat("1", 8)}))
-				c.expectCode(typePuback, uint16(i+1), success)
-			}
-			if d := time.Since(start); d < 18*time.Second || d > 21*time.Second {
-				t.Errorf("%s: 200 publishes took %s", name, d)
-			}
-		})
-	}
-}
-
 func TestShutdown(t *testing.T) {
 	each(t, func(t *testing.T, v byte) {
 		synctest.Test(t, func(t *testing.T) {

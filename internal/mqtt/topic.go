@@ -7,6 +7,7 @@ import (
 	"unicode/utf8"
 
 	"github.com/holdfast-iot/holdfast"
+	"github.com/holdfast-iot/holdfast/internal/budget"
 	"github.com/holdfast-iot/holdfast/internal/senml"
 )
 
@@ -20,6 +21,8 @@ type route struct {
 	child  string // "" for the device itself
 	stream string // of scalars and events
 	why    string
+	asked  bool              // whether quota is known
+	quota  *budget.Allowance // the child's
 }
 
 type routeKind byte

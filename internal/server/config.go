@@ -26,6 +26,7 @@ type Config struct {
 
 	// Ground is what the hub stands on; nil is this machine.
 	Ground *Ground
+	Limits Limits
 
 	// QueryMemory is how many bytes all queries under way may take together, one of
 	// them a quarter; 0: what internal/query makes of the process's memory limit.

@@ -58,6 +58,7 @@ func (s *Server) Doctor(ctx context.Context) ([]api.Finding, error) {
 		add(api.Weak, fmt.Sprintf("devices without an owner: %d, whose readings are refused", unclaimed), "give their claim codes to their owners")
 	}
 	s.checkRefusals(add)
+	s.checkQuotas(add)
 	undone, err := s.erasure.Undone(ctx)
 	if err != nil {
 		return nil, err
@@ -68,6 +69,22 @@ func (s *Server) Doctor(ctx context.Context) ([]api.Finding, error) {
 		}
 	}
 	return out, nil
+}
+
+// namedSlowed is how many devices over their quota are named.
+const namedSlowed = 10
+
+// checkQuotas names, by their ids alone, devices that send more than they may.
+func (s *Server) checkQuotas(add func(level, what, mend string)) {
+	slowed := s.quotas.Slowed(time.Now().Add(-time.Hour).UnixNano())
+	for i, id := range slowed {
+		if i == namedSlowed {
+			add(api.Weak, fmt.Sprintf("%d more devices sent more than their quota within the hour", len(slowed)-namedSlowed), "see above")
+			return
+		}
+		add(api.Weak, fmt.Sprintf("device %s sent more than its quota within the hour and was slowed", id),
+			"look what it sends; raise the limits of its profile, or --readings-per-device and --bytes-per-device of serve, if that is as it should be")
+	}
 }
 
 // checkRefusals shows what a device that speaks MQTT 3.1.1 is not told.

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/holdfast-iot/holdfast"
+	"github.com/holdfast-iot/holdfast/internal/budget"
 	"github.com/holdfast-iot/holdfast/internal/identity"
 	"github.com/holdfast-iot/holdfast/internal/ingest"
 	"github.com/holdfast-iot/holdfast/internal/mqtt"
@@ -23,6 +24,23 @@ func authenticate(id *identity.Identity) mqtt.Authenticate {
 
 func track(id *identity.Identity) func(mqtt.Peer, func(error)) func() {
 	return func(p mqtt.Peer, cut func(error)) func() { return id.Track(identity.Peer(p), cut) }
+}
+
+// quotaOfPeer is the allowance of a device or a declared child of it. Who has no
+// route has none: its publishes are refused anyway.
+func (s *Server) quotaOfPeer(ctx context.Context, p mqtt.Peer, child string) *budget.Allowance {
+	id := p.Device
+	if child != "" {
+		var err error
+		if id, err = s.custody.Child(ctx, id, child); err != nil {
+			return nil
+		}
+	}
+	route, err := s.custody.Route(ctx, id)
+	if err != nil {
+		return nil
+	}
+	return s.quota(route)
 }
 
 // gate is ingest for mqtt. A batch outlives the read that it came from, so it

@@ -17,8 +17,7 @@ import (
 
 	"github.com/holdfast-iot/holdfast"
 	"github.com/holdfast-iot/holdfast/internal/api"
-	"github.com/holdfast-iot/holdfast/internal/deviceapi"
-	"github.com/holdfast-iot/holdfast/internal/mqtt"
+	"github.com/holdfast-iot/holdfast/internal/lobby"
 )
 
 // Addresses is where a running hub listens; run.json in the data folder says it
@@ -189,19 +188,24 @@ func (s *Server) serve(ctx context.Context, g *errgroup.Group, l listeners) erro
 	if err != nil {
 		return err
 	}
-	most := connectionsOf(openFiles())
-	g.Go(func() error { return serveHTTP(ctx, api.Server(peopleTLS, people, s.log), limit(l.api, most.api)) })
-	devices := deviceapi.Server(s.identity.DeviceTLS(s.config.DeviceTLSMin), s.devices, s.log)
-	g.Go(func() error { return serveHTTP(ctx, devices, limit(l.device, most.device)) })
-	g.Go(func() error {
-		return s.mqtt.Run(ctx, tls.NewListener(mqtt.Pollable(l.mqtt), s.identity.MQTTTLS(s.config.DeviceTLSMin)))
-	})
+	toPeople, toDevices, toMQTT := s.lobbies(l, peopleTLS)
+	ports := map[string]*lobby.Lobby{"api": toPeople, "device": toDevices, "mqtt": toMQTT}
+	if err := s.metrics.Register(lobby.Collector(ports)); err != nil {
+		for _, p := range ports {
+			p.Close()
+		}
+		return fmt.Errorf("register metrics: %w", err)
+	}
+	g.Go(func() error { return serveHTTP(ctx, api.Server(peopleTLS, people, s.log), toPeople) })
+	g.Go(func() error { return serveHTTP(ctx, s.devices.Server(nil), toDevices) })
+	g.Go(func() error { return s.mqtt.Run(ctx, toMQTT) })
 	return nil
 }
 
-// peopleTLS is the hub's own, or the operator's certificate from elsewhere.
+// peopleTLS speaks HTTP/2 and HTTP/1.1. Its certificate is the hub's own, or the operator's certificate from elsewhere.
 func (s *Server) peopleTLS() (*tls.Config, error) {
 	c := s.identity.PeopleTLS()
+	c.NextProtos = []string{"h2", "http/1.1"}
 	if s.config.APICert == "" {
 		return c, nil
 	}
@@ -223,7 +227,8 @@ func (s *Server) ready(ctx context.Context) error {
 	return s.stores.catalog.Read(ctx, func(*sql.Tx) error { return nil })
 }
 
-// serveHTTP serves until ctx ends, then lets requests under way end.
+// serveHTTP serves ln, whose connections have their TLS behind them, until ctx
+// ends, then lets requests under way end.
 func serveHTTP(ctx context.Context, srv *http.Server, ln net.Listener) error {
 	var closing sync.WaitGroup
 	stop := context.AfterFunc(ctx, func() {
@@ -235,7 +240,7 @@ func serveHTTP(ctx context.Context, srv *http.Server, ln net.Listener) error {
 		}
 	})
 	closing.Add(1)
-	err := srv.ServeTLS(ln, "", "")
+	err := srv.Serve(ln)
 	if stop() { // it failed before ctx ended
 		closing.Done()
 	}

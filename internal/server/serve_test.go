@@ -132,6 +132,7 @@ type child struct {
 	at     Addresses
 	ended  chan struct{}
 	stderr *text
+	web    *http.Client // the first administrator's
 }
 
 // text is a buffer that two goroutines may share.

@@ -18,6 +18,7 @@ import (
 	"github.com/holdfast-iot/holdfast"
 	"github.com/holdfast-iot/holdfast/internal/access"
 	"github.com/holdfast-iot/holdfast/internal/archive"
+	"github.com/holdfast-iot/holdfast/internal/budget"
 	"github.com/holdfast-iot/holdfast/internal/custody"
 	"github.com/holdfast-iot/holdfast/internal/deviceapi"
 	"github.com/holdfast-iot/holdfast/internal/erasure"
@@ -51,6 +52,7 @@ type Server struct {
 	mqtt     *mqtt.Server
 	devices  *deviceapi.API
 
+	quotas  *budget.Quotas
 	metrics *prometheus.Registry
 	edges   context.Context // ends when the edges are to stop
 	stop    context.CancelFunc
@@ -155,11 +157,13 @@ func (s *Server) places() erasure.Places {
 }
 
 func (s *Server) openEdges() error {
-	most := connectionsOf(openFiles()).mqtt
+	s.quotas = budget.NewQuotas()
+	// Connections under WebSocket come through the devices' port.
+	most := connectionsOf(openFiles(), s.config.Limits)
 	s.mqtt = mqtt.New(authenticate(s.identity), gate{s.edges, s.ingest}, sessions{s.sessions},
-		mqtt.Options{Track: track(s.identity), Logger: s.log, MaxConnections: most, MaxPending: min(2048, max(1, most/2))})
+		mqtt.Options{Track: track(s.identity), Logger: s.log, MaxConnections: most.mqtt + most.device, Quota: s.quotaOfPeer})
 	s.devices = deviceapi.New(deviceapi.Deps{Identity: s.identity, Gate: s.ingest, Custody: s.custody, MQTT: s.mqtt},
-		deviceapi.Options{Logger: s.log, Now: s.clock.Now})
+		deviceapi.Options{Logger: s.log, Now: s.clock.Now, Quota: s.quota})
 	return nil
 }
 

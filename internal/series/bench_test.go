@@ -159,7 +159,7 @@ func BenchmarkSlowDevices(b *testing.B) {
 				cs = append(cs, &Content{Rows: []Row{{testStream(1), x}}})
 			}
 			r.fill(hs, cs)
-			if m%5 == 4 {
+			if m%60 == 59 {
 				r.roll()
 			}
 		}

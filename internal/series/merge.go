@@ -123,7 +123,7 @@ func (m *merge) cell(ctx context.Context, c Cell) error {
 	}
 	open = slices.DeleteFunc(open, func(o openChunk) bool { return o.row.pending })
 	var before int64 // where the chunk stands that the merged ones come after
-	for len(open) > 0 && open[0].full() {
+	for len(open) > 0 && full(open) {
 		before, open = open[0].row.rolled, open[1:]
 	}
 	if settled(open) {
@@ -172,11 +172,12 @@ func (s *Series) readChunks(ctx context.Context, open []openChunk, f func(holdfa
 	return errors.Join(failed, err)
 }
 
-// fullBytes is when a chunk of few long values counts as full.
-const fullBytes = chunk.MaxBytes / 4
-
-func (o *openChunk) full() bool {
-	return o.row.extent.rows >= chunk.MaxRows/2 || o.row.size >= fullBytes
+// full reports whether the first chunk is left as it is: it has rows enough, or a
+// part of the same roll follows it, for which it had no room. So a chunk is full
+// whatever its content comes to when it is compressed.
+func full(open []openChunk) bool {
+	o := open[0].row
+	return o.extent.rows >= chunk.MaxRows/2 || len(open) > 1 && open[1].row.Cell == o.Cell && open[1].row.rolled == o.rolled+1
 }
 
 // settled reports that chunks would merge into the same ones again: one roll, or

@@ -55,3 +55,31 @@ func TestMergeBehindAFullChunkOfTheSameRoll(t *testing.T) {
 	r.check("merged with a later roll")
 	r.tidy("the end")
 }
+
+// A chunk of long texts is full, however small they become: the next merge leaves it.
+func TestMergeLeavesFullChunksOfTextsThatCompress(t *testing.T) {
+	r := newSizedRig(t, Options{}, 8<<20)
+	stream := testStream(1)
+	ids := func() (ids [][16]byte) {
+		rows, err := r.cellRows(t.Context(), Cell{alice, stream, 202611})
+		r.must(err)
+		for _, row := range rows {
+			ids = append(ids, row.id)
+		}
+		return ids
+	}
+	for i := range int64(9) {
+		r.send(alice, stream, testArrival+i, texts(i, 1, silence)...)
+		r.roll()
+	}
+	r.merge()
+	before := ids()
+	r.send(alice, stream, testArrival+9, texts(9, 1, silence)...)
+	r.roll()
+	r.merge()
+	after := ids()
+	if len(before) != 3 || len(after) != 4 || before[0] != after[0] || before[1] != after[1] || before[2] == after[2] {
+		t.Errorf("%d chunks, then %d: the full ones were written again", len(before), len(after))
+	}
+	r.check("merged")
+}

@@ -61,6 +61,7 @@ type Cell struct {
 // Options tunes a Series; the zero value works.
 type Options struct {
 	Every      time.Duration // between rolls, default 5 minutes
+	Slow       time.Duration // between rolls while the tail is short (see tail.short), default an hour
 	Bytes      int64         // roll earlier when the journal's tail exceeds this, default 48 MiB
 	MergeEvery time.Duration // between merges, default a day
 	MergeAfter int           // merge earlier after this many new chunks, default 250,000
@@ -100,6 +101,9 @@ const (
 func New(db *catalog.DB, log journal.Log, blobs blob.Store, keys Keys, o Options) *Series {
 	if o.Every <= 0 {
 		o.Every = 5 * time.Minute
+	}
+	if o.Slow <= 0 {
+		o.Slow = time.Hour
 	}
 	if o.Bytes <= 0 {
 		o.Bytes = 48 << 20
@@ -146,28 +150,51 @@ func (s *Series) step(name string) error {
 	return s.fault(name)
 }
 
-// Run rolls and merges until ctx ends. What fails is logged and tried again: the
-// journal keeps the readings meanwhile.
+// Run rolls and merges until ctx ends. What fails is logged and tried again after a
+// while, longer each time: the journal keeps the readings meanwhile.
 func (s *Series) Run(ctx context.Context) error {
 	tick := time.NewTicker(s.opt.Every)
 	defer tick.Stop()
-	merge := time.Now().Add(s.opt.MergeEvery)
+	rolled, merge := time.Now(), time.Now().Add(s.opt.MergeEvery)
+	pause := firstPause
 	for {
+		full := false
 		select {
 		case <-ctx.Done():
 			return nil
 		case <-tick.C:
 		case <-s.full:
+			full = true
+		}
+		if !full && s.tail.short() && time.Since(rolled) < s.opt.Slow {
+			continue
 		}
 		err := s.Roll(ctx)
-		if err == nil && (!time.Now().Before(merge) || int(s.stats.unmerged.Load()) >= s.opt.MergeAfter) {
-			merge = time.Now().Add(s.opt.MergeEvery)
-			if err = s.Merge(ctx); err != nil {
-				merge = time.Now().Add(min(time.Hour, s.opt.MergeEvery))
+		if err == nil {
+			rolled = time.Now()
+			if !rolled.Before(merge) || int(s.stats.unmerged.Load()) >= s.opt.MergeAfter {
+				merge = time.Now().Add(s.opt.MergeEvery)
+				if err = s.Merge(ctx); err != nil {
+					merge = time.Now().Add(min(time.Hour, s.opt.MergeEvery))
+				}
 			}
 		}
-		if err != nil && ctx.Err() == nil {
-			s.opt.Logger.ErrorContext(ctx, "keep readings", "error", err)
+		if err == nil || ctx.Err() != nil {
+			pause = firstPause
+			continue
 		}
+		s.opt.Logger.ErrorContext(ctx, "keep readings", "error", err, "again_in", pause)
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-time.After(pause):
+		}
+		pause = min(2*pause, longestPause)
 	}
 }
+
+// A full disk does not heal by asking it: what failed is left alone for a while.
+const (
+	firstPause   = time.Second
+	longestPause = time.Minute
+)

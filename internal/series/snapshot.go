@@ -171,6 +171,9 @@ func (s *Series) lookUp(ctx context.Context, n streamName) (rows []chunkRow, fro
 // readTail decodes the tail's readings in the span, in order. The journal may go
 // then, as far as it is up to v.
 func (v *snapshot) readTail(ctx context.Context) error {
+	if v.view.bytes == 0 {
+		return nil
+	}
 	s := v.s
 	o := newOpener(s, true)
 	var r record

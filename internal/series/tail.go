@@ -18,14 +18,30 @@ type tail struct {
 	of    map[holdfast.AssignmentID]*tailList
 	floor journal.Pos // rolled: older records are in chunks
 	bytes int64
+	most  int                       // records of one assignment
 	pins  map[*tailView]journal.Pos // what may not be trimmed yet
+}
+
+// A tail with no more than fewBytes in all and fewRecords of each assignment is
+// short: a scan is as fast as without it, and what slow devices send is not worth a
+// roll, since each leaves a chunk and a row of the catalog for every stream.
+const (
+	fewBytes   = 1 << 20
+	fewRecords = 100
+)
+
+func (t *tail) short() bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.bytes <= fewBytes && t.most <= fewRecords
 }
 
 // tailList only grows at its end; dropping makes new slices, so that a view can
 // share them.
 type tailList struct {
-	blocks []tailBlock // the last one grows
-	bytes  int64
+	blocks  []tailBlock // the last one grows
+	records int
+	bytes   int64
 }
 
 // tailBlock is up to tailBlockRecords records of an assignment in order. Of the
@@ -74,6 +90,7 @@ func (l *tailList) add(pos journal.Pos, size int64) {
 		n++
 	}
 	l.blocks[n-1].add(pos, size)
+	l.records++
 	l.bytes += size
 }
 
@@ -84,6 +101,7 @@ func (l *tailList) drop(pos journal.Pos) (dropped int64) {
 		for _, size := range l.blocks[whole].positions() {
 			dropped += size
 		}
+		l.records -= l.blocks[whole].records
 		whole++
 	}
 	rest := l.blocks[whole:]
@@ -93,6 +111,7 @@ func (l *tailList) drop(pos journal.Pos) (dropped int64) {
 		for at, size := range rest[0].positions() {
 			if at < pos {
 				dropped += size
+				l.records--
 			} else {
 				b.add(at, size)
 			}
@@ -132,6 +151,7 @@ func (t *tail) add(a holdfast.AssignmentID, pos, next journal.Pos) int64 {
 	size := int64(next - pos)
 	l.add(pos, size)
 	t.bytes += size
+	t.most = max(t.most, l.records)
 	return t.bytes
 }
 
@@ -140,7 +160,7 @@ func (t *tail) restart(pos journal.Pos) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	clear(t.of)
-	t.bytes, t.floor = 0, pos
+	t.bytes, t.most, t.floor = 0, 0, pos
 }
 
 // drop forgets what lies before pos, and returns how far the journal may be
@@ -149,9 +169,10 @@ func (t *tail) drop(pos journal.Pos) journal.Pos {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.floor = max(t.floor, pos)
+	t.most = 0
 	for a, l := range t.of {
 		t.bytes -= l.drop(pos)
-		if len(l.blocks) == 0 {
+		if t.most = max(t.most, l.records); len(l.blocks) == 0 {
 			delete(t.of, a)
 		}
 	}

@@ -28,8 +28,9 @@ type Gateway struct {
 	*Hub
 	self  Device
 	roots *x509.CertPool
-	http  *http.Client
+	http  *http.Client // the gateway's
 	admin *client.Client
+	asks  *http.Client // the administrator's too, with nothing between the question and the answer's bytes
 	party string
 	ids   map[string]string // of children, by name
 }
@@ -79,6 +80,13 @@ func (g *Gateway) connect(ctx context.Context) (err error) {
 	if g.admin, err = g.Admin(); err != nil {
 		return err
 	}
+	person, err := tls.LoadX509KeyPair(filepath.Join(g.Identity(), "cert.pem"), filepath.Join(g.Identity(), "key.pem"))
+	if err != nil {
+		return fmt.Errorf("read administrator's identity: %w", err)
+	}
+	g.asks = &http.Client{Timeout: time.Minute, Transport: &http.Transport{ // HTTP/1.1, as the peers are asked
+		TLSClientConfig: &tls.Config{RootCAs: g.roots, Certificates: []tls.Certificate{person}, MinVersion: tls.VersionTLS13}, DisableCompression: true,
+	}}
 	var me struct{ Party struct{ ID string } }
 	if err := g.admin.Do(ctx, http.MethodGet, "/v1/me", nil, &me); err != nil {
 		return err
@@ -105,9 +113,10 @@ func (g *Gateway) Resume(ctx context.Context) error {
 }
 
 func (g *Gateway) hangUp() {
-	if g.admin != nil {
+	if g.asks != nil {
 		g.admin.Close()
 		g.http.CloseIdleConnections()
+		g.asks.CloseIdleConnections()
 	}
 }
 

@@ -140,12 +140,20 @@ func (g *Gateway) answer(ctx context.Context, query url.Values) ([]byte, error) 
 	from, to := QueryHour()
 	query.Set("from", from.Format(time.RFC3339))
 	query.Set("to", to.Add(-time.Nanosecond).Format(time.RFC3339Nano))
-	body, _, err := g.admin.Stream(ctx, http.MethodGet, "/v1/readings", query, nil)
+	r, err := http.NewRequestWithContext(ctx, http.MethodGet, g.API()+"/v1/readings?"+query.Encode(), nil)
 	if err != nil {
 		return nil, err
 	}
-	defer body.Close()
-	return io.ReadAll(body)
+	a, err := g.asks.Do(r)
+	if err != nil {
+		return nil, err
+	}
+	defer a.Body.Close()
+	text, err := io.ReadAll(a.Body)
+	if err == nil && a.StatusCode != http.StatusOK {
+		err = holdfast.Errorf(holdfast.Internal, "the hub answers %s: %.300s", a.Status, text)
+	}
+	return text, err
 }
 
 func (g *Gateway) askRaw(ctx context.Context, device int) (int, error) {

@@ -21,13 +21,15 @@ import (
 // retryAfter is how long Run leaves a failed erasure alone.
 const retryAfter = 10 * time.Second
 
-// rest is how long Run waits between two rotations, in times of what the first
-// took: what is asked for meanwhile shares the second. A single erasure does not
-// wait, and many together leave the keyring to others for most of the time.
+// rest is how far apart rotations are, in times of what one takes: what is asked
+// for meanwhile shares the next. It is owed, not kept, for the first few, so that
+// a single erasure does not wait; many together leave the keyring to others for
+// most of the time.
 const (
 	rest    = 4
 	minRest = 100 * time.Millisecond
 	maxRest = time.Second
+	owed    = 3
 )
 
 // lane is one of the three works of an erasure. Each goes on beside the others, so
@@ -65,6 +67,7 @@ func (g *Gate) Run(ctx context.Context) error {
 }
 
 func (g *Gate) run(ctx context.Context, l *lane) {
+	var rested time.Time // when all rest will have been kept
 	for {
 		select {
 		case <-ctx.Done():
@@ -75,7 +78,12 @@ func (g *Gate) run(ctx context.Context, l *lane) {
 		err := l.once(ctx)
 		pause := time.Duration(0)
 		if l.rest {
-			pause = min(max(minRest, rest*time.Since(began)), maxRest)
+			each := min(max(minRest, rest*time.Since(began)), maxRest)
+			if rested.Before(began) {
+				rested = began
+			}
+			rested = rested.Add(each)
+			pause = time.Until(rested) - owed*each
 		}
 		if err != nil && ctx.Err() == nil {
 			g.Logger.Error("erasure: not finished, will be tried again", "err", err)

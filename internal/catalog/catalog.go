@@ -22,6 +22,8 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"strconv"
+	"time"
 
 	"github.com/pressly/goose/v3"
 	"github.com/pressly/goose/v3/database"
@@ -49,6 +51,8 @@ type Options struct {
 type DB struct {
 	writer *sql.DB // one connection: writes are serial
 	reader *sql.DB
+
+	patience time.Duration // of Purge
 }
 
 // Open opens the database in dir, creating and migrating it as needed. A
@@ -81,8 +85,11 @@ func Open(ctx context.Context, dir string, o Options) (*DB, error) {
 	}
 	reader.SetMaxOpenConns(o.Readers)
 	reader.SetMaxIdleConns(o.Readers)
-	return &DB{writer: writer, reader: reader}, nil
+	return &DB{writer: writer, reader: reader, patience: patience}, nil
 }
+
+// busyTimeout is how long a connection waits for another.
+const busyTimeout = 10 * time.Second
 
 func dsn(path, vfs, more string) string {
 	if vfs != "" {
@@ -90,7 +97,7 @@ func dsn(path, vfs, more string) string {
 	}
 	return "file:" + (&url.URL{Path: path}).EscapedPath() + "?" +
 		"_pragma=auto_vacuum(incremental)&_pragma=journal_mode(WAL)&_pragma=synchronous(FULL)&_pragma=secure_delete(1)" +
-		"&_pragma=foreign_keys(1)&_pragma=busy_timeout(10000)&_pragma=cache_size(-16000)&" + more
+		"&_pragma=foreign_keys(1)&_pragma=cache_size(-16000)&_pragma=busy_timeout(" + strconv.Itoa(int(busyTimeout.Milliseconds())) + ")&" + more
 }
 
 func migrate(ctx context.Context, db *sql.DB) error {
@@ -139,17 +146,56 @@ func transact(ctx context.Context, db *sql.DB, f func(*sql.Tx) error) error {
 	return classify(tx.Commit())
 }
 
+// How Purge waits for readers: up to patience in all, a moment at a time, so that
+// those who write wait no longer than that moment.
+const (
+	patience    = 10 * time.Second
+	purgeMoment = 20 * time.Millisecond
+	purgeRest   = 50 * time.Millisecond
+)
+
 // Purge moves the write-ahead log into the database and empties it, so that
 // deleted rows leave both files. It waits for the readers of older snapshots, and
-// is Unavailable if they take too long. It is hygiene, not destruction: keys are
-// destroyed elsewhere.
+// is Unavailable if they take too long; writes go on meanwhile. It is hygiene, not
+// destruction: keys are destroyed elsewhere.
 func (db *DB) Purge(ctx context.Context) error {
-	var busy, pages, moved int // the engine tells in a row that it could not
-	err := db.writer.QueryRowContext(ctx, "PRAGMA wal_checkpoint(TRUNCATE)").Scan(&busy, &pages, &moved)
-	if err == nil && busy != 0 {
-		err = holdfast.Errorf(holdfast.Unavailable, "empty the catalog's log: readers are at work, try again")
+	// What no reader needs moves first, beside those who write.
+	var busy, pages, moved int
+	if err := db.reader.QueryRowContext(ctx, "PRAGMA wal_checkpoint(PASSIVE)").Scan(&busy, &pages, &moved); err != nil {
+		return fmt.Errorf("move the catalog's log: %w", classify(err))
 	}
-	return classify(err)
+	for late := time.After(db.patience); ; {
+		emptied, err := db.emptyLog(ctx)
+		if emptied || err != nil {
+			return classify(err)
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-late:
+			return holdfast.Errorf(holdfast.Unavailable, "empty the catalog's log: readers are at work, try again")
+		case <-time.After(purgeRest):
+		}
+	}
+}
+
+// emptyLog is false if readers are at work.
+func (db *DB) emptyLog(ctx context.Context) (emptied bool, err error) {
+	conn, err := db.writer.Conn(ctx)
+	if err != nil {
+		return false, err
+	}
+	defer conn.Close()
+	wait := func(d time.Duration) error {
+		_, err := conn.ExecContext(context.WithoutCancel(ctx), fmt.Sprintf("PRAGMA busy_timeout(%d)", d.Milliseconds()))
+		return err
+	}
+	if err := wait(purgeMoment); err != nil {
+		return false, err
+	}
+	var busy, pages, moved int // the engine tells in a row that it could not
+	err = conn.QueryRowContext(ctx, "PRAGMA wal_checkpoint(TRUNCATE)").Scan(&busy, &pages, &moved)
+	return err == nil && busy == 0, errors.Join(err, wait(busyTimeout))
 }
 
 // shrinkPages is how many pages one step of Shrink moves: others write in between.

@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/holdfast-iot/holdfast"
 )
@@ -112,6 +113,55 @@ func TestNewerCatalogIsRefusedUntouched(t *testing.T) {
 	}
 }
 
+// While a purge waits for a reader, others write.
+func TestPurgeThatWaitsLetsOthersWrite(t *testing.T) {
+	db, err := Open(t.Context(), t.TempDir(), Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer db.Close()
+	db.patience = time.Hour
+	write := func() error {
+		return db.Write(t.Context(), func(tx *sql.Tx) error {
+			_, err := tx.Exec(`INSERT INTO retired_key (key_id, at) VALUES (randomblob(16), 1)`)
+			return err
+		})
+	}
+	if err := write(); err != nil {
+		t.Fatal(err)
+	}
+	purged := make(chan error, 1)
+	err = db.Read(t.Context(), func(tx *sql.Tx) error {
+		var n int
+		if err := tx.QueryRow(`SELECT count(*) FROM retired_key`).Scan(&n); err != nil {
+			return err
+		}
+		if err := write(); err != nil { // what the reader does not see
+			return err
+		}
+		go func() { purged <- db.Purge(t.Context()) }()
+		for range 20 { // many moments of the purge
+			if err := write(); err != nil {
+				return err
+			}
+			select {
+			case err := <-purged:
+				t.Errorf("purged beside a reader: %v", err)
+				purged <- err
+				return nil
+			case <-time.After(purgeMoment):
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := <-purged; err != nil {
+		t.Error(err)
+	}
+}
+
 // A reader keeps the engine from emptying its log: then Purge has not purged.
 func TestPurgeSaysWhenTheLogIsNotEmptied(t *testing.T) {
 	db, err := Open(t.Context(), t.TempDir(), Options{})
@@ -119,9 +169,7 @@ func TestPurgeSaysWhenTheLogIsNotEmptied(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer db.Close()
-	if _, err := db.writer.Exec(`PRAGMA busy_timeout=50`); err != nil { // not 10 s
-		t.Fatal(err)
-	}
+	db.patience = 50 * time.Millisecond // not 10 s
 	write := func() {
 		t.Helper()
 		if err := db.Write(t.Context(), func(tx *sql.Tx) error {

@@ -138,7 +138,11 @@ func (c *ledgerVerifyCmd) Run(a *app) error {
 		for _, f := range r.Faults {
 			fmt.Fprintln(a.stdout, cell(f))
 		}
-		fmt.Fprintf(a.stdout, "%d entries, %d of them erased, %d signed heads. Root %s.\n", r.Entries, r.Erased, r.Checkpoints, r.Root)
+		under := ""
+		if r.BeingErased > 0 {
+			under = fmt.Sprintf(" and %d being erased", r.BeingErased)
+		}
+		fmt.Fprintf(a.stdout, "%d entries, %d of them erased%s, %d signed heads. Root %s.\n", r.Entries, r.Erased, under, r.Checkpoints, r.Root)
 	}
 	if len(r.Faults) > 0 {
 		return errors.Join(err, holdfast.Errorf(holdfast.Invalid, "the ledger does not verify"))

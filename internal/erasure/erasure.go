@@ -258,6 +258,11 @@ func (g *Gate) writeDown(ctx context.Context, e Erasure, s holdfast.Scope) error
 				return err
 			}
 		}
+		if len(e.RecordKeys) > 0 { // from when they die, the ledger has rows that do not open
+			if _, err := g.Ledger.Append(ctx, tx, vault.Hub, ledger.KindErasureBegun, beginning{Erasure: e.ID, Covers: ledger.Covers{RecordKeys: e.RecordKeys}}); err != nil {
+				return err
+			}
+		}
 		_, err := g.Ledger.Append(ctx, tx, on, "erasure asked", map[string]any{"erasure": e.ID, "scope": e.Scope, "by": e.By})
 		return err
 	})

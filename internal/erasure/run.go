@@ -393,6 +393,13 @@ func (g *Gate) finish(ctx context.Context, e Erasure) error {
 	return nil
 }
 
+// beginning is what the ledger says, on the hub's record, of an erasure that is asked
+// for.
+type beginning struct {
+	Erasure holdfast.ErasureID `json:"erasure"`
+	ledger.Covers
+}
+
 // entry is what the ledger says of an erasure, on the hub's record.
 type entry struct {
 	Erasure holdfast.ErasureID `json:"erasure"`

@@ -198,8 +198,12 @@ func TestErasedRowsNeedAnErasure(t *testing.T) {
 	if r := b.verify(); len(r.Faults) != 3 {
 		t.Errorf("uncovered: %+v", r)
 	}
+	b.append(vault.Hub, KindErasureBegun, Covers{RecordKeys: rot.RecordKeys})
+	if r := b.verify(); len(r.Faults) != 0 || r.Erased != 0 || r.BeingErased != 3 {
+		t.Errorf("under way: %+v", r)
+	}
 	b.append(vault.Hub, KindErasure, Covers{RecordKeys: rot.RecordKeys})
-	if r := b.verify(); len(r.Faults) != 0 || r.Erased != 3 {
+	if r := b.verify(); len(r.Faults) != 0 || r.Erased != 3 || r.BeingErased != 0 {
 		t.Errorf("covered: %+v", r)
 	}
 	if events, err := b.Events(t.Context(), anna, 0, 10); err != nil || events != nil {

@@ -17,7 +17,12 @@ import (
 // keys which died: only they excuse an unreadable row.
 const KindErasure = "erasure done"
 
-// Covers is the part of a KindErasure entry's data that Verify reads.
+// KindErasureBegun is the kind of entry, on the hub's record, that names the
+// records keys which an erasure is about to destroy: from the moment they die to
+// its KindErasure entry, an unreadable row is not excused, and no fault.
+const KindErasureBegun = "erasure begun"
+
+// Covers is the part of either entry's data that Verify reads.
 type Covers struct {
 	RecordKeys []seal.KeyID `json:"record_keys"`
 }
@@ -25,7 +30,8 @@ type Covers struct {
 // Report is what Verify found.
 type Report struct {
 	Entries     uint64   `json:"entries"`
-	Erased      uint64   `json:"erased"` // unreadable, covered by an erasure
+	Erased      uint64   `json:"erased"`                // unreadable, covered by an erasure
+	BeingErased uint64   `json:"being_erased,omitzero"` // unreadable, an erasure of them is under way
 	Checkpoints int      `json:"checkpoints"`
 	Root        string   `json:"root"`
 	Faults      []string `json:"faults,omitempty"` // each names an index or a size
@@ -45,7 +51,8 @@ const verifyPage = 1000
 
 // Verify recomputes the tree from its entries and holds it against the stored
 // hashes, every checkpoint signed before, and every payload. A payload that does
-// not open is a fault unless an erasure on the hub's record covers its key.
+// not open is a fault unless an erasure on the hub's record covers its key, or has
+// begun to.
 //
 // Payloads are opened between the reads of the catalog, not within one: to open
 // one the vault may have to read as well.
@@ -59,7 +66,7 @@ func (l *Ledger) Verify(ctx context.Context) (Report, error) {
 	if err != nil {
 		return r, fmt.Errorf("verify ledger: %w", err)
 	}
-	v := verification{l: l, r: &r, tree: &prefix{}, heads: heads, excused: map[seal.KeyID]bool{}, unread: map[uint64]seal.KeyID{}}
+	v := verification{l: l, r: &r, tree: &prefix{}, heads: heads, begun: map[seal.KeyID]bool{}, excused: map[seal.KeyID]bool{}, unread: map[uint64]seal.KeyID{}}
 	v.checkHead()
 	for more := true; more; {
 		if more, err = v.page(ctx); err != nil {
@@ -69,6 +76,8 @@ func (l *Ledger) Verify(ctx context.Context) (Report, error) {
 	for index, key := range v.unread {
 		if v.excused[key] {
 			r.Erased++
+		} else if v.begun[key] {
+			r.BeingErased++
 		} else {
 			r.fault("entry %d does not open and no erasure covers its key %s", index, key)
 		}
@@ -82,6 +91,7 @@ type verification struct {
 	r       *Report
 	tree    *prefix
 	heads   map[uint64]tlog.Hash  // signed, not yet come to
+	begun   map[seal.KeyID]bool   // an erasure of them was begun
 	excused map[seal.KeyID]bool   // covered by an erasure
 	unread  map[uint64]seal.KeyID // payloads that do not open, by entry
 }
@@ -105,7 +115,7 @@ func (v *verification) page(ctx context.Context) (more bool, err error) {
 			v.r.fault("entry %d is missing", v.tree.size)
 			return false, nil
 		}
-		v.l.verifyRow(ctx, row, v.r, v.excused, v.unread)
+		v.row(ctx, row)
 		at := tlog.StoredHashIndex(0, row.index)
 		for i, h := range v.tree.add(tlog.RecordHash(row.commitment)) {
 			if have, ok := stored[at+int64(i)]; !ok || have != h {
@@ -178,29 +188,34 @@ type entryRow struct {
 	commitment, box []byte
 }
 
-// verifyRow checks one payload against its leaf and collects what erasures
-// excuse and what they must.
-func (l *Ledger) verifyRow(ctx context.Context, row entryRow, r *Report, excused map[seal.KeyID]bool, unread map[uint64]seal.KeyID) {
+// row checks one payload against its leaf and collects what erasures excuse and
+// what they must.
+func (v *verification) row(ctx context.Context, row entryRow) {
 	index := uint64(row.index)
 	var o vault.Owner
 	copy(o[:], row.owner)
-	commitment, e, err := l.open(ctx, o, index, row.box)
+	commitment, e, err := v.l.open(ctx, o, index, row.box)
 	switch {
 	case holdfast.KindOf(err) == holdfast.NotFound:
-		unread[index] = row.key
+		v.unread[index] = row.key
 		return
 	case err != nil:
-		r.fault("entry %d does not open: its row was altered", index)
+		v.r.fault("entry %d does not open: its row was altered", index)
 		return
 	case string(commitment[:]) != string(row.commitment):
-		r.fault("the payload of entry %d is not what its leaf commits to", index)
+		v.r.fault("the payload of entry %d is not what its leaf commits to", index)
 	}
-	if o == vault.Hub && e.Kind == KindErasure {
-		var c Covers
-		if json.Unmarshal(e.Data, &c) == nil {
-			for _, id := range c.RecordKeys {
-				excused[id] = true
-			}
+	if o != vault.Hub || e.Kind != KindErasure && e.Kind != KindErasureBegun {
+		return
+	}
+	into := v.excused
+	if e.Kind == KindErasureBegun {
+		into = v.begun
+	}
+	var c Covers
+	if json.Unmarshal(e.Data, &c) == nil {
+		for _, id := range c.RecordKeys {
+			into[id] = true
 		}
 	}
 }

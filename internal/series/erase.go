@@ -4,6 +4,7 @@ import (
 	"context"
 	"database/sql"
 	"fmt"
+	"slices"
 
 	"github.com/holdfast-iot/holdfast"
 )
@@ -24,13 +25,29 @@ type Erased struct {
 // are Rewrite.Reseal's, which comes first.
 //
 // Scans under way fail with Unavailable if they come to what is gone.
-func (s *Series) Erase(ctx context.Context, scope holdfast.Scope) (Erased, error) {
+func (s *Series) Erase(ctx context.Context, scope holdfast.Scope) (done Erased, err error) {
+	for _, a := range scope.Assignments { // rolls and merges get their turn in between
+		if err := s.lock(ctx); err != nil {
+			return done, err
+		}
+		err := s.eraseNext(ctx, a, scope, &done)
+		s.unlock()
+		if err != nil {
+			return done, err
+		}
+	}
 	if err := s.lock(ctx); err != nil {
-		return Erased{}, err
+		return done, err
 	}
 	defer s.unlock()
-	return s.erase(ctx, scope)
+	if err := s.reap(ctx); err != nil {
+		return done, fmt.Errorf("erase chunks: %w", err)
+	}
+	return done, nil
 }
+
+// eraseBatch is how many rows one transaction deletes.
+const eraseBatch = 500
 
 // Erase is Series.Erase for the holder of rw.
 func (rw *Rewrite) Erase(ctx context.Context, scope holdfast.Scope) (Erased, error) {
@@ -39,17 +56,25 @@ func (rw *Rewrite) Erase(ctx context.Context, scope holdfast.Scope) (Erased, err
 
 func (s *Series) erase(ctx context.Context, scope holdfast.Scope) (done Erased, err error) {
 	for _, a := range scope.Assignments {
-		e, err := s.eraseOf(ctx, a, scope)
-		done.Chunks += e.Chunks
-		done.Bytes += e.Bytes
-		if err != nil {
-			return done, fmt.Errorf("erase chunks of assignment %s: %w", a, err)
+		if err := s.eraseNext(ctx, a, scope, &done); err != nil {
+			return done, err
 		}
 	}
 	if err := s.reap(ctx); err != nil {
 		return done, fmt.Errorf("erase chunks: %w", err)
 	}
 	return done, nil
+}
+
+// eraseNext adds what is removed of a to done.
+func (s *Series) eraseNext(ctx context.Context, a holdfast.AssignmentID, scope holdfast.Scope, done *Erased) error {
+	e, err := s.eraseOf(ctx, a, scope)
+	done.Chunks += e.Chunks
+	done.Bytes += e.Bytes
+	if err != nil {
+		return fmt.Errorf("erase chunks of assignment %s: %w", a, err)
+	}
+	return nil
 }
 
 func (s *Series) eraseOf(ctx context.Context, a holdfast.AssignmentID, scope holdfast.Scope) (done Erased, err error) {
@@ -68,8 +93,10 @@ func (s *Series) eraseOf(ctx context.Context, a holdfast.AssignmentID, scope hol
 	} else if gone, err = s.dying(ctx, rows, scope); err != nil {
 		return done, err
 	}
-	if len(gone) > 0 {
-		err = s.db.Write(ctx, func(tx *sql.Tx) error { return deleteChunks(ctx, tx, gone) })
+	for some := range slices.Chunk(gone, eraseBatch) { // others write in between
+		if err = s.db.Write(ctx, func(tx *sql.Tx) error { return deleteChunks(ctx, tx, some) }); err != nil {
+			break
+		}
 	}
 	s.forget(gone)
 	if err != nil {

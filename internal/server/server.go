@@ -11,6 +11,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
@@ -145,15 +146,34 @@ func (s *Server) places() erasure.Places {
 			_, err := s.series.Erase(ctx, scope)
 			return err
 		},
-		Journal: func(ctx context.Context) error {
-			if err := s.stores.journal.Cut(); err != nil {
-				return err
-			}
-			return s.series.Roll(ctx) // rolls what lives, then trims and zeroes the files
-		},
+		Journal: s.emptyJournal,
 		Custody: s.custody.Erase,
 		Catalog: s.stores.catalog.Purge,
 	}
+}
+
+// emptyJournal takes all that is in the journal now out of its files: what lives is
+// rolled, then they are trimmed and zeroed. A read that takes its tail from them
+// holds that up for a moment.
+func (s *Server) emptyJournal(ctx context.Context) error {
+	end := s.stores.journal.End()
+	if err := s.stores.journal.Cut(); err != nil {
+		return err
+	}
+	for range 100 {
+		if err := s.series.Roll(ctx); err != nil {
+			return err
+		}
+		if s.stores.journal.Start() >= end {
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(20 * time.Millisecond):
+		}
+	}
+	return holdfast.Errorf(holdfast.Unavailable, "empty the journal: a read still needs what is in it")
 }
 
 func (s *Server) openEdges() error {
@@ -174,6 +194,7 @@ func (s *Server) registerMetrics() error {
 	}
 	all = append(all, s.ingest.Metrics()...)
 	all = append(all, s.erasure.Metrics()...)
+	all = append(all, s.stores.vault.Metrics()...)
 	all = append(all, s.series.Metrics()...)
 	all = append(all, s.devices.Metrics()...)
 	all = append(all, s.mqtt.Collector(), s.journalMetrics())

@@ -87,6 +87,8 @@ type Encoder struct {
 	diffs      []int64
 	runs       []int64
 	lengths    []int64
+	steps      []int64 // of a grid, and
+	offsets    []int64 // what is left of it
 	bytes      []byte
 	best       []byte // the better byte packing, and
 	rival      []byte // the other
@@ -114,7 +116,7 @@ func (e *Encoder) Encode(dst []byte, c *Columns) ([]byte, error) {
 	}
 	dst = append(dst, version, head)
 	dst = binary.AppendUvarint(dst, uint64(c.Len()))
-	dst = e.integers(dst, c.Times)
+	dst = e.times(dst, c.Times)
 	if seqs {
 		e.ints = resize(e.ints, c.Len())
 		for i, s := range c.Seqs {
@@ -156,6 +158,7 @@ type Decoder struct {
 	at, odd     []int64
 	runs        []int64
 	lengths     []int64
+	steps       []int64 // of a grid
 	coordinate  []float64
 	bytes       []byte
 	spans, rows []span
@@ -198,7 +201,7 @@ func (d *Decoder) decode(r *reader, c *Columns) error {
 	n := int(rows)
 	c.Reset(t)
 	c.Times = resize(c.Times, n)
-	d.integers(r, c.Times)
+	d.times(r, c.Times)
 	if head&hasSeqs != 0 {
 		d.ints = resize(d.ints, n)
 		d.integers(r, d.ints)

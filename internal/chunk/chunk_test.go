@@ -68,6 +68,7 @@ func TestSizes(t *testing.T) {
 	}{
 		{"temperature", 1150, 42},
 		{"temperature-jitter", 2700, 76},
+		{"temperature-skips", 2800, 130},
 		{"heart-rate", 1080, 42},
 		{"counter", 2900, 72},
 		{"state", 75, 15},
@@ -184,6 +185,9 @@ func TestTimes(t *testing.T) {
 		"with gap":        {start, start + second, start + 2*second, start + 86400*second, start + 86401*second, start + 86402*second, start + 86403*second, start + 86404*second, start + 86405*second},
 		"minutes":         {start, start + 60*second, start + 120*second, start + 240*second},
 		"1970, then sane": {1 * second, 2 * second, start, start + second, start + 2*second},
+		"skips at once":   skippingFrom(start, 0),
+		"skips, below 0":  skippingFrom(-start, 7),
+		"skips for years": skippingFrom(start, 1<<20),
 		"out of order":    {start + 9, start, start + 5},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -192,6 +196,24 @@ func TestTimes(t *testing.T) {
 			roundTrip(t, c)
 		})
 	}
+}
+
+// skippingFrom is a jittering clock of milliseconds with a few gaps, one of the given
+// number of seconds.
+func skippingFrom(from, gap int64) []int64 {
+	t := make([]int64, 300)
+	at := from
+	for i := range t {
+		at += second
+		switch i % 90 {
+		case 0:
+			at += gap * second
+		case 40:
+			at += 3 * second
+		}
+		t[i] = at + scatter(i, 11)*1e6
+	}
+	return t
 }
 
 func TestBooleans(t *testing.T) {

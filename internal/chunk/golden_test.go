@@ -161,8 +161,13 @@ func goldenRows() []golden {
 	full := temperature(random(1), 1)
 	full.Numbers[0] = 21.5
 	full.Seqs, full.Marks = []uint64{7}, []holdfast.Mark{holdfast.Stamped}
+	skips := numbers(600, func(i int) float64 { return 21.5 })
+	for i := range skips.Times {
+		skips.Times[i] += (scatter(i, 7)-3)*1e6 + int64(i/150)*17*second
+	}
 	return []golden{
 		{"location", "\x38", place},
+		{"times-grid", "", skips},
 		{"sequence-and-mark", "", full},
 	}
 }

@@ -408,8 +408,10 @@ func offLine(dst, q []int64, slope int64) []int64 {
 }
 
 // integers reads a column of len(v) values.
-func (d *Decoder) integers(r *reader, v []int64) {
-	head := r.byte()
+func (d *Decoder) integers(r *reader, v []int64) { d.column(r, r.byte(), v) }
+
+// column reads what follows the head of a column of len(v) values.
+func (d *Decoder) column(r *reader, head byte, v []int64) {
 	if head != isRuns {
 		d.plain(r, head, v)
 		return

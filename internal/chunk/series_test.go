@@ -40,6 +40,19 @@ func jitteredTimes(r *rand.Rand, n int) []int64 {
 	return t
 }
 
+// skippingTimes are those of a device that jitters and is silent now and then.
+func skippingTimes(r *rand.Rand, n int) []int64 {
+	t := jitteredTimes(r, n)
+	silent := int64(0)
+	for i := range t {
+		if r.IntN(200) == 0 {
+			silent += 1 + r.Int64N(60)
+		}
+		t[i] += silent * second
+	}
+	return t
+}
+
 func numbers(n int, f func(i int) float64) *chunk.Columns {
 	c := &chunk.Columns{Type: holdfast.Number, Times: exactTimes(n), Numbers: make([]float64, n)}
 	for i := range n {
@@ -161,6 +174,14 @@ func frames(r *rand.Rand, n int) *chunk.Columns {
 	return c
 }
 
+func skipping(make func(*rand.Rand, int) *chunk.Columns) func(*rand.Rand, int) *chunk.Columns {
+	return func(r *rand.Rand, n int) *chunk.Columns {
+		c := make(r, n)
+		c.Times = skippingTimes(r, n)
+		return c
+	}
+}
+
 func jittered(make func(*rand.Rand, int) *chunk.Columns) func(*rand.Rand, int) *chunk.Columns {
 	return func(r *rand.Rand, n int) *chunk.Columns {
 		c := make(r, n)
@@ -174,6 +195,7 @@ func jittered(make func(*rand.Rand, int) *chunk.Columns) func(*rand.Rand, int) *
 var allSeries = []series{
 	{"temperature", temperature},
 	{"temperature-jitter", jittered(temperature)},
+	{"temperature-skips", skipping(temperature)},
 	{"heart-rate", heartRate},
 	{"counter", counter},
 	{"state", states},

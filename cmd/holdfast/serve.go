@@ -22,6 +22,7 @@ type serveCmd struct {
 	APIKey       string `name:"api-key" help:"Its key file." placeholder:"FILE" and:"api"`
 	DeviceTLSMin string `name:"device-tls-min" help:"Oldest TLS that devices may speak: 1.3, or 1.2 for parts in the field." default:"1.3" enum:"1.3,1.2"`
 	QueryMemory  int64  `help:"MiB of memory that all queries together may take, one of them a quarter; from 32. By default a quarter of GOMEMLIMIT, at most 256." placeholder:"MIB"`
+	ReadCache    int64  `help:"MiB of decoded readings to keep in memory for queries that are asked again; -1: none." default:"64" placeholder:"MIB"`
 
 	MQTTConnections    int     `name:"mqtt-connections" help:"Most connections over MQTT (default 20000, or five eighths of the open files)." placeholder:"N"`
 	DeviceConnections  int     `help:"Most connections of devices over HTTPS (default 10000, or a quarter of the open files)." placeholder:"N"`
@@ -56,6 +57,12 @@ func (c *serveCmd) Run(a *app) (err error) {
 	if c.QueryMemory != 0 && (c.QueryMemory < 32 || c.QueryMemory > 1<<20) {
 		return usagef("--query-memory is MiB, from 32 to %d", 1<<20)
 	}
+	if c.ReadCache < -1 || c.ReadCache > 1<<20 {
+		return usagef("--read-cache is MiB, up to %d, or -1", 1<<20)
+	}
+	if c.ReadCache == 0 {
+		c.ReadCache = -1
+	}
 	least := uint16(tls.VersionTLS13)
 	if c.DeviceTLSMin == "1.2" {
 		least = tls.VersionTLS12
@@ -67,7 +74,7 @@ func (c *serveCmd) Run(a *app) (err error) {
 	s, err := server.Open(a.ctx, server.Config{
 		Data: c.Data, RootKey: c.RootKey, Passphrase: pass,
 		ListenAPI: c.ListenAPI, ListenDevice: c.ListenDevice, ListenMQTT: c.ListenMQTT,
-		APICert: c.APICert, APIKey: c.APIKey, DeviceTLSMin: least, QueryMemory: c.QueryMemory << 20, Version: version(), Logger: log,
+		APICert: c.APICert, APIKey: c.APIKey, DeviceTLSMin: least, QueryMemory: c.QueryMemory << 20, ReadCache: c.ReadCache << 20, Version: version(), Logger: log,
 		Limits: server.Limits{
 			MQTTConnections: c.MQTTConnections, DeviceConnections: c.DeviceConnections, APIConnections: c.APIConnections,
 			ConnectsPerAddress: c.ConnectsPerAddress, ReadingsPerDevice: c.ReadingsPerDevice, BytesPerDevice: c.BytesPerDevice,

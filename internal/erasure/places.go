@@ -22,7 +22,8 @@ type Places struct {
 	Credentials Place // access: tokens, certificates, invitations
 	Grants      Place // grant: grants, disclosures
 	Sessions    Place // ingest: MQTT sessions
-	Readings    Place // series: journal tail, chunks, caches
+	Memory      Place // series: readings that were decoded for queries
+	Readings    Place // series: journal tail, chunks
 	Custody     Place // custody: streams, devices, assignments, the party
 
 	Journal Shared // what is rolled or dead leaves the files
@@ -33,12 +34,14 @@ type Places struct {
 // let go of theirs, it drops what is dead. Erasures that end together share it.
 type Shared func(ctx context.Context) error
 
-// refuse lists the places that end access, which come at once; purge lists all,
-// in order.
-func (p Places) refuse() []Place { return []Place{p.Connections, p.Credentials, p.Custody} }
+// refuse lists the places that end access or can forget at once; purge lists all, in
+// order.
+func (p Places) refuse() []Place {
+	return []Place{p.Memory, p.Connections, p.Credentials, p.Custody}
+}
 
 func (p Places) purge() []Place {
-	return []Place{p.Connections, p.Credentials, p.Grants, p.Sessions, p.Readings, p.Custody}
+	return []Place{p.Connections, p.Credentials, p.Grants, p.Sessions, p.Memory, p.Readings, p.Custody}
 }
 
 func (p Places) shared() []Shared { return []Shared{p.Journal, p.Catalog} }

@@ -57,7 +57,12 @@ func (j *job) leave() {
 	for i := range j.parts {
 		j.parts[i].snap.leave()
 	}
-	j.ended, j.parts = nil, nil
+	for _, b := range j.out {
+		if b != nil {
+			j.r.recycle(b)
+		}
+	}
+	j.ended, j.parts, j.out = nil, nil, nil
 }
 
 // run fills out. It is to be run again, when out was given away, while there are
@@ -112,26 +117,57 @@ func (j *job) part(ctx context.Context, u *unsealer, p *part) error {
 func (j *job) chunk(ctx context.Context, u *unsealer, p *part, piece *piece) error {
 	o := piece.chunks[0]
 	if j.r.wants[p.want].Minutes && piece.minutes() {
-		m := last(j.r, &j.r.spare)
-		if err := u.minutes(ctx, o, m); err != nil {
+		b := &Batch{Want: p.want, snap: p.snap}
+		if err := j.minutes(ctx, u, b, o); err != nil {
 			return err
 		}
-		b := &Batch{Want: p.want, Minutes: m, snap: p.snap}
 		var whole bool
-		if b.From, b.To, whole = wholeMinutes(m, p.snap.span); whole {
-			if b.From < b.To {
-				j.out = append(j.out, b)
-				j.bytes += m.Size()
-			}
+		if b.From, b.To, whole = wholeMinutes(b.Minutes, p.snap.span); whole && b.From < b.To {
+			j.out = append(j.out, b)
+			j.bytes += b.Minutes.Size()
 			return nil
 		}
-		j.r.recycle(b)
+		if j.r.recycle(b); whole {
+			return nil
+		}
 	}
-	cols := last(j.r, &j.r.idle)
-	if err := u.columns(ctx, o, cols); err != nil {
+	b := &Batch{Want: p.want, snap: p.snap}
+	if err := j.columns(ctx, u, b, o); err != nil {
 		return err
 	}
-	j.give(p, cols)
+	j.give(b)
+	return nil
+}
+
+func (j *job) minutes(ctx context.Context, u *unsealer, b *Batch, o openChunk) error {
+	key := cacheKey{o.row.id, true}
+	if b.kept = j.r.s.cache.get(key); b.kept != nil {
+		b.Minutes = b.kept.minutes
+		return nil
+	}
+	b.Minutes = last(j.r, &j.r.spare)
+	if err := u.minutes(ctx, o, b.Minutes); err != nil {
+		return err
+	}
+	if x := (&cached{key: key, name: o.row.stream(), minutes: b.Minutes}); j.r.s.cache.put(x, b.snap.cache) {
+		b.kept = x
+	}
+	return nil
+}
+
+func (j *job) columns(ctx context.Context, u *unsealer, b *Batch, o openChunk) error {
+	key := cacheKey{o.row.id, false}
+	if b.kept = j.r.s.cache.get(key); b.kept != nil {
+		b.Columns = b.kept.columns
+		return nil
+	}
+	b.Columns = last(j.r, &j.r.idle)
+	if err := u.columns(ctx, o, b.Columns); err != nil {
+		return err
+	}
+	if x := (&cached{key: key, name: o.row.stream(), columns: b.Columns}); j.r.s.cache.put(x, b.snap.cache) {
+		b.kept = x
+	}
 	return nil
 }
 
@@ -181,7 +217,7 @@ func (j *job) merge(ctx context.Context, u *unsealer, p *part, piece *piece) (mo
 		if err != nil {
 			return false, err
 		}
-		j.give(p, cols)
+		j.give(&Batch{Want: p.want, Columns: cols, snap: p.snap})
 		if other == nil {
 			break
 		}
@@ -190,7 +226,7 @@ func (j *job) merge(ctx context.Context, u *unsealer, p *part, piece *piece) (mo
 		x := *other
 		other = nil
 		if !add(x) {
-			j.give(p, cols)
+			j.give(&Batch{Want: p.want, Columns: cols, snap: p.snap})
 			break
 		}
 	}
@@ -201,17 +237,18 @@ func (j *job) merge(ctx context.Context, u *unsealer, p *part, piece *piece) (mo
 	return true, nil
 }
 
-// give appends what of cols is in the span.
-func (j *job) give(p *part, cols *chunk.Columns) {
-	from, _ := slices.BinarySearch(cols.Times, p.snap.span.From)
-	to := cols.Len()
-	if to > 0 && cols.Times[to-1] > p.snap.span.To {
-		to, _ = slices.BinarySearch(cols.Times, p.snap.span.To+1)
+// give appends what of b's columns is in the span.
+func (j *job) give(b *Batch) {
+	cols, span := b.Columns, b.snap.span
+	b.From, _ = slices.BinarySearch(cols.Times, span.From)
+	b.To = cols.Len()
+	if b.To > 0 && cols.Times[b.To-1] > span.To {
+		b.To, _ = slices.BinarySearch(cols.Times, span.To+1)
 	}
-	if from >= to {
-		j.r.recycle(&Batch{Columns: cols})
+	if b.From >= b.To {
+		j.r.recycle(b)
 		return
 	}
-	j.out = append(j.out, &Batch{Want: p.want, Columns: cols, From: from, To: to, snap: p.snap})
+	j.out = append(j.out, b)
 	j.bytes += cols.Size()
 }

@@ -220,6 +220,7 @@ func (m *merge) commit(ctx context.Context) error {
 	}
 	s.positions.forget(m.old) // in any case: a commit that failed may be done
 	s.readers.retire(m.old)
+	s.cache.replaced(m.old)
 	if err != nil {
 		return err
 	}

@@ -15,6 +15,8 @@ type stats struct {
 	merges, merged            prometheus.Counter
 	rollTime, mergeTime       prometheus.Histogram
 	tailBytes, unmergedChunks prometheus.Collector
+	cacheBytes                prometheus.Collector
+	cacheHits, cacheMisses    prometheus.Collector
 	unmerged                  atomic.Int64 // chunks rolled since the last merge or start
 }
 
@@ -43,6 +45,22 @@ func newStats(s *Series) *stats {
 		mergeTime:  seconds("merge_seconds", "Time a merge takes."),
 	}
 	t.tailBytes = gauge("tail_bytes", "Bytes of journal that are not rolled.", func() float64 { return float64(s.tail.size()) })
+	t.cacheBytes = gauge("cache_bytes", "Bytes of decoded readings kept in memory.", func() float64 {
+		used, _, _ := s.cache.stats()
+		return float64(used)
+	})
+	count := func(name, help string, f func() uint64) prometheus.Collector {
+		return prometheus.NewCounterFunc(prometheus.CounterOpts{Namespace: "holdfast", Subsystem: "series", Name: name, Help: help},
+			func() float64 { return float64(f()) })
+	}
+	t.cacheHits = count("cache_hits_total", "Chunks and summaries that were in memory decoded.", func() uint64 {
+		_, hits, _ := s.cache.stats()
+		return hits
+	})
+	t.cacheMisses = count("cache_misses_total", "Chunks and summaries that were read and decoded for a query.", func() uint64 {
+		_, _, misses := s.cache.stats()
+		return misses
+	})
 	t.unmergedChunks = gauge("unmerged_chunks", "Chunks rolled since the last merge or start.", func() float64 { return float64(t.unmerged.Load()) })
 	return t
 }
@@ -51,5 +69,5 @@ func newStats(s *Series) *stats {
 func (s *Series) Metrics() []prometheus.Collector {
 	t := s.stats
 	return []prometheus.Collector{t.rolls, t.rollErrors, t.readings, t.repeats, t.retired, t.bytes, t.chunks, t.merges, t.merged,
-		t.rollTime, t.mergeTime, t.tailBytes, t.unmergedChunks}
+		t.rollTime, t.mergeTime, t.tailBytes, t.unmergedChunks, t.cacheBytes, t.cacheHits, t.cacheMisses}
 }

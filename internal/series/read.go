@@ -30,6 +30,7 @@ type Batch struct {
 	From, To int
 
 	snap *snapshot
+	kept *cached // whose Columns or Minutes are
 }
 
 // Overtaken fails once an erasure has taken of the stream what the batch may hold.
@@ -95,6 +96,7 @@ func (r *reading) next() (*Batch, error) {
 		if r.now != nil {
 			if r.given > 0 {
 				r.recycle(r.now.out[r.given-1])
+				r.now.out[r.given-1] = nil
 			}
 			if r.given < len(r.now.out) {
 				b := r.now.out[r.given]
@@ -238,6 +240,11 @@ func last[T any](r *reading, kept *[]*T) *T {
 }
 
 func (r *reading) recycle(b *Batch) {
+	if b.kept != nil {
+		r.s.cache.release(b.kept)
+		b.kept = nil
+		return
+	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if b.Columns != nil {

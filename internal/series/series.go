@@ -65,6 +65,7 @@ type Options struct {
 	Bytes      int64         // roll earlier when the journal's tail exceeds this, default 48 MiB
 	MergeEvery time.Duration // between merges, default a day
 	MergeAfter int           // merge earlier after this many new chunks, default 250,000
+	CacheBytes int64         // of decoded readings kept in memory, default 64 MiB; negative: none
 	Logger     *slog.Logger  // default slog.Default()
 }
 
@@ -79,6 +80,7 @@ type Series struct {
 	tail      tail
 	readers   readers
 	positions positions
+	cache     *cache
 	stats     *stats
 	full      chan struct{} // the tail exceeds Options.Bytes
 	cells     sync.Pool     // of empty *sliceCell: rolls make as many as there are streams
@@ -114,6 +116,9 @@ func New(db *catalog.DB, log journal.Log, blobs blob.Store, keys Keys, o Options
 	if o.MergeAfter <= 0 {
 		o.MergeAfter = 250_000
 	}
+	if o.CacheBytes == 0 {
+		o.CacheBytes = 64 << 20
+	}
 	if o.Logger == nil {
 		o.Logger = slog.Default()
 	}
@@ -121,6 +126,7 @@ func New(db *catalog.DB, log journal.Log, blobs blob.Store, keys Keys, o Options
 		db: db, log: log, blobs: blobs, keys: keys, opt: o,
 		tail:       tail{of: map[holdfast.AssignmentID]*tailList{}, pins: map[*tailView]journal.Pos{}},
 		readers:    readers{active: map[uint64]int{}, open: map[*snapshot]struct{}{}, blocked: map[int64]uint64{}},
+		cache:      newCache(max(0, o.CacheBytes)),
 		full:       make(chan struct{}, 1),
 		work:       make(chan struct{}, 1),
 		sliceBytes: defaultSliceBytes, segmentSize: defaultSegmentSize,

@@ -34,6 +34,7 @@ type snapshot struct {
 	from      journal.Pos // the rolled position
 	tail      []holdfast.Reading
 	free      func()
+	cache     uint64      // what the cache was when the keys were taken, or before
 	overtaken atomic.Bool // by an erasure
 }
 
@@ -117,7 +118,7 @@ func (s *Series) shorten(ctx context.Context, a holdfast.AssignmentID) error {
 // after the rows that it became are there, so that what these do not have yet is
 // in the tail; what both have is told by the rolled position.
 func (s *Series) trySnapshot(ctx context.Context, n streamName, span holdfast.Span) (_ *snapshot, err error) {
-	v := &snapshot{s: s, name: n, span: span, free: s.readers.enter(), view: s.tail.view(n.assignment)}
+	v := &snapshot{s: s, name: n, span: span, free: s.readers.enter(), view: s.tail.view(n.assignment), cache: s.cache.now()}
 	s.readers.opened(v)
 	defer func() {
 		if err != nil {

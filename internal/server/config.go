@@ -31,6 +31,9 @@ type Config struct {
 	// QueryMemory is how many bytes all queries under way may take together, one of
 	// them a quarter; 0: what internal/query makes of the process's memory limit.
 	QueryMemory int64
+	// ReadCache is how many bytes of decoded readings are kept in memory for queries
+	// that are asked again; 0: 64 MiB, negative: none.
+	ReadCache int64
 
 	Version string       // of this program, for /openapi.json
 	Logger  *slog.Logger // default: nothing is logged

@@ -113,6 +113,9 @@ func (s *Server) openKeepers(ctx context.Context) (err error) {
 	log := s.sessions.Guard(s.stores.journal)
 	scale := s.config.Ground.Series
 	scale.Logger = s.log
+	if s.config.ReadCache != 0 {
+		scale.CacheBytes = s.config.ReadCache
+	}
 	s.series = series.New(db, log, s.stores.blobs, v, scale)
 	return s.series.Recover(ctx, s.sessions.Replay)
 }
@@ -141,6 +144,7 @@ func (s *Server) places() erasure.Places {
 		Credentials: s.access.Erase,
 		Grants:      s.grants.Erase,
 		Sessions:    s.sessions.Erase,
+		Memory:      s.series.Forget,
 		Readings: func(ctx context.Context, scope holdfast.Scope) error {
 			scope.Before = 0 // while the erasure held the streams, nothing came in
 			_, err := s.series.Erase(ctx, scope)

@@ -50,7 +50,7 @@ func (b *books) settle(n int, s state) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	r := b.all[n]
-	if s == acked && r.gone {
+	if s == acked && r.gone && !r.timed {
 		// It arrived after the erasure: without a time it is a new reading.
 		r.gone, r.maybe = false, true
 	}

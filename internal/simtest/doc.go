@@ -15,5 +15,7 @@
 // on no path, no key that it needs is on any surviving byte of the disk, and no
 // value of a reading was ever written there in clear.
 //
-// The tests tell how to replay a seed.
+// Not simulated: a clock that is set while the hub runs (it is set back, or far
+// forward, between two of its lives), bits that rot, and more than one holder of
+// the root key. CONTRIBUTING.md tells how to play a seed again.
 package simtest

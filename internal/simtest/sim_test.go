@@ -15,6 +15,7 @@ import (
 var (
 	oneSeed = flag.Uint64("seed", 0, "play this seed alone, and tell its story")
 	first   = flag.Uint64("first", 1, "the first seed")
+	every   = flag.Int("every", 150, "at which steps of the story the power goes: each n-th")
 	count   = flag.Int("seeds", 0, "how many seeds to play; default 25")
 )
 

@@ -36,10 +36,14 @@ type world struct {
 	logger *slog.Logger
 	roots  rootKeys
 
-	spilled atomic.Pointer[string] // where a canary was written
-	boots   int
-	cuts    int
-	erased  int
+	spilled  atomic.Pointer[string] // where a canary was written
+	lossSeed uint64                 // changes what power cuts leave, and nothing else
+	begun    int                    // steps before the first life
+	told     int                    // in it
+
+	boots  int
+	cuts   int
+	erased int
 }
 
 var streams = []string{"n", "s"}
@@ -49,6 +53,7 @@ func newWorld(img *image, seed uint64, say func(string, ...any)) *world {
 		r: rand.New(rand.NewPCG(seed, 1)), faults: rand.New(rand.NewPCG(seed, 2)), disk: img.disk.Clone(seed),
 		gone: make([]bool, len(img.devices)), party: make([]bool, len(img.owners))}
 	w.disk.watch, w.disk.trace = w.watch, fnv.New64a()
+	w.begun = w.disk.Steps()
 	for _, d := range img.devices {
 		w.things = append(w.things, &thing{device: d, roots: img.roots, settle: func(m *message, code byte) {
 			s := acked
@@ -83,12 +88,16 @@ func (w *world) note(format string, args ...any) {
 
 // run plays a seed. Its error is a broken promise.
 func (w *world) run(t *testing.T, seed uint64) error {
-	cryptotest.SetGlobalRandom(t, seed)
 	lives := make([]func(context.Context) error, 1+w.r.IntN(4))
 	for i := range lives {
 		lives[i] = w.boot
 	}
-	lives = append(lives, w.heal, w.once)
+	return w.lives(t, seed, append(lives, w.heal, w.once)...)
+}
+
+// lives lets the hub live some lives, and takes the disk apart then.
+func (w *world) lives(t *testing.T, seed uint64, lives ...func(context.Context) error) error {
+	cryptotest.SetGlobalRandom(t, seed)
 	for len(lives) > 0 {
 		var err error
 		if lives, err = w.bubble(t, lives); err != nil {
@@ -184,10 +193,13 @@ func (w *world) end(h *hub, err error) error {
 		err = errors.Join(err, e)
 	}
 	synctest.Wait()
+	if w.told == 0 {
+		w.told = w.disk.Steps() - w.begun
+	}
 	if w.disk.Dead() && !h.killed {
 		w.cuts++
 		w.note("power cut: %v", h.err != nil)
-		w.disk = w.disk.Reboot(w.r.Uint64())
+		w.disk = w.disk.Reboot(w.r.Uint64() ^ w.lossSeed)
 	} else {
 		w.note("process ended: %v", h.err != nil)
 		w.say("%v", h.err)
@@ -253,7 +265,11 @@ func (w *world) operation(ctx context.Context, h *hub, p *people) error {
 
 // pause lets time go by, unless the hub goes first.
 func (w *world) pause(h *hub, most time.Duration) {
-	t := time.NewTimer(time.Duration(1 + w.r.Int64N(int64(most))))
+	w.wait(h, time.Duration(1+w.r.Int64N(int64(most))))
+}
+
+func (w *world) wait(h *hub, d time.Duration) {
+	t := time.NewTimer(d)
 	defer t.Stop()
 	select {
 	case <-t.C:

@@ -27,6 +27,7 @@ func scriptsOfPublish() []script {
 		}},
 		{"4.7.3-1", "4.7.3-1", "topics and filters have a character", func(s *stage) {
 			s.breaks(protocolError, pub{payload: "1"}.bytes(s.v), s.filters(1, []byte{0}, ""), s.filters(1, nil, ""))
+			s.breaks(protocolError, s.only(v5, property(propResponseTopic, 0, 0))...)
 		}},
 		{"4.7.3-3", "4.7.3-3", "the longest topic", func(s *stage) {
 			c := s.client()

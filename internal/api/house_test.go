@@ -59,7 +59,7 @@ func build(t testing.TB, l Limits) *house {
 	logger := slog.New(slog.NewTextHandler(h.log, &slog.HandlerOptions{Level: slog.LevelDebug}))
 	none := func(context.Context, holdfast.Scope) error { return nil } // no MQTT here
 	cut := func(context.Context) error { return nil }                  // the files' bytes are other tests'
-	gone, err := erasure.Open(ctx, erasure.Deps{
+	gone, err := erasure.Open(ctx, erasure.Deps{Arrival: func() int64 { return time.Now().UnixNano() },
 		Catalog: h.House.Catalog, Vault: h.Vault, Ledger: h.House.Ledger, Series: h.Series, Grants: h.Register, Custody: h.House.Custody, Logger: logger,
 		Places: erasure.Places{
 			Connections: authority.Erase, Credentials: keeper.Erase, Grants: h.Register.Erase, Sessions: none, Memory: h.Series.Forget, Journal: cut, Catalog: cut,

@@ -59,6 +59,9 @@ type Deps struct {
 	Grants  *grant.Register
 	Custody Custody
 	Places  Places
+	// Arrival is the time that a reading would arrive at now, ns since 1970: what
+	// came before an erasure is told by it, for the system's clock may be set back.
+	Arrival func() int64
 	Logger  *slog.Logger
 }
 
@@ -183,9 +186,9 @@ func (g *Gate) Ask(ctx context.Context, by access.Principal, s holdfast.Scope) (
 	if s.Span.From > s.Span.To {
 		return Erasure{}, holdfast.Errorf(holdfast.Invalid, "the range ends before it begins")
 	}
-	s.Before = time.Now().UnixNano()
+	s.Before = g.Arrival()
 	e := Erasure{ID: holdfast.NewID[holdfast.ErasureID](), Party: s.Party, State: Asked,
-		Plan: Plan{Scope: scopeText(s), By: by.Role.String(), AskedAt: time.Unix(0, s.Before).UTC()}}
+		Plan: Plan{Scope: scopeText(s), By: by.Role.String(), AskedAt: time.Now().UTC()}}
 	if !inPart(s) {
 		keys, records, err := g.Vault.Doomed(ctx, owners(s))
 		if err != nil {

@@ -216,6 +216,30 @@ func TestClockSetBack(t *testing.T) {
 	}
 }
 
+// The system's clock was set back by an hour: what was erased does not come back,
+// though it carries a time at which that clock has not yet arrived again.
+func TestErasureAfterTheClockWasSetBack(t *testing.T) {
+	h := newHouse(t)
+	anna := h.person("Anna")
+	hers := h.device(anna.Party, "watch")
+	h.clock = ingest.NewClock(time.Now().Add(time.Hour).UnixNano())
+	h.ingest = ingest.New(h.custody, h.grants, h.stores.vault, h.stores.journal, h.series, h.sessions, h.clock, ingest.Options{Hold: h.Server.erasure.Hold})
+	sent := number("pulse", time.Now().Add(30*time.Minute), 60)
+	h.mustSend(hers, sent)
+	scope, err := h.custody.ScopeOfStream(t.Context(), hers.Device, "pulse")
+	if err != nil {
+		t.Fatal(err)
+	}
+	h.erase(anna, scope)
+	if err := h.send(hers, sent); holdfast.KindOf(err) != holdfast.Denied {
+		t.Errorf("sent again: %v", err)
+	}
+	if got, err := h.read(anna, hers, "pulse"); err == nil && len(got) > 0 {
+		t.Errorf("%d readings came back", len(got))
+	}
+	h.mustSend(hers, number("pulse", time.Now().Add(61*time.Minute), 61))
+}
+
 // Nobody's device is refused with a reason, and nothing of what it sent is stored.
 func TestUnclaimedDeviceLeavesNothing(t *testing.T) {
 	h := newHouse(t)

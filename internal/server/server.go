@@ -124,6 +124,7 @@ func (s *Server) openGates(ctx context.Context) (err error) {
 	s.erasure, err = erasure.Open(ctx, erasure.Deps{
 		Catalog: s.stores.catalog, Vault: s.stores.vault, Ledger: s.ledger, Series: s.series,
 		Grants: s.grants, Custody: s.custody, Places: s.places(), Logger: s.log,
+		Arrival: func() int64 { return s.clock.Now() },
 	})
 	if err != nil {
 		return err

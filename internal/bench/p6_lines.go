@@ -47,7 +47,7 @@ const (
 func LinesCorpus(round int) corpus.Corpus {
 	c := corpus.Corpus{Seed: 6, Devices: lineDevices, Kinds: []corpus.Kind{corpus.Temperature}, Every: time.Second, Steps: lineSteps}
 	if c.Steps, c.From = 100, Yesterday(); round >= 0 {
-		c.Steps, c.From = lineSteps, Yesterday().Add(time.Duration(round)*lineSteps*time.Second+time.Hour)
+		c.Steps, c.From = lineSteps, Yesterday().Add(time.Duration(round)*(lineSteps+10)*time.Second+time.Hour)
 	}
 	return c
 }

@@ -211,6 +211,7 @@ func (c *client) expectClosed() {
 		if ok {
 			c.t.Fatalf("received %v, want the end of the connection", p)
 		}
+		c.nc.Close() // the server lingers for it
 	case <-time.After(patience()):
 		c.t.Fatal("the connection is still open")
 	}

@@ -1,11 +1,8 @@
 package mqtt
 
 import (
-	"bytes"
 	"slices"
 	"strings"
-	"testing/synctest"
-	"time"
 
 	"github.com/holdfast-iot/holdfast"
 )
@@ -155,18 +152,6 @@ func scriptsOfConnect() []script {
 				}
 			}
 		}},
-		{"3.1.2-24", "3.1.2-22 3.2.2-22", "one and a half times the keep-alive", func(s *stage) {
-			c := s.as(hello{id: "a", clean: true, keepAlive: 10, will: &testWill{topic: "event/gone", payload: "x"}})
-			for range 3 {
-				time.Sleep(14 * time.Second)
-				c.silent()
-			}
-			start := time.Now()
-			c.expectEnd(keepAliveTimeout)
-			if d := time.Since(start); d != 15*time.Second || len(s.h.await(1)) != 1 {
-				s.t.Errorf("the connection ended after %s", d)
-			}
-		}},
 		{"3.1.3-1 3.1.3-3", "3.1.3-1 3.1.3-3", "the payload's fields in order", func(s *stage) {
 			c := s.dial(holdfast.DeviceID{1})
 			c.version = s.v
@@ -184,26 +169,6 @@ func scriptsOfConnect() []script {
 				s.as(hello{id: id, clean: true}).silent()
 			}
 		}},
-		{"3.1.3-6", "3.1.3-6 3.1.3-7 3.2.2-16", "an empty client id", func(s *stage) {
-			one, two := s.as(hello{clean: true}), s.as(hello{clean: true})
-			one.silent() // not taken over
-			two.silent()
-			if len(s.h.sessions) != 2 {
-				s.t.Errorf("%d sessions", len(s.h.sessions))
-			}
-			if s.v == v311 {
-				return
-			}
-			c := s.dial(holdfast.DeviceID{1})
-			_, props := c.connect(hello{version: v5, props: []byte{propSessionExpiry, 0, 0, 0, 60}})
-			i := bytes.Index(props, []byte("auto-"))
-			assigned := string(props[i : i+int(props[i-1])])
-			c.nc.Close()
-			synctest.Wait()
-			if present, _ := s.dial(holdfast.DeviceID{1}).connect(hello{version: v5, id: assigned}); !present {
-				s.t.Errorf("no session of %s", assigned)
-			}
-		}},
 		{"3.1.3-8", "", "an empty client id without a clean session", func(s *stage) {
 			s.refuses(2, 0, hello{version: s.v}.bytes())
 		}},
@@ -217,9 +182,6 @@ func scriptsOfConnect() []script {
 				s.refuses(0, protocolError, hello{version: v5, id: "a", props: []byte{propReceiveMaximum, 0, 0}}.bytes(),
 					hello{version: v5, id: "a", props: []byte{propRequestProblemInfo, 2}}.bytes())
 			}
-		}},
-		{"", "3.1.4-2", "who is no device", func(s *stage) {
-			s.dial(holdfast.DeviceID{}).connectRefused(hello{version: v5, id: "a"}, byte(notAuthorized))
 		}},
 		{"3.1.4-4 3.2.0-1", "3.1.4-5 3.2.0-1 3.2.0-2 3.2.2-1", "CONNACK comes first and once", func(s *stage) {
 			c := s.dial(holdfast.DeviceID{1})

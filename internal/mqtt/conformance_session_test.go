@@ -1,6 +1,7 @@
 package mqtt
 
 import (
+	"bytes"
 	"slices"
 	"testing/synctest"
 	"time"
@@ -181,6 +182,70 @@ func scriptsOfWills() []script {
 				leave(c)
 				wills(s, i+1)
 			}
+		}},
+	}
+}
+
+// scriptsInTime are those of the other lists that take time, or another peer.
+func scriptsInTime() []script {
+	return []script{
+		{"3.1.2-24", "3.1.2-22 3.2.2-22", "one and a half times the keep-alive", func(s *stage) {
+			c := s.as(hello{id: "a", clean: true, keepAlive: 10, will: &testWill{topic: "event/gone", payload: "x"}})
+			for range 3 {
+				time.Sleep(14 * time.Second)
+				c.silent()
+			}
+			start := time.Now()
+			c.expectEnd(keepAliveTimeout)
+			if d := time.Since(start); d != 15*time.Second || len(s.h.await(1)) != 1 {
+				s.t.Errorf("the connection ended after %s", d)
+			}
+		}},
+		{"3.1.3-6", "3.1.3-6 3.1.3-7 3.2.2-16", "an empty client id", func(s *stage) {
+			one, two := s.as(hello{clean: true}), s.as(hello{clean: true})
+			one.silent() // not taken over
+			two.silent()
+			if len(s.h.sessions) != 2 {
+				s.t.Errorf("%d sessions", len(s.h.sessions))
+			}
+			if s.v == v311 {
+				return
+			}
+			c := s.dial(holdfast.DeviceID{1})
+			_, props := c.connect(hello{version: v5, props: []byte{propSessionExpiry, 0, 0, 0, 60}})
+			i := bytes.Index(props, []byte("auto-"))
+			assigned := string(props[i : i+int(props[i-1])])
+			c.nc.Close()
+			synctest.Wait()
+			if present, _ := s.dial(holdfast.DeviceID{1}).connect(hello{version: v5, id: assigned}); !present {
+				s.t.Errorf("no session of %s", assigned)
+			}
+		}},
+		{"", "3.1.4-2", "who is no device", func(s *stage) {
+			s.dial(holdfast.DeviceID{}).connectRefused(hello{version: v5, id: "a"}, byte(notAuthorized))
+		}},
+		{"", "3.3.4-7", "more than Receive Maximum", func(s *stage) {
+			c := s.client()
+			s.h.set(func() { s.h.manual = true })
+			for id := range uint16(64) {
+				c.send(c.publish(pub{qos: 1 + byte(id%2), id: id + 1, topic: "data/x", payload: "1"}))
+			}
+			c.send(c.publish(pub{topic: "data/x", payload: "1"})) // QoS 0 doesn't count, nor do other packets
+			c.silent()
+			c.send(c.publish(pub{qos: 1, id: 65, topic: "data/x", payload: "1"}))
+			c.expectEnd(receiveMaxExceeded)
+			synctest.Wait()
+			s.h.land(len(s.h.waiting))
+		}},
+		{"", "4.3.3-13", "a message that has expired is acknowledged to the end", func(s *stage) {
+			c := s.client()
+			c.send(c.publish(pub{qos: 2, id: 7, topic: "data/x", payload: "1", props: []byte{propMessageExpiry, 0, 0, 0, 1}}))
+			c.expect(typePubrec, "0007")
+			time.Sleep(time.Minute)
+			c.send(c.publish(pub{qos: 2, id: 7, dup: true, topic: "data/x", payload: "1", props: []byte{propMessageExpiry, 0, 0, 0, 1}}))
+			c.expect(typePubrec, "0007")
+			c.send(pubrel(7))
+			c.expect(typePubcomp, "0007")
 		}},
 	}
 }

@@ -1,6 +1,7 @@
 package mqtt
 
 import (
+	"crypto/tls"
 	"fmt"
 	"go/ast"
 	"go/parser"
@@ -24,30 +25,63 @@ type script struct {
 }
 
 // scripts are all of them; docs/mqtt-conformance.md names them TestConformance.
-func scripts() []script {
-	return slices.Concat(scriptsOfStrings(), scriptsOfConnect(), scriptsOfSessions(), scriptsOfWills(), scriptsOfPublish(), scriptsOfDelivery(), scriptsOfSubscriptions(), scriptsOfTheEnd())
+func scripts() []script { return append(scriptsAnywhere(), scriptsInBubble()...) }
+
+func scriptsAnywhere() []script {
+	return slices.Concat(scriptsOfStrings(), scriptsOfConnect(), scriptsOfPublish(), scriptsOfDelivery(), scriptsOfSubscriptions(), scriptsOfTheEnd())
 }
 
-// stage is a server on which a script is played. Time costs nothing there.
+// scriptsInBubble let time pass, or look at what the server has done when it is still.
+func scriptsInBubble() []script {
+	return slices.Concat(scriptsOfSessions(), scriptsOfWills(), scriptsInTime())
+}
+
+// stage is a server on which a script is played.
 type stage struct {
-	*pipes
-	t *testing.T
-	v byte
-	h *hub
+	t    *testing.T
+	v    byte
+	h    *hub
+	dial func(holdfast.DeviceID) *client
+	real bool // over TLS; else in a bubble, where time costs nothing
 }
 
+// TestConformance plays the scripts where a connection has a goroutine.
 func TestConformance(t *testing.T) {
 	for _, x := range scripts() {
-		for v, numbers := range map[byte]string{v311: x.three, v5: x.five} {
-			if numbers == "" {
-				continue
-			}
-			t.Run(fmt.Sprintf("v%d %s %s", v, numbers, x.what), func(t *testing.T) {
-				synctest.Test(t, func(t *testing.T) {
-					h := newHub()
-					x.play(&stage{newPipes(t, h, Options{}), t, v, h})
-				})
+		x.run(t, func(t *testing.T, v byte) {
+			synctest.Test(t, func(t *testing.T) {
+				h := newHub()
+				x.play(&stage{t: t, v: v, h: h, dial: newPipes(t, h, Options{}).dial})
 			})
+		})
+	}
+}
+
+// TestConformanceOverTLS plays those that don't wait for time to pass once more where
+// the hub serves: over TLS, on connections that are polled.
+func TestConformanceOverTLS(t *testing.T) {
+	a := newAuthority(t)
+	config := a.client(holdfast.DeviceID{1})
+	for _, x := range scriptsAnywhere() {
+		x.run(t, func(t *testing.T, v byte) {
+			h := newHub()
+			_, where := serving(t, a, h, Options{})
+			x.play(&stage{t: t, v: v, h: h, real: true, dial: func(holdfast.DeviceID) *client {
+				nc, err := tls.Dial("tcp", where, config)
+				if err != nil {
+					t.Fatal(err)
+				}
+				t.Cleanup(func() { nc.Close() })
+				return newClient(t, nc)
+			}})
+		})
+	}
+}
+
+func (x script) run(t *testing.T, play func(*testing.T, byte)) {
+	for v, numbers := range map[byte]string{v311: x.three, v5: x.five} {
+		if numbers != "" {
+			t.Run(fmt.Sprintf("v%d %s %s", v, numbers, x.what), func(t *testing.T) { play(t, v) })
 		}
 	}
 }
@@ -86,7 +120,12 @@ func (s *stage) breaks(code reason, raw ...[]byte) {
 // closed without an answer.
 func (s *stage) refuses(three byte, five reason, raw ...[]byte) {
 	s.t.Helper()
-	synctest.Wait()
+	if !s.real {
+		synctest.Wait()
+	}
+	s.h.mu.Lock()
+	before := len(s.h.sessions)
+	s.h.mu.Unlock()
 	for _, raw := range raw {
 		c := s.dial(holdfast.DeviceID{1})
 		c.version = s.v
@@ -102,7 +141,9 @@ func (s *stage) refuses(three byte, five reason, raw ...[]byte) {
 		}
 		c.expectClosed()
 	}
-	if len(s.h.sessions) > 0 {
+	s.h.mu.Lock()
+	defer s.h.mu.Unlock()
+	if len(s.h.sessions) > before {
 		s.t.Errorf("a session was opened")
 	}
 }

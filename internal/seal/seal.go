@@ -51,12 +51,14 @@ func (k Key) MarshalText() ([]byte, error) { return []byte("key"), nil }
 // ID returns SHA-256("holdfast key id" ‖ 0 ‖ key), first 16 bytes. It may stand
 // in clear and is compared at every unwrap.
 func (k Key) ID() KeyID {
-	h := sha256.New()
-	h.Write([]byte("holdfast key id\x00"))
-	h.Write(k[:])
-	var sum [sha256.Size]byte
-	return KeyID(h.Sum(sum[:0])[:16])
+	var b [len(keyIDLabel) + len(k)]byte
+	copy(b[copy(b[:], keyIDLabel):], k[:])
+	sum := sha256.Sum256(b[:])
+	clear(b[:])
+	return KeyID(sum[:16])
 }
+
+const keyIDLabel = "holdfast key id\x00"
 
 // Wipe overwrites the key.
 func (k *Key) Wipe() { clear(k[:]) }

@@ -89,7 +89,8 @@ func (r *keyring) add(place Place, owners []Owner) (growth, error) {
 		now := rest[:min(len(rest), PageEntries-p.entries)]
 		b := make([]byte, 0, len(now)*entrySize)
 		for i, o := range now {
-			b = p.append(b, o, g.keys[len(g.slots)])
+			k := g.keys[len(g.slots)]
+			b = p.append(b, o, k, k.ID())
 			g.slots = append(g.slots, slotAt(n-1, p.entries+i))
 		}
 		if err := place.Append(p.name(), entryOffset(p.entries), b); err != nil {
@@ -106,7 +107,8 @@ func (r *keyring) add(place Place, owners []Owner) (growth, error) {
 			p := newPage()
 			b := p.header(r.id)
 			for i, o := range part {
-				b = p.append(b, o, g.keys[len(g.slots)])
+				k := g.keys[len(g.slots)]
+				b = p.append(b, o, k, k.ID())
 				g.slots = append(g.slots, slotAt(len(g.pages), i))
 			}
 			p.entries = len(part)

@@ -71,10 +71,9 @@ func (p *page) header(ring [16]byte) []byte {
 	return append(b, p.id[:]...)
 }
 
-// append wraps the key of o and appends its entry to b.
-func (p *page) append(b []byte, o Owner, k seal.Key) []byte {
+// append wraps the key of o, called id, and appends its entry to b.
+func (p *page) append(b []byte, o Owner, k seal.Key, id seal.KeyID) []byte {
 	start := len(b)
-	id := k.ID()
 	b = append(b, o[:]...)
 	b = append(b, id[:]...)
 	b = p.cipher.Wrap(b, k, seal.EntryPlace(o, p.id, id))

@@ -110,14 +110,17 @@ func (r *keyring) renewPage(place Place, p *plan, to *stagedPage) error {
 		if p.gone[e.owner] || r.at[e.owner] != slotAt(to.number, i) {
 			return nil
 		}
+		id := e.id
 		k, renewed := p.renewed[e.owner]
-		if !renewed {
+		if renewed {
+			id = k.ID()
+		} else {
 			var err error
-			if k, err = from.unwrap(e); err != nil {
+			if k, err = from.unwrap(e); err != nil { // which checks the id
 				return err
 			}
 		}
-		file = fresh.append(file, e.owner, k)
+		file = fresh.append(file, e.owner, k, id)
 		k.Wipe()
 		owners = append(owners, e.owner)
 		return nil

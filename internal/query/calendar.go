@@ -17,8 +17,8 @@ type Calendar struct {
 	Zone                *time.Location // nil: UTC
 }
 
-// A year is the longest calendar window but for multiples of it.
-const mostUnits = 10_000
+// mostUnits is a century of months.
+const mostUnits = 1200
 
 func (c Calendar) zero() bool { return c.Days == 0 && c.Weeks == 0 && c.Months == 0 }
 
@@ -138,6 +138,9 @@ func (r ruler) begin(k int) int64 {
 	for {
 		_, offset := at.Zone()
 		_, changes := at.ZoneBounds()
+		if !changes.IsZero() && !changes.After(at) { // so it is said of a leap year's last day, far ahead
+			changes = at.Add(time.Hour)
+		}
 		if first := max(at.Unix(), shown-int64(offset)); changes.IsZero() || first < changes.Unix() {
 			return first
 		}

@@ -146,8 +146,13 @@ func (s *sketch) quantile(millionths uint64) float64 {
 		slices.Sort(s.few)
 		return s.few[rank]
 	}
-	// Half a rank further, so that rounding can't fall to the one before.
-	f, _ := s.many.GetValueAtQuantile((float64(rank) + 0.5) / float64(s.n-1))
+	// Half a rank further from 0, where values of a sign are counted from: so rounding
+	// can't make it the one before.
+	at := float64(rank) + 0.5
+	if at < s.many.GetNegativeValueStore().TotalCount() {
+		at--
+	}
+	f, _ := s.many.GetValueAtQuantile(at / float64(s.n-1))
 	return max(s.least, min(f, s.most))
 }
 

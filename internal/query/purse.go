@@ -93,6 +93,8 @@ const (
 	streamBytes = 1 << 20
 	// sketchBytes is what a sketch takes of values within some orders of magnitude.
 	sketchBytes = 4 << 10
+	// wildBytes is room for some sketches of values of all orders of magnitude.
+	wildBytes = 4 << 20
 	// listBytes is what a window takes in a group beside itself.
 	listBytes = 64
 )
@@ -121,6 +123,9 @@ func (r *run) needs() int64 {
 	for _, g := range r.groups {
 		windows := r.req.manyWindows(holdfast.Span{From: g.spans[0].From, To: g.spans[len(g.spans)-1].To})
 		wanted = max(wanted, int64(min(windows, MaxWindows))*r.windowCost(len(g.streams)))
+	}
+	if r.plan.needs&sketches != 0 {
+		wanted = max(wanted, wildBytes)
 	}
 	r.memory = max(min(wanted, spare), r.windowCost(1))
 	return n + r.memory

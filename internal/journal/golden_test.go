@@ -2,7 +2,9 @@ package journal
 
 import (
 	"bytes"
+	"encoding/binary"
 	"flag"
+	"hash/crc32"
 	"os"
 	"path/filepath"
 	"strings"
@@ -84,5 +86,19 @@ func TestWhatIsWritten(t *testing.T) {
 	want = append(want, make([]byte, 8192-len(want))...)
 	if !bytes.Equal(got, want) {
 		t.Errorf("not what was expected: %s", cmp.Diff(strings.Split(string(want), "\x00"), strings.Split(string(got), "\x00")))
+	}
+}
+
+// TestPlaceSum compares with the checksum as docs/format/journal.md has it.
+func TestPlaceSum(t *testing.T) {
+	id := logID{1, 2, 0xff, 15: 9}
+	for _, pos := range []Pos{0, 1, 8, 1 << 20, 0x0123456789abcdef, 1<<62 - 8} {
+		want := crc32.Checksum(binary.BigEndian.AppendUint64(id[:len(id):len(id)], uint64(pos)), castagnoli)
+		if got := placeSum(&id, pos); got != want {
+			t.Errorf("position %d: %08x, want %08x", pos, got, want)
+		}
+	}
+	if n := testing.AllocsPerRun(100, func() { placeSum(&id, 1<<40) }); n != 0 {
+		t.Errorf("%v allocations", n)
 	}
 }

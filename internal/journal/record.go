@@ -36,11 +36,15 @@ func recordSize(data int) int {
 	return recordHeadSize + (data+recordAlign-1)/recordAlign*recordAlign
 }
 
-// placeSum is the checksum of what binds a record to its place.
+// placeSum is the checksum of what binds a record to its place: the log's id and the
+// position, big-endian. Byte by byte, since crc32.Update has its bytes escape to the
+// heap, for every record.
 func placeSum(id *logID, pos Pos) uint32 {
-	var p [8]byte
-	binary.BigEndian.PutUint64(p[:], uint64(pos))
-	return crc32.Update(crc32.Checksum(id[:], castagnoli), castagnoli, p[:])
+	sum := ^crc32.Checksum(id[:], castagnoli)
+	for shift := 56; shift >= 0; shift -= 8 {
+		sum = castagnoli[byte(sum)^byte(pos>>shift)] ^ sum>>8
+	}
+	return ^sum
 }
 
 // appendRecord appends the record that stands at pos in a group begun at group.

@@ -36,7 +36,7 @@ type VFS struct {
 type vfsFile struct {
 	file    *File
 	private *node // of a temporary file, which is on no disk
-	fresh   bool  // its name is not durable yet
+	fresh   bool  // its name may not be durable yet: an earlier process may have made it
 	level   int32 // of its lock
 	shared  *vfsShared
 	shm     uint16 // locks held in the shared memory: a bit each, shared or exclusive
@@ -156,7 +156,7 @@ func vfsOpen(_ *libc.TLS, pVfs, zName, handle uintptr, flags int32, pOut uintptr
 		f.private = &node{}
 	} else {
 		name, mode := libc.GoString(zName), os.O_RDWR
-		if _, err := v.disk.Stat(name); errors.Is(err, fs.ErrNotExist) && flags&sqlite3.SQLITE_OPEN_CREATE != 0 {
+		if flags&sqlite3.SQLITE_OPEN_CREATE != 0 {
 			mode |= os.O_CREATE
 			f.fresh = flags&(sqlite3.SQLITE_OPEN_WAL|sqlite3.SQLITE_OPEN_MAIN_JOURNAL) != 0
 		}
@@ -237,8 +237,8 @@ func vfsTruncate(_ *libc.TLS, handle uintptr, size int64) int32 {
 	return result(f.file.Truncate(size), sqlite3.SQLITE_IOERR_TRUNCATE)
 }
 
-// vfsSync makes the name of a new log durable with its first content, as SQLite's
-// own file system does.
+// vfsSync makes the name of a log durable at the first sync of it, as SQLite's own
+// file system does.
 func vfsSync(_ *libc.TLS, handle uintptr, _ int32) int32 {
 	v, f := fileOf(handle)
 	if f.private != nil {

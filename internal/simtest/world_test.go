@@ -276,6 +276,7 @@ func (w *world) wait(h *hub, d time.Duration) {
 	case <-h.power:
 	case <-h.ended:
 	}
+	synctest.Wait()
 }
 
 // publish sends a reading by MQTT, a new one or one that was sent before.

@@ -247,9 +247,8 @@ func (h *house) enrols(n int) []*thing {
 	return out
 }
 
-// count reads a number of the hub's metrics, as the first administrator: the sum of
-// all of a name and, unless it is "", with a label's value.
-func (h *house) count(hub *child, name, label string) float64 {
+// asks is a client of the hub that is its first administrator.
+func (h *house) asks(hub *child) *http.Client {
 	h.t.Helper()
 	if hub.web == nil {
 		pair, err := tls.LoadX509KeyPair(filepath.Join(h.dir, adminDir, "cert.pem"), filepath.Join(h.dir, adminDir, "key.pem"))
@@ -266,7 +265,14 @@ func (h *house) count(hub *child, name, label string) float64 {
 			TLSClientConfig: &tls.Config{Certificates: []tls.Certificate{pair}, RootCAs: pool, ServerName: "localhost"}}}
 		h.t.Cleanup(hub.web.CloseIdleConnections)
 	}
-	r, err := hub.web.Get(hub.at.API + "/metrics")
+	return hub.web
+}
+
+// count reads a number of the hub's metrics: the sum of all of a name and, unless it
+// is "", with a label's value.
+func (h *house) count(hub *child, name, label string) float64 {
+	h.t.Helper()
+	r, err := h.asks(hub).Get(hub.at.API + "/metrics")
 	if err != nil {
 		h.t.Fatal(err)
 	}

@@ -21,6 +21,7 @@ import (
 	"os/exec"
 	"os/signal"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"sync"
 	"syscall"
@@ -45,6 +46,7 @@ type childConfig struct {
 	Data, RootKey string
 	RollEvery     time.Duration // 0: as usual
 	Files         uint64        // most open files; 0: as usual
+	Collect       bool          // garbage, with every roll
 }
 
 func TestMain(m *testing.M) {
@@ -84,6 +86,9 @@ func childMain(text string) int {
 				}
 				if i%4 == 3 {
 					s.series.Merge(ctx)
+				}
+				if c.Collect {
+					runtime.GC()
 				}
 			}
 		}()

@@ -86,7 +86,7 @@ func (s *soaking) jobs() map[string]func(ctx context.Context, i int) error {
 			d := i % len(s.devices)
 			w, err := s.devices[d].joins(ctx, turns, configs[d], address, fmt.Sprint("c", i%5))
 			if err != nil {
-				return err
+				return s.again(err)
 			}
 			defer w.Conn.(*tls.Conn).NetConn().Close()
 			return s.again(w.publish(1+i%20, "n", fmt.Sprint(i)))
@@ -94,7 +94,7 @@ func (s *soaking) jobs() map[string]func(ctx context.Context, i int) error {
 		"publish": func(ctx context.Context, i int) (err error) {
 			if steady == nil {
 				if steady, err = s.devices[0].joins(ctx, turns, configs[0], address, "steady"); err != nil {
-					return err
+					return s.again(err)
 				}
 			}
 			if err = steady.publish(20, "scratch", fmt.Sprintf(`{"t":%d,"v":1}`, 1_735_689_600+i)); err != nil {
@@ -133,7 +133,7 @@ func (s *soaking) jobs() map[string]func(ctx context.Context, i int) error {
 			}
 			answer, err := s.hub.out.ReadString('\n')
 			if err == nil && strings.HasPrefix(answer, "refused") {
-				err = fmt.Errorf("an erasure is refused: %s", s.hub.stderr)
+				err = s.again(errors.New(answer))
 			}
 			time.Sleep(time.Second)
 			return err
@@ -141,8 +141,8 @@ func (s *soaking) jobs() map[string]func(ctx context.Context, i int) error {
 	}
 }
 
-// again takes it that an erasure cuts the connections of the device that it is of,
-// and has its readings sent again.
+// again takes it that an erasure cuts the connections of the device that it is of
+// and has others ask again. How often is looked at in the end.
 func (s *soaking) again(err error) error {
 	if err != nil {
 		s.mu.Lock()
@@ -166,6 +166,9 @@ func (s *soaking) fetch(ctx context.Context, method, path, body string) error {
 	defer a.Body.Close()
 	if a.StatusCode >= 300 {
 		text, _ := io.ReadAll(a.Body)
+		if a.StatusCode == http.StatusServiceUnavailable { // "readings were erased while they were read"
+			return s.again(errors.New(string(text)))
+		}
 		return fmt.Errorf("%s %s: %s %s", method, path, a.Status, text)
 	}
 	_, err = io.Copy(io.Discard, a.Body)

@@ -3,6 +3,7 @@ package mqtt
 import (
 	"context"
 	"runtime"
+	"runtime/debug"
 	"sync"
 	"time"
 )
@@ -27,6 +28,7 @@ type poller struct {
 
 	mu      sync.Mutex
 	slots   []slotted
+	taken   int // connections, ever
 	free    []int32
 	queue   []*conn // those whose turn it is
 	head    int     // of queue
@@ -109,6 +111,7 @@ func (p *poller) take(c *conn, sock *socket) bool {
 		p.slots = append(p.slots, slotted{})
 	}
 	p.slots[at].c = c
+	p.taken++
 	t := ticket{at, p.slots[at].life}
 	p.mu.Unlock()
 	c.sock, c.place = sock, at
@@ -322,17 +325,46 @@ func (p *poller) watch() {
 	}
 }
 
+// lull notices that a storm of connections is over.
+type lull struct{ last, freed int }
+
+const (
+	// stormy is how many connections are worth to clean up after.
+	stormy = 500
+	// calm is how many in the time between two looks are none to wait for.
+	calm = 5
+)
+
+// after is told at regular times how many connections there have been. It reports
+// true once after a storm.
+func (l *lull) after(taken int) bool {
+	over := taken-l.last <= calm && taken-l.freed >= stormy
+	if l.last = taken; over {
+		l.freed = taken
+	}
+	return over
+}
+
 // sweep wakes silent connections whose time has come: a timer for each would be
 // most of what an idle one costs.
 func (p *poller) sweep() {
 	tick := time.NewTicker(sweepEvery)
 	defer tick.Stop()
 	due := make([]*conn, 0, 256)
+	var lull lull
 	for {
 		select {
 		case <-tick.C:
 		case <-p.ended:
 			return
+		}
+		p.mu.Lock()
+		taken := p.taken
+		p.mu.Unlock()
+		if lull.after(taken) {
+			// A storm of handshakes leaves several times the memory behind that its
+			// connections keep, and a quiet hub would give it back in its own good time.
+			debug.FreeOSMemory()
 		}
 		now := time.Now().UnixNano()
 		for at, all := 0, 1; at < all; {

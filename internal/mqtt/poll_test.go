@@ -225,6 +225,19 @@ func TestPolledSilence(t *testing.T) {
 	}
 }
 
+// Memory is given back once after a storm, not during it, and not for a few.
+func TestLull(t *testing.T) {
+	var l lull
+	for i, x := range []struct {
+		taken int
+		want  bool
+	}{{0, false}, {300, false}, {300, false}, {900, false}, {5000, false}, {5003, true}, {5003, false}, {5100, false}, {5100, false}, {5700, false}, {5700, true}} {
+		if got := l.after(x.taken); got != x.want {
+			t.Errorf("look %d, %d connections: %v", i, x.taken, got)
+		}
+	}
+}
+
 func canPoll() bool {
 	e, err := openEpoll()
 	if err != nil {

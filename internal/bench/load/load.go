@@ -41,6 +41,7 @@ type Target struct {
 	Roots      *x509.CertPool
 	Devices    []tls.Certificate // each makes one connection
 	Version    byte              // 4: MQTT 3.1.1, 5: MQTT 5
+	Curves     []tls.CurveID     // key exchanges that devices offer; nil: Go's own choice
 	// From is the address that the nth connection comes from; nil: the system's
 	// choice. Servers limit what one address may do.
 	From func(n int) net.IP
@@ -129,7 +130,7 @@ func (t Target) connect(ctx context.Context, n int, pin *pin) (*conn, error) {
 	}
 	device := t.Devices[n%len(t.Devices)]
 	c := &conn{version: t.Version, tls: tls.Client(raw, &tls.Config{
-		Certificates: []tls.Certificate{device}, ServerName: t.ServerName, RootCAs: t.Roots, MinVersion: tls.VersionTLS13,
+		Certificates: []tls.Certificate{device}, ServerName: t.ServerName, RootCAs: t.Roots, MinVersion: tls.VersionTLS13, CurvePreferences: t.Curves,
 		InsecureSkipVerify: true, VerifyConnection: pin.verifier(t),
 	})}
 	stop := context.AfterFunc(ctx, func() { raw.Close() })

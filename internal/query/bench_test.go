@@ -50,6 +50,9 @@ func BenchmarkRead(b *testing.B) {
 		{"device 1m mean", rows, query.Request{Selection: query.Selection{Device: one.ID}, Every: time.Minute, Aggregates: mean}},
 		{"fleet raw", devices * rows, query.Request{Selection: query.Selection{Party: h.Acme}}},
 		{"fleet 1h mean", devices * rows, query.Request{Selection: query.Selection{Party: h.Acme}, Every: time.Hour, Aggregates: mean}},
+		{"fleet as one 1m mean", devices * rows, query.Request{Selection: query.Selection{Party: h.Acme}, Every: time.Minute, Aggregates: mean, By: query.Together}},
+		{"fleet as one 1m p99", devices * rows, query.Request{Selection: query.Selection{Party: h.Acme}, Every: time.Minute, Aggregates: []query.Aggregate{query.Quantile(990_000)}, By: query.Together}},
+		{"fleet as one 1m rate", devices * rows, query.Request{Selection: query.Selection{Party: h.Acme}, Every: time.Minute, Aggregates: []query.Aggregate{query.Rate}, By: query.Together}},
 	} {
 		b.Run(c.name, func(b *testing.B) {
 			c.ask.Who = h.Admin

@@ -24,7 +24,7 @@ func p7() Figure {
 		ID:    "P7",
 		Title: "Queries",
 		What: "1,000 devices have sent a reading a second for an hour, 3.6 million in all, rolled and merged. Asked are, 40 times each, one after the other, median of the times until " +
-			"the last byte is there: all readings of a device in the hour, another device each time; its means by the minute; the mean of the whole fleet. Holdfast answers over HTTPS " +
+			"the last byte is there: all readings of a device in the hour, another device each time; its means by the minute; the mean of the whole fleet. In the first round nobody has asked about these devices before, and each first question makes a disclosure durable; in later rounds somebody has. Holdfast answers over HTTPS " +
 			"to an administrator's certificate, decides the right to read, writes the disclosure and decrypts; it gives SenML, CSV and NDJSON. VictoriaMetrics answers over plain HTTP: export, " +
 			"query_range and query, its cache of answers left out",
 		Measures: []Measure{

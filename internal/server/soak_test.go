@@ -114,6 +114,7 @@ func (s *soaking) jobs() map[string]func(ctx context.Context, i int) error {
 			return nil
 		},
 		"query": func(ctx context.Context, i int) error {
+			time.Sleep(50 * time.Millisecond) // a credential may ask only so often
 			return s.fetch(ctx, http.MethodGet, "/v1/readings?"+url.Values{"device": {"device 0"}, "stream": {"n"}, "limit": {"1000"}}.Encode(), "")
 		},
 		"export": func(ctx context.Context, i int) error {

@@ -7,7 +7,8 @@
 // readings by time and arrival, and writes them as chunks into a segment; the
 // catalog has a row per chunk and the position up to which the journal is
 // rolled. A merge makes few full chunks of a cell's many small ones. A scan reads
-// chunks and the journal's tail from one snapshot.
+// chunks and the journal's tail from one snapshot; of dense chunks there are
+// summaries by the minute, which Read gives in place of rows where they say as much.
 //
 // It promises that a reading which is durable in the journal is in every scan
 // exactly once, whatever roll, merge or crash comes between; that equal times keep

@@ -156,8 +156,9 @@ func (w *world) dissect(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if n := bytes.Count(now, []byte("=")); n != 3 { // the key file's id and one key of 32 bytes
-		return fmt.Errorf("the file of the root key holds more than one: %d", n)
+	var one rootKeys
+	if one.see(now); len(one.ever) != 1 {
+		return fmt.Errorf("the file of the root key holds %d", len(one.ever))
 	}
 	for name, content := range w.disk.Platters {
 		for _, key := range w.roots.ever {

@@ -14,6 +14,7 @@ import (
 	"net/url"
 	"strconv"
 	"strings"
+	"testing/synctest"
 	"time"
 
 	"github.com/holdfast-iot/holdfast/internal/server"
@@ -53,6 +54,7 @@ func start(ctx context.Context, d *Disk, plan func(op, path string) Fate, latenc
 	}()
 	select {
 	case <-ready:
+		synctest.Wait() // what goes on from before the start does not race with what comes
 		return h, true, nil
 	case <-h.ended:
 		return h, false, nil

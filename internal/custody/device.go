@@ -1,6 +1,7 @@
 package custody
 
 import (
+	"bytes"
 	"cmp"
 	"context"
 	"database/sql"
@@ -338,7 +339,10 @@ func (c *Custody) devices(ctx context.Context, where string, args ...any) ([]Dev
 		all = append(all, d)
 	}
 	slices.SortFunc(all, func(a, b Device) int {
-		return cmp.Or(cmp.Compare(a.Label, b.Label), cmp.Compare(a.ID.String(), b.ID.String()))
+		if c := cmp.Compare(a.Label, b.Label); c != 0 {
+			return c
+		}
+		return bytes.Compare(a.ID[:], b.ID[:])
 	})
 	return all, nil
 }

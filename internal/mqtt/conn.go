@@ -61,6 +61,7 @@ type conn struct {
 	place  int32        // the poller's
 	turn   atomic.Int32 // a turnState
 	wakeAt atomic.Int64 // armed, for the sweep
+	hungUp atomic.Bool  // nothing comes behind what has arrived
 
 	mu        sync.Mutex
 	cond      sync.Cond // out drained, a flight landed, over set, shut

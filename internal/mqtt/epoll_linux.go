@@ -81,14 +81,17 @@ func (c *catch) try(fd uintptr) bool {
 	}
 }
 
+// endOfInput is of an event that says that nothing comes behind what is there.
+const endOfInput = syscall.EPOLLRDHUP | syscall.EPOLLHUP | syscall.EPOLLERR
+
 // wait waits until there are events, one waiter at a time, and calls each for
 // them. It reports false when the epoll has been closed.
-func (c *catch) wait(each func(ticket)) bool {
+func (c *catch) wait(each func(t ticket, last bool)) bool {
 	if c.e.raw.Read(c.step) != nil || c.err != nil {
 		return false
 	}
 	for i := range c.n {
-		each(ticket{c.events[i].Fd, c.events[i].Pad})
+		each(ticket{c.events[i].Fd, c.events[i].Pad}, c.events[i].Events&endOfInput != 0)
 	}
 	return true
 }

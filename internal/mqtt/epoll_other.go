@@ -13,8 +13,8 @@ type catch struct{}
 
 func openEpoll() (*epoll, error) { return nil, errors.ErrUnsupported }
 
-func (*epoll) add(*socket, ticket) error { return errors.ErrUnsupported }
-func (*epoll) remove(*socket) error      { return errors.ErrUnsupported }
-func (*epoll) catch() *catch             { return nil }
-func (*epoll) close()                    {}
-func (*catch) wait(func(ticket)) bool    { return false }
+func (*epoll) add(*socket, ticket) error    { return errors.ErrUnsupported }
+func (*epoll) remove(*socket) error         { return errors.ErrUnsupported }
+func (*epoll) catch() *catch                { return nil }
+func (*epoll) close()                       {}
+func (*catch) wait(func(ticket, bool)) bool { return false }

@@ -187,7 +187,7 @@ func (p *poller) alone(c *conn) {
 func (p *poller) serve(c *conn, buf []byte) (more bool) {
 	for {
 		c.turn.Store(turning)
-		c.sock.drained = false
+		c.sock.drained, c.sock.last = false, c.hungUp.Load()
 		what, err := c.hear(buf)
 		switch {
 		case err != nil:
@@ -282,11 +282,18 @@ func (p *poller) next(catch *catch) *conn {
 	}
 }
 
-// arrived queues the connection of an event.
-func (p *poller) arrived(t ticket) {
+// arrived queues the connection of an event; last says that it is its last.
+func (p *poller) arrived(t ticket, last bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if s := p.slots[t.slot]; s.c != nil && s.life == t.life && s.c.callTurn() {
+	s := p.slots[t.slot]
+	if s.c == nil || s.life != t.life {
+		return
+	}
+	if last { // before the turn is called, which may be one that is to come in any case
+		s.c.hungUp.Store(true)
+	}
+	if s.c.callTurn() {
 		p.queue = append(p.queue, s.c)
 		select {
 		case p.work <- struct{}{}:

@@ -43,6 +43,7 @@ type socket struct {
 	// The rest belongs to who reads.
 	polled  bool // it has been told not to
 	drained bool // the last read took all that there was: another would find nothing
+	last    bool // there will be no other event: read up to the end
 	p       []byte
 	n       int
 	err     error
@@ -77,8 +78,9 @@ func (s *socket) Read(p []byte) (int, error) {
 	case s.n == 0:
 		return 0, io.EOF
 	}
-	// What comes after a read that was not filled makes a new event.
-	s.drained = s.n < len(p)
+	// What comes after a read that was not filled makes a new event, but the end of it
+	// all may have come before, together with what was read.
+	s.drained = s.n < len(p) && !s.last
 	return s.n, nil
 }
 

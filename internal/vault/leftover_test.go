@@ -98,7 +98,7 @@ func TestNoRootKeyIsLeftBehind(t *testing.T) {
 			h.Destroy(t.Context(), 1)
 			steps = n - disk.n
 			disk.n = 0
-			if h, err = OpenFileHolderOn(disk, path, nil); err != nil {
+			if _, err = OpenFileHolderOn(disk, path, nil); err != nil {
 				t.Fatalf("step %d: open: %v", n, err)
 			}
 			for _, other := range []string{tempExt, oldExt} {

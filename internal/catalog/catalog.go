@@ -27,6 +27,7 @@ import (
 
 	"github.com/pressly/goose/v3"
 	"github.com/pressly/goose/v3/database"
+	"golang.org/x/sync/semaphore"
 	"modernc.org/sqlite"
 	sqlite3 "modernc.org/sqlite/lib"
 
@@ -49,7 +50,8 @@ type Options struct {
 
 // DB is the catalog.
 type DB struct {
-	writer *sql.DB // one connection: writes are serial
+	writer *sql.DB             // one connection: writes are serial
+	turn   *semaphore.Weighted // of writer: who waits longest is next; sql.DB picks any
 	reader *sql.DB
 
 	patience time.Duration // of Purge
@@ -69,7 +71,7 @@ func Open(ctx context.Context, dir string, o Options) (*DB, error) {
 		}
 		f.Close() // the engine would make it readable for others
 	}
-	writer, err := sql.Open("sqlite", dsn(path, o.VFS, "_txlock=immediate"))
+	writer, err := sql.Open("sqlite", dsn(path, o.VFS, "_pragma=auto_vacuum(incremental)&_pragma=journal_mode(WAL)&_txlock=immediate"))
 	if err != nil {
 		return nil, fmt.Errorf("open catalog: %w", err)
 	}
@@ -85,18 +87,22 @@ func Open(ctx context.Context, dir string, o Options) (*DB, error) {
 	}
 	reader.SetMaxOpenConns(o.Readers)
 	reader.SetMaxIdleConns(o.Readers)
-	return &DB{writer: writer, reader: reader, patience: patience}, nil
+	return &DB{writer: writer, turn: semaphore.NewWeighted(1), reader: reader, patience: patience}, nil
 }
 
 // busyTimeout is how long a connection waits for another.
 const busyTimeout = 10 * time.Second
 
+// dsn gives what holds for every connection. What is set for the file stands with
+// the writer's: to say auto_vacuum, even again, is a write, for which a reader that
+// connects anew, as after each read that is given up, would wait its whole timeout
+// beside a long write, and for ever within one.
 func dsn(path, vfs, more string) string {
 	if vfs != "" {
 		more += "&vfs=" + url.QueryEscape(vfs)
 	}
 	return "file:" + (&url.URL{Path: path}).EscapedPath() + "?" +
-		"_pragma=auto_vacuum(incremental)&_pragma=journal_mode(WAL)&_pragma=synchronous(FULL)&_pragma=secure_delete(1)" +
+		"_pragma=synchronous(FULL)&_pragma=secure_delete(1)" +
 		"&_pragma=foreign_keys(1)&_pragma=cache_size(-16000)&_pragma=busy_timeout(" + strconv.Itoa(int(busyTimeout.Milliseconds())) + ")&" + more
 }
 
@@ -126,6 +132,10 @@ func migrate(ctx context.Context, db *sql.DB) error {
 // Write runs f in a transaction. When it returns nil, all that f did is durable;
 // otherwise nothing of it happened. Writes are serial: f must not call Write.
 func (db *DB) Write(ctx context.Context, f func(*sql.Tx) error) error {
+	if err := db.turn.Acquire(ctx, 1); err != nil {
+		return err
+	}
+	defer db.turn.Release(1)
 	return transact(ctx, db.writer, f)
 }
 
@@ -159,12 +169,12 @@ const (
 // is Unavailable if they take too long; writes go on meanwhile. It is hygiene, not
 // destruction: keys are destroyed elsewhere.
 func (db *DB) Purge(ctx context.Context) error {
-	// What no reader needs moves first, beside those who write.
-	var busy, pages, moved int
-	if err := db.reader.QueryRowContext(ctx, "PRAGMA wal_checkpoint(PASSIVE)").Scan(&busy, &pages, &moved); err != nil {
-		return fmt.Errorf("move the catalog's log: %w", classify(err))
-	}
 	for late := time.After(db.patience); ; {
+		// What no reader needs moves first, beside those who write.
+		var busy, pages, moved int
+		if err := db.reader.QueryRowContext(ctx, "PRAGMA wal_checkpoint(PASSIVE)").Scan(&busy, &pages, &moved); err != nil {
+			return fmt.Errorf("move the catalog's log: %w", classify(err))
+		}
 		emptied, err := db.emptyLog(ctx)
 		if emptied || err != nil {
 			return classify(err)
@@ -181,6 +191,10 @@ func (db *DB) Purge(ctx context.Context) error {
 
 // emptyLog is false if readers are at work.
 func (db *DB) emptyLog(ctx context.Context) (emptied bool, err error) {
+	if err := db.turn.Acquire(ctx, 1); err != nil {
+		return false, err
+	}
+	defer db.turn.Release(1)
 	conn, err := db.writer.Conn(ctx)
 	if err != nil {
 		return false, err
@@ -199,27 +213,37 @@ func (db *DB) emptyLog(ctx context.Context) (emptied bool, err error) {
 }
 
 // shrinkPages is how many pages one step of Shrink moves: others write in between.
-const shrinkPages = 1000
+const shrinkPages = 250
 
 // Shrink gives the space of deleted rows back to the file system. It waits for
 // nobody: while readers of older snapshots are at work the file keeps its length,
 // until the engine next moves its log. A merge of chunks deletes many rows at once.
 func (db *DB) Shrink(ctx context.Context) error {
-	for before := math.MaxInt; ; {
-		var free int
-		if err := db.writer.QueryRowContext(ctx, "PRAGMA freelist_count").Scan(&free); err != nil {
+	for before := math.MaxInt; before > 0; {
+		free, err := db.shrinkStep(ctx)
+		if err != nil {
 			return classify(err)
 		}
-		if free == 0 || free >= before { // a database of before this existed does not shrink
+		if free >= before { // a database of before this existed does not shrink
 			break
 		}
 		before = free
-		if _, err := db.writer.ExecContext(ctx, fmt.Sprintf("PRAGMA incremental_vacuum(%d)", shrinkPages)); err != nil {
-			return classify(err)
-		}
 	}
-	_, err := db.writer.ExecContext(ctx, "PRAGMA wal_checkpoint(PASSIVE)")
+	_, err := db.reader.ExecContext(ctx, "PRAGMA wal_checkpoint(PASSIVE)") // beside those who write
 	return classify(err)
+}
+
+// shrinkStep returns how many pages were free before it.
+func (db *DB) shrinkStep(ctx context.Context) (free int, err error) {
+	if err := db.turn.Acquire(ctx, 1); err != nil {
+		return 0, err
+	}
+	defer db.turn.Release(1)
+	if err := db.writer.QueryRowContext(ctx, "PRAGMA freelist_count").Scan(&free); err != nil || free == 0 {
+		return 0, err
+	}
+	_, err = db.writer.ExecContext(ctx, fmt.Sprintf("PRAGMA incremental_vacuum(%d)", shrinkPages))
+	return free, err
 }
 
 // Close closes the database; transactions under way end first.

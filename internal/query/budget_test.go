@@ -181,3 +181,54 @@ func TestErasedMeanwhile(t *testing.T) {
 		t.Error(len(rows), "windows")
 	}
 }
+
+// TestErasedMeanwhileBetween: what is said of a window may come of readings outside
+// of it, those that a fill or a counter reaches to. They are not given out either.
+func TestErasedMeanwhileBetween(t *testing.T) {
+	h := querytest.Build(t)
+	d := h.Device(custody.DeviceSpec{Label: "d"})
+	h.Send(d, number("x", 30*time.Second, 100), number("x", 90*time.Second, 107), number("x", 5*time.Minute+30*time.Second, 400), number("x", 6*time.Minute+30*time.Second, 900))
+	h.Roll()
+	base := ask(h.Admin, query.Selection{Device: d.ID, Stream: "x"})
+	base.Span = holdfast.Span{From: noon.UnixNano(), To: noon.Add(10 * time.Minute).UnixNano()}
+	base.Every = time.Minute
+	minute := func(m int) holdfast.Span {
+		at := noon.Add(time.Duration(m) * time.Minute)
+		return holdfast.Span{From: at.UnixNano(), To: at.Add(time.Minute).UnixNano() - 1}
+	}
+	for _, x := range []struct {
+		name   string
+		agg    query.Aggregate
+		fill   query.Fill
+		erased holdfast.Span
+		after  int // windows that are given out before the erasure is asked for
+	}{
+		{"a line towards what is erased", query.Mean, query.FillLinear, minute(5), 2},
+		{"a line from what is erased", query.Mean, query.FillLinear, minute(1), 2},
+		{"what was said before", query.Mean, query.FillPrevious, minute(1), 2},
+		{"a step from what is erased", query.Increase, query.NoFill, minute(0), 1},
+	} {
+		for _, by := range []query.Keys{0, query.Together} {
+			r := base
+			r.Aggregates, r.Fill, r.By = []query.Aggregate{x.agg}, x.fill, by
+			e := &erasing{span: x.erased}
+			res, err := budgeted(h, query.Options{Erasures: e}).Read(t.Context(), r)
+			if err != nil {
+				t.Fatal(err)
+			}
+			n := 0
+			var last error
+			for _, err := range res.Rows {
+				if last = err; err != nil {
+					break
+				}
+				if n++; n == x.after {
+					e.begun, e.over = 1, true
+				}
+			}
+			if n != x.after || holdfast.KindOf(last) != holdfast.Unavailable {
+				t.Errorf("%s, by %d: %d windows, then %v; want %d, then Unavailable", x.name, by, n, last, x.after)
+			}
+		}
+	}
+}

@@ -92,6 +92,9 @@ func (c *counter) merge(o *counter, t holdfast.ValueType) {
 	if o.steps == 0 {
 		return
 	}
+	if c.steps == 0 || o.from < c.from {
+		c.from = o.from
+	}
 	c.steps += o.steps
 	c.up.Add(o.up.Total())
 	c.upWhole.Merge(o.upWhole)

@@ -94,7 +94,7 @@ func (o *outlet) fillBetween(from, to int64, after *Window) bool {
 		w.Start, w.End, w.last = o.r.plan.ruler.around(at)
 		if o.sees(w) {
 			o.fill(w, after, apart)
-			if !o.give(w) {
+			if !o.give(w, o.fillReach(after, apart)) {
 				return false
 			}
 			o.next = w.End
@@ -145,6 +145,19 @@ func (o *outlet) fill(w, after *Window, apart bool) {
 		}
 		w.filled = append(w.filled, v)
 	}
+}
+
+// fillReach is where the readings lie that fill says something of, no time if it
+// says nothing of any.
+func (o *outlet) fillReach(after *Window, apart bool) holdfast.Span {
+	switch fill := o.r.req.Fill; {
+	case len(o.prev) == 0:
+	case fill == FillPrevious:
+		return o.prevReach
+	case fill == FillLinear && !apart:
+		return holdfast.Span{From: o.prevReach.From, To: after.last}
+	}
+	return holdfast.Span{From: 0, To: -1}
 }
 
 // between is the value so far along the line from a to b; nothing where they are no

@@ -124,7 +124,7 @@ func (r *run) ofGroups(yield func(Row, error) bool) (step, error) {
 	begun := r.at.stream.IsZero()
 	for _, g := range r.groups {
 		o := &outlet{r: r, key: g.id, source: &g.source, spans: g.spans, yield: yield,
-			still: func() error { return r.stillAll(g.streams) }, erased: func(w *Window) bool { return r.hiddenFrom(g, w) }}
+			still: func() error { return r.stillAll(g.streams) }, erased: func(reach holdfast.Span) bool { return r.hiddenFrom(g, reach) }}
 		o.account = func(w *Window) { g.account(w) }
 		whole := holdfast.Span{From: g.spans[0].From, To: g.spans[len(g.spans)-1].To}
 		if g.id == r.at.stream {
@@ -184,9 +184,9 @@ func (r *run) stillAll(streams []*candidate) error {
 	return nil
 }
 
-func (r *run) hiddenFrom(g *group, w *Window) bool {
+func (r *run) hiddenFrom(g *group, reach holdfast.Span) bool {
 	for _, c := range g.streams {
-		if r.q.hidden(g.mark, c, holdfast.Span{From: w.Start, To: w.last}) {
+		if r.q.hidden(g.mark, c, reach) {
 			return true
 		}
 	}
@@ -202,6 +202,7 @@ func (r *run) ofGroup(g *group, span holdfast.Span, o *outlet) (step, error) {
 		n = min(n, max(r.req.Limit-r.given, firstWindows)) // more if these are not enough
 	}
 	carry := make([]before, len(g.streams))
+	g.mark = r.q.erasures.Begun() // once: what comes later may carry on from what came first
 	for span.From <= span.To {
 		part := holdfast.Span{From: span.From, To: min(span.To, r.plan.ruler.after(span.From, n))}
 		kept := slices.Clone(carry)
@@ -268,7 +269,6 @@ func (r *run) gather(g *group, span holdfast.Span, carry []before) ([]*Window, e
 		return nil, nil
 	}
 	all := table{r: r, g: g, at: map[int64]*Window{}}
-	g.mark = r.q.erasures.Begun()
 	outgrown := false
 	err := r.fold(tasks, func(i int, w *Window) bool {
 		all.put(w, g.under[of[i]])

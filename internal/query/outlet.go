@@ -13,7 +13,7 @@ type outlet struct {
 	spans   []holdfast.Span // what may be read, in order of time, apart from each other
 	mark    uint64          // the last erasure before the windows' readings were read
 	still   func() error    // the right to read is as it was
-	erased  func(*Window) bool
+	erased  func(holdfast.Span) bool
 	account func(*Window)
 	yield   func(Row, error) bool
 
@@ -23,6 +23,7 @@ type outlet struct {
 	beyond          bool  // there is no next: time ends
 	prev            []holdfast.Value
 	prevAt, prevEnd int64 // of the window of prev
+	prevReach       holdfast.Span
 	back            int64 // see place
 	scrap           Window
 
@@ -43,21 +44,31 @@ func (o *outlet) window(w *Window) bool {
 		return false
 	}
 	o.remember(w)
-	if w.last >= o.from && !o.give(w) {
+	if w.last >= o.from && !o.give(w, w.reach()) {
 		return false
 	}
 	o.seen, o.next, o.beyond = true, w.End, w.last == w.End
 	return true
 }
 
-// give gives out one window.
-func (o *outlet) give(w *Window) bool {
+// reach is where the readings lie that what is said of w comes of.
+func (w *Window) reach() holdfast.Span {
+	s := holdfast.Span{From: w.Start, To: w.last}
+	if w.counter.steps > 0 {
+		s.From = min(s.From, w.counter.from)
+	}
+	return s
+}
+
+// give gives out one window, of which is said what comes of readings in
+// reach; that is no time if it comes of none.
+func (o *outlet) give(w *Window, reach holdfast.Span) bool {
 	r := o.r
 	if r.req.Limit > 0 && r.given == r.req.Limit {
 		o.how = full
 		return false
 	}
-	if o.err = o.still(); o.err == nil && w.Count > 0 && o.isErased(w) {
+	if o.err = o.still(); o.err == nil && reach.From <= reach.To && o.isErased(reach) {
 		o.err = erasedMeanwhile()
 	}
 	if o.err != nil {
@@ -81,12 +92,12 @@ func (o *outlet) give(w *Window) bool {
 	return true
 }
 
-func (o *outlet) isErased(w *Window) bool {
+func (o *outlet) isErased(reach holdfast.Span) bool {
 	if o.erased != nil {
-		return o.erased(w)
+		return o.erased(reach)
 	}
 	return o.r.q.erasures.Begun() != o.mark &&
-		o.r.q.erasures.BegunSince(o.mark, o.source.Assignment, o.source.StreamID, holdfast.Span{From: w.Start, To: w.last})
+		o.r.q.erasures.BegunSince(o.mark, o.source.Assignment, o.source.StreamID, reach)
 }
 
 // remember keeps of a window what those after it need: its values, and from where
@@ -100,7 +111,7 @@ func (o *outlet) remember(w *Window) {
 			v, _ := w.Value(a)
 			o.prev = append(o.prev, v)
 		}
-		o.prevAt, o.prevEnd = w.Start, w.End
+		o.prevAt, o.prevEnd, o.prevReach = w.Start, w.End, w.reach()
 	}
 	before := o.back
 	counts := o.r.plan.needs&counters != 0

@@ -125,7 +125,10 @@ type journalFile struct {
 
 func (f journalFile) Sync() error {
 	if f.latency != nil {
-		time.Sleep(f.latency())
+		f.disk.mu.Lock() // what is drawn for it is drawn in turn with the disk's faults
+		d := f.latency()
+		f.disk.mu.Unlock()
+		time.Sleep(d)
 	}
 	return f.File.Sync()
 }

@@ -71,7 +71,7 @@ func Open(ctx context.Context, dir string, o Options) (*DB, error) {
 		}
 		f.Close() // the engine would make it readable for others
 	}
-	writer, err := sql.Open("sqlite", dsn(path, o.VFS, "_pragma=auto_vacuum(incremental)&_pragma=journal_mode(WAL)&_txlock=immediate"))
+	writer, err := sql.Open("sqlite", dsn(path, o.VFS, "_pragma=auto_vacuum(incremental)&_pragma=journal_mode(WAL)&_pragma=cache_size(-16000)&_txlock=immediate"))
 	if err != nil {
 		return nil, fmt.Errorf("open catalog: %w", err)
 	}
@@ -80,7 +80,10 @@ func Open(ctx context.Context, dir string, o Options) (*DB, error) {
 		writer.Close()
 		return nil, fmt.Errorf("open catalog %s: %w", path, classify(err))
 	}
-	reader, err := sql.Open("sqlite", dsn(path, o.VFS, "_pragma=query_only(1)"))
+	// Each connection has a cache of its own. Those of readers, of which there are
+	// several, are small: beyond them the system's cache has the pages, and a hub
+	// that a thousand devices reconnect to keeps its memory for their connections.
+	reader, err := sql.Open("sqlite", dsn(path, o.VFS, "_pragma=query_only(1)&_pragma=cache_size(-2000)"))
 	if err != nil {
 		writer.Close()
 		return nil, fmt.Errorf("open catalog: %w", err)
@@ -103,7 +106,7 @@ func dsn(path, vfs, more string) string {
 	}
 	return "file:" + (&url.URL{Path: path}).EscapedPath() + "?" +
 		"_pragma=synchronous(FULL)&_pragma=secure_delete(1)" +
-		"&_pragma=foreign_keys(1)&_pragma=cache_size(-16000)&_pragma=busy_timeout(" + strconv.Itoa(int(busyTimeout.Milliseconds())) + ")&" + more
+		"&_pragma=foreign_keys(1)&_pragma=busy_timeout(" + strconv.Itoa(int(busyTimeout.Milliseconds())) + ")&" + more
 }
 
 func migrate(ctx context.Context, db *sql.DB) error {

@@ -263,9 +263,9 @@ func plain(v json.RawMessage) string {
 	if json.Unmarshal(v, &s) == nil {
 		return s
 	}
-	var p struct{ Latitude, Longitude json.Number }
+	var p struct{ Latitude, Longitude, Altitude json.Number }
 	if json.Unmarshal(v, &p) == nil && p.Latitude != "" {
-		return p.Latitude.String() + " " + p.Longitude.String()
+		return strings.TrimSuffix(p.Latitude.String()+" "+p.Longitude.String()+" "+p.Altitude.String(), " ")
 	}
 	return string(v)
 }

@@ -256,7 +256,7 @@ func failure(what string, id holdfast.BlobID, err error) error {
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
 		return holdfast.Errorf(holdfast.NotFound, "there is no blob %s", id)
-	case errors.Is(err, syscall.ENOSPC), errors.Is(err, syscall.EDQUOT):
+	case noSpace(err):
 		return holdfast.Errorf(holdfast.Unavailable, "%s %s: no space left: free some or enlarge the disk: %w", what, id, err)
 	case errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):
 		return fmt.Errorf("%s %s: %w", what, id, err)

@@ -1,11 +1,13 @@
 package blob
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"io/fs"
 	"os"
 	"path/filepath"
+	"syscall"
 
 	"github.com/holdfast-iot/holdfast"
 )
@@ -109,17 +111,49 @@ func checkRange(id holdfast.BlobID, off, n, size int64) error {
 
 // zeroRange overwrites [from, to) of f with zeros. It does not look for zeros that
 // are there already: after a sync that failed, they may be in the kernel's memory
-// only.
+// only. But what has no blocks, as Punch leaves it, can't be written on a full disk,
+// and needs not.
 func zeroRange(ctx context.Context, f File, from, to int64) error {
 	for from < to {
 		if err := ctx.Err(); err != nil {
 			return err
 		}
 		n := min(int64(len(zeros)), to-from)
-		if _, err := f.WriteAt(zeros[:n], from); err != nil {
+		_, err := f.WriteAt(zeros[:n], from)
+		if noSpace(err) {
+			err = zeroBlocks(f, from, from+n)
+		}
+		if err != nil {
 			return err
 		}
 		from += n
 	}
 	return nil
+}
+
+// blockSize is at most that of a file system's blocks.
+const blockSize = 512
+
+// zeroBlocks is zeroRange on a full disk, a block at a time: one for which there is no
+// space to write has none on the disk that could keep bytes, if it reads as zeros.
+func zeroBlocks(f File, from, to int64) error {
+	var b [blockSize]byte
+	for from < to {
+		n := min(blockSize-from%blockSize, to-from)
+		_, err := f.WriteAt(zeros[:n], from)
+		if noSpace(err) {
+			if _, failed := f.ReadAt(b[:n], from); failed == nil && bytes.Equal(b[:n], zeros[:n]) {
+				err = nil
+			}
+		}
+		if err != nil {
+			return err
+		}
+		from += n
+	}
+	return nil
+}
+
+func noSpace(err error) bool {
+	return errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT)
 }

@@ -1,6 +1,7 @@
 package server
 
 import (
+	"bytes"
 	"context"
 	"encoding/hex"
 	"fmt"
@@ -14,6 +15,7 @@ import (
 	"time"
 
 	"github.com/holdfast-iot/holdfast"
+	"github.com/holdfast-iot/holdfast/internal/blob"
 	"github.com/holdfast-iot/holdfast/internal/erasure"
 	"github.com/holdfast-iot/holdfast/internal/identity"
 )
@@ -243,4 +245,38 @@ func (h *house) scopeOf(o owner) holdfast.Scope {
 		h.t.Fatal(err)
 	}
 	return s
+}
+
+// A blob with holes is deleted, and punched again, on a full disk: that is how space
+// comes back.
+func TestBlobsGoOnAFullDisk(t *testing.T) {
+	disk := mounted(t, 64)
+	dir, err := blob.OpenDir(filepath.Join(disk, "blobs"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer dir.Close()
+	ids := make([]holdfast.BlobID, 2)
+	for i := range ids {
+		ids[i] = holdfast.NewID[holdfast.BlobID]()
+		if err := dir.Put(t.Context(), ids[i], bytes.Repeat([]byte("reading "), 1<<17)); err != nil {
+			t.Fatal(err)
+		}
+		if err := dir.Punch(t.Context(), ids[i], 100<<10, 500<<10); err != nil {
+			t.Fatal(err)
+		}
+	}
+	fillDisk(t, disk)
+	if err := dir.Punch(t.Context(), ids[0], 50<<10, 300<<10); err != nil { // a hole in its middle
+		t.Errorf("punch: %v", err)
+	}
+	fillDisk(t, disk) // what that gave back
+	for _, id := range ids {
+		if err := dir.Delete(t.Context(), id); err != nil {
+			t.Errorf("delete: %v", err)
+		}
+	}
+	if left, err := filepath.Glob(filepath.Join(disk, "blobs", "?", "?", "*")); err != nil || len(left) > 0 {
+		t.Errorf("left: %v %v", left, err)
+	}
 }

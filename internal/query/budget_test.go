@@ -1,6 +1,7 @@
 package query_test
 
 import (
+	"context"
 	"fmt"
 	"math"
 	"math/rand/v2"
@@ -52,6 +53,42 @@ func TestLittleMemoryIsUsedInTurns(t *testing.T) {
 	smaller := budgeted(h, query.Options{Budget: query.Budget{Memory: 40 << 20, Query: 2<<20 + 600<<10}})
 	if got, _ := saidOf(t, smaller, r); !slices.Equal(got, want) {
 		t.Error(gocmp.Diff(want, got))
+	}
+}
+
+// TestFewAmongManyWindows: of the millions of minutes of some years only those with
+// readings cost anything, in dense stretches and in sparse ones, and be they rolled or
+// not. Taken one part after the other for the worst case, they took minutes.
+func TestFewAmongManyWindows(t *testing.T) {
+	h := querytest.Build(t)
+	for i := range 3 {
+		d := h.Device(custody.DeviceSpec{Label: fmt.Sprint("d", i)})
+		var batch []holdfast.Sample
+		for k := range 9000 {
+			batch = append(batch, number("x", -time.Duration(k)*time.Minute*time.Duration(1+i), float64(k%17)))
+		}
+		for year := range 6 {
+			batch = append(batch, number("x", -time.Duration(year)*365*24*time.Hour, 1))
+		}
+		h.Send(d, batch...)
+	}
+	r := ask(h.Admin, query.Selection{Party: h.Acme, Stream: "x"})
+	r.Span = holdfast.Span{From: noon.AddDate(-6, 0, 0).UnixNano(), To: noon.UnixNano()}
+	r.Every, r.By, r.Aggregates = time.Minute, query.Together, asked
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
+	for _, rolled := range []bool{false, true} {
+		if rolled {
+			h.Roll()
+		}
+		want, _ := saidOf(t, h.Query, r)
+		small := budgeted(h, query.Options{Budget: query.Budget{Memory: 40 << 20, Query: 3 << 20}})
+		if got, _ := saidOf(t, small, r); !slices.Equal(got, want) {
+			t.Error(gocmp.Diff(want, got))
+		}
+		if err := ctx.Err(); err != nil {
+			t.Fatalf("rolled %t: %v", rolled, err)
+		}
 	}
 }
 

@@ -194,7 +194,8 @@ func (r *run) hiddenFrom(g *group, reach holdfast.Span) bool {
 }
 
 // ofGroup reads all streams of a group for as many windows at a time as the memory
-// that the read has taken is for.
+// that the read has taken is for; for more where few of them have readings, since
+// each part of the span costs a look at every stream.
 func (r *run) ofGroup(g *group, span holdfast.Span, o *outlet) (step, error) {
 	most := r.windowsAtOnce(g)
 	n := most
@@ -206,7 +207,11 @@ func (r *run) ofGroup(g *group, span holdfast.Span, o *outlet) (step, error) {
 	for span.From <= span.To {
 		part := holdfast.Span{From: span.From, To: min(span.To, r.plan.ruler.after(span.From, n))}
 		kept := slices.Clone(carry)
-		all, err := r.gather(g, part, carry)
+		all, err := r.gather(g, part, carry, most)
+		if err == errOutgrown && n > most { // more of them have readings than before
+			n, carry = most, kept
+			continue
+		}
 		if err == errOutgrown && n > 1 { // sketches may be larger than they were taken for
 			n, carry, most = max(1, n/4), kept, max(1, n/4)
 			continue
@@ -225,11 +230,20 @@ func (r *run) ofGroup(g *group, span holdfast.Span, o *outlet) (step, error) {
 		if part.To == math.MaxInt64 {
 			break
 		}
-		span.From, n = part.To+1, min(2*n, most)
+		span.From = part.To + 1
+		if len(all) < n/sparse {
+			n = min(sparse*n, MaxWindows)
+		} else {
+			n = min(2*n, most)
+		}
 	}
 	o.end()
 	return o.how, o.err
 }
+
+// sparse is how many windows there are for one with readings, where a part of the
+// span may hold so many times more.
+const sparse = 16
 
 // firstWindows is how many windows of a group a page begins with.
 const firstWindows = 1024
@@ -254,8 +268,9 @@ var errOutgrown = holdfast.Errorf(holdfast.TooLarge, "the windows outgrow their 
 
 // gather reads a span of all streams of a group and puts their windows together, in
 // the order of streams, so that sums don't vary. carry is of each stream the last
-// reading before the span.
-func (r *run) gather(g *group, span holdfast.Span, carry []before) ([]*Window, error) {
+// reading before the span. It fails with errOutgrown as soon as there are more than
+// most.
+func (r *run) gather(g *group, span holdfast.Span, carry []before, most int) ([]*Window, error) {
 	var tasks []task
 	var of []int
 	for i, c := range g.streams {
@@ -272,9 +287,10 @@ func (r *run) gather(g *group, span holdfast.Span, carry []before) ([]*Window, e
 	outgrown := false
 	err := r.fold(tasks, func(i int, w *Window) bool {
 		all.put(w, g.under[of[i]])
-		return true
+		outgrown = len(all.list) > most
+		return !outgrown
 	}, func(int) bool {
-		outgrown = all.size() > r.memory
+		outgrown = outgrown || all.size() > r.memory
 		return !outgrown
 	})
 	if outgrown {

@@ -66,7 +66,25 @@ func linesRound(s *Server, form corpus.Form, send func(ctx context.Context, load
 		if err != nil {
 			return nil, err
 		}
-		return v, verify(ctx, &c, load.Sums)
+		return v, patiently(ctx, func() error { return verify(ctx, &c, load.Sums) })
+	}
+}
+
+// patiently asks again for a while: what a peer acknowledged may show up later, in
+// VictoriaMetrics sometimes after many seconds.
+func patiently(ctx context.Context, verify func() error) error {
+	patience, cancel := context.WithTimeout(ctx, 30*time.Second)
+	defer cancel()
+	for {
+		err := verify()
+		if err == nil {
+			return nil
+		}
+		select {
+		case <-patience.Done():
+			return err
+		case <-time.After(time.Second):
+		}
 	}
 }
 

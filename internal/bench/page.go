@@ -104,7 +104,8 @@ func Page(results []*Result) ([]byte, error) {
 func (f *Figure) section(w *bytes.Buffer, r *Result) {
 	fmt.Fprintf(w, "\n## %s\n\n%s. %s\n\n", f.ID, f.Title, f.What)
 	w.WriteString("| measure | Holdfast | against | peer | ratio | goal | |\n|---|---|---|---|---|---|---|\n")
-	var misses []string
+	var reasons []string // each once, in order
+	missed := map[string][]string{}
 	for _, row := range f.Rows(r) {
 		m := row.Measure
 		peer, ratio := "", ""
@@ -114,11 +115,19 @@ func (f *Figure) section(w *bytes.Buffer, r *Result) {
 		}
 		fmt.Fprintf(w, "| %s | %s | %s | %s | %s | %s | %s |\n", m.What, m.Unit.bold(row.Own), r.named(m.Peer), peer, ratio, m.Goal.Format(m), row.Verdict)
 		if row.Verdict == Miss {
-			misses = append(misses, fmt.Sprintf("Missed: %s. %s", m.What, cmp.Or(row.Why, "No reason is known beyond the numbers.")))
+			why := cmp.Or(row.Why, "No reason is known beyond the numbers.")
+			if missed[why] == nil {
+				reasons = append(reasons, why)
+			}
+			what := m.What
+			if m.Peer != "" {
+				what += " against " + m.Peer
+			}
+			missed[why] = append(missed[why], what)
 		}
 	}
-	for _, m := range misses {
-		fmt.Fprintf(w, "\n%s\n", m)
+	for _, why := range reasons {
+		fmt.Fprintf(w, "\nMissed: %s. %s\n", strings.Join(missed[why], "; "), why)
 	}
 	own := r.Sides[0]
 	fmt.Fprintf(w, "\nMeasured %s with `%s`, %d rounds, Holdfast %s.\n%s.\n", day(r.Date), r.Command, len(own.Rounds), own.Version, r.Machine)

@@ -6,7 +6,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"path"
 	"slices"
 	"sync"
 	"time"
@@ -175,31 +174,14 @@ func (w *world) dissect(ctx context.Context) error {
 }
 
 func (w *world) keyring(ctx context.Context) error {
-	v, err := RegisterVFS(w.disk)
-	if err != nil {
-		return err
-	}
-	defer v.Close()
-	db, err := catalog.Open(ctx, path.Join(DataFolder, "catalog"), catalog.Options{VFS: v.Name(), Readers: 1})
-	if err != nil {
-		return err
-	}
-	defer db.Close()
-	root, err := vault.OpenFileHolderOn(keyFiles{w.disk}, RootKey, nil)
-	if err != nil {
-		return err
-	}
-	keys, err := vault.Open(ctx, db, vault.DirOn(keyFiles{w.disk}, path.Join(DataFolder, "keyring")), []vault.Holder{root})
-	if err != nil {
-		return err
-	}
-	defer keys.Close()
-	for i, d := range w.img.devices {
-		if w.endedFor(i) && keys.HasOwner(vault.OfAssignment(d.assignment)) {
-			return fmt.Errorf("device %d was erased, and its key is in the keyring", i)
+	return openVault(ctx, w.disk, func(_ *catalog.DB, keys *vault.Vault) error {
+		for i, d := range w.img.devices {
+			if w.endedFor(i) && keys.HasOwner(vault.OfAssignment(d.assignment)) {
+				return fmt.Errorf("device %d was erased, and its key is in the keyring", i)
+			}
 		}
-	}
-	return nil
+		return nil
+	})
 }
 
 // endedFor reports that a device was erased for good, with an answer: all that it

@@ -80,7 +80,33 @@ func (img *image) make(ctx context.Context, dir string) error {
 	if err := img.disk.load(os.DirFS(dir)); err != nil {
 		return err
 	}
-	v, err := RegisterVFS(img.disk)
+	return openVault(ctx, img.disk, func(db *catalog.DB, keys *vault.Vault) error {
+		l, err := ledger.Open(ctx, db, keys)
+		if err != nil {
+			return err
+		}
+		id, err := identity.Open(ctx, identity.Deps{Catalog: db, Vault: keys, Ledger: l}, identity.Options{})
+		if err != nil {
+			return err
+		}
+		people, err := access.Open(ctx, access.Deps{Catalog: db, Vault: keys, Ledger: l, Authority: id}, access.Options{})
+		if err != nil {
+			return err
+		}
+		img.roots = x509.NewCertPool()
+		img.roots.AppendCertsFromPEM(id.CAPEM())
+		house := custody.New(db, keys, l, custody.Options{})
+		if err := img.administrator(); err != nil {
+			return err
+		}
+		return img.people(ctx, house, people, id)
+	})
+}
+
+// openVault opens catalog and keyring on a disk, without the hub, for as long as use
+// runs.
+func openVault(ctx context.Context, disk *Disk, use func(*catalog.DB, *vault.Vault) error) error {
+	v, err := RegisterVFS(disk)
 	if err != nil {
 		return err
 	}
@@ -90,34 +116,16 @@ func (img *image) make(ctx context.Context, dir string) error {
 		return err
 	}
 	defer db.Close()
-	root, err := vault.OpenFileHolderOn(keyFiles{img.disk}, RootKey, nil)
+	root, err := vault.OpenFileHolderOn(keyFiles{disk}, RootKey, nil)
 	if err != nil {
 		return err
 	}
-	keys, err := vault.Open(ctx, db, vault.DirOn(keyFiles{img.disk}, path.Join(DataFolder, "keyring")), []vault.Holder{root})
+	keys, err := vault.Open(ctx, db, vault.DirOn(keyFiles{disk}, path.Join(DataFolder, "keyring")), []vault.Holder{root})
 	if err != nil {
 		return err
 	}
 	defer keys.Close()
-	l, err := ledger.Open(ctx, db, keys)
-	if err != nil {
-		return err
-	}
-	id, err := identity.Open(ctx, identity.Deps{Catalog: db, Vault: keys, Ledger: l}, identity.Options{})
-	if err != nil {
-		return err
-	}
-	people, err := access.Open(ctx, access.Deps{Catalog: db, Vault: keys, Ledger: l, Authority: id}, access.Options{})
-	if err != nil {
-		return err
-	}
-	img.roots = x509.NewCertPool()
-	img.roots.AppendCertsFromPEM(id.CAPEM())
-	house := custody.New(db, keys, l, custody.Options{})
-	if err := img.administrator(); err != nil {
-		return err
-	}
-	return img.people(ctx, house, people, id)
+	return use(db, keys)
 }
 
 func (img *image) administrator() (err error) {

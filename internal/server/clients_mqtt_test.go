@@ -189,6 +189,8 @@ func TestPahoOfMQTT3IsADevice(t *testing.T) {
 }
 
 // Eclipse's client of MQTT 5, with its queue and its reconnects.
+// Its session is read and written at once when a connection is lost (paho.golang
+// 0.23.0), so the race detector sees it without cuts; ./test runs it with them besides.
 func TestPahoOfMQTT5IsADevice(t *testing.T) {
 	h := newHouse(t)
 	anna := h.person("Anna")
@@ -222,7 +224,7 @@ func TestPahoOfMQTT5IsADevice(t *testing.T) {
 					if err := c.PublishViaQueue(t.Context(), &autopaho.QueuePublish{Publish: p}); err != nil {
 						t.Fatal(err)
 					}
-					if qos > 0 && i%(numbers/cuts) == 10 {
+					if qos > 0 && i%(numbers/cuts) == 10 && !raceDetector {
 						w.cut()
 						if !<-up {
 							t.Error("the session is gone")
@@ -230,7 +232,7 @@ func TestPahoOfMQTT5IsADevice(t *testing.T) {
 					}
 				}
 				h.arrived(t, anna, d.Peer, stream, numbers, qos)
-				if qos == 0 {
+				if qos == 0 && !raceDetector {
 					w.cut()
 					h.gone(t, anna, d.Peer, stream)
 					if !<-up {

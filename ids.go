@@ -28,6 +28,10 @@ type (
 	erasure    struct{}
 	credential struct{}
 	blob       struct{}
+	hold       struct{}
+	group      struct{}
+	permission struct{}
+	transfer   struct{}
 )
 
 // The ids of the word list.
@@ -42,6 +46,10 @@ type (
 	ErasureID    = ID[erasure]
 	CredentialID = ID[credential] // a person's or program's certificate or token
 	BlobID       = ID[blob]       // a segment or another stored object
+	HoldID       = ID[hold]       // a restriction, an objection or a legal hold
+	GroupID      = ID[group]      // devices declared to be asked about together
+	PermissionID = ID[permission] // of staff to read an owner's data for a while
+	TransferID   = ID[transfer]   // of a unit from one owner to the next
 )
 
 var idText = base32.NewEncoding("abcdefghijklmnopqrstuvwxyz234567").WithPadding(base32.NoPadding)

@@ -68,6 +68,7 @@ type Grant struct {
 	Made       int64               // ns since 1970
 	Until      int64               // ns since 1970; from then on it allows nothing
 	Ended      bool                // taken back
+	Obligations
 }
 
 // Live reports whether g allows anything at the time now.
@@ -80,6 +81,7 @@ type Decision struct {
 	Reason string           // which rule allowed, or what is missing
 	Grant  holdfast.GrantID // under which grant; zero: none was needed
 	Span   holdfast.Span    // what may be read: the request's, clipped by the grant
+	Obligations
 }
 
 // The reasons. They are stable: disclosures and tests hold them.
@@ -130,7 +132,7 @@ func Decide(r Request, grants []Grant) Decision {
 		}
 		better := !best.Allow || cmp.Or(cmp.Compare(width(span), width(best.Span)), cmp.Compare(until, g.Until)) > 0
 		if better {
-			best, until = Decision{Allow: true, Reason: ByGrant, Grant: g.ID, Span: span}, g.Until
+			best, until = Decision{Allow: true, Reason: ByGrant, Grant: g.ID, Span: span, Obligations: g.Obligations}, g.Until
 		}
 	}
 	return best

@@ -137,6 +137,7 @@ func (r *Register) Make(ctx context.Context, by Caller, s Spec) (Grant, error) {
 	if err != nil {
 		return Grant{}, err
 	}
+	r.changed(g.Grantor)
 	return g, nil
 }
 
@@ -161,6 +162,7 @@ func (r *Register) End(ctx context.Context, by Caller, id holdfast.GrantID) erro
 	if err != nil {
 		return err
 	}
+	defer r.changed(g.Grantor)
 	return r.db.Write(ctx, func(tx *sql.Tx) error {
 		res, err := tx.ExecContext(ctx, `UPDATE data_grant SET state = 'ended', info_sealed = $1 WHERE id = $2 AND state = 'active'`, box, id)
 		if err != nil {

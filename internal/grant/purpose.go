@@ -16,10 +16,12 @@ import (
 // Purpose is why data may be used.
 type Purpose struct {
 	Name          holdfast.Purpose
-	IRI           string // W3C DPV
-	LegalBasis    string // one of LegalBases
-	RetentionDays int    // 0: no limit by this purpose
-	Text          string // for the people whose data it is
+	IRI           string           // W3C DPV
+	LegalBasis    string           // one of LegalBases
+	Parent        holdfast.Purpose // the broader one that it is a part of, "" if none
+	Controller    holdfast.PartyID // who answers for it; zero: the operating organisation
+	RetentionDays int              // 0: no limit by this purpose
+	Text          string           // for the people whose data it is
 	BuiltIn       bool
 	Added         time.Time // zero if built in
 	Ended         time.Time // zero while it lives
@@ -49,6 +51,8 @@ type purposeInfo struct {
 	Name          holdfast.Purpose `json:"name"`
 	IRI           string           `json:"iri"`
 	LegalBasis    string           `json:"legal_basis"`
+	Parent        holdfast.Purpose `json:"parent,omitempty"`
+	Controller    holdfast.PartyID `json:"controller,omitzero"`
 	RetentionDays int              `json:"retention_days,omitempty"`
 	Text          string           `json:"text"`
 	Added         int64            `json:"added"`
@@ -117,7 +121,10 @@ func (r *Register) writePurpose(ctx context.Context, by holdfast.CredentialID, p
 	if err != nil {
 		return err
 	}
-	info := purposeInfo{p.Name, p.IRI, p.LegalBasis, p.RetentionDays, p.Text, nanoseconds(p.Added), nanoseconds(p.Ended)}
+	info := purposeInfo{
+		Name: p.Name, IRI: p.IRI, LegalBasis: p.LegalBasis, Parent: p.Parent, Controller: p.Controller, RetentionDays: p.RetentionDays, Text: p.Text,
+		Added: nanoseconds(p.Added), Ended: nanoseconds(p.Ended),
+	}
 	box, err := r.seal(ctx, vault.Hub, "purpose", hash, info)
 	if err != nil {
 		return err
@@ -170,7 +177,7 @@ func (r *Register) loadPurposes(ctx context.Context) error {
 			return err
 		}
 		all[i.Name] = Purpose{
-			Name: i.Name, IRI: i.IRI, LegalBasis: i.LegalBasis, RetentionDays: i.RetentionDays, Text: i.Text,
+			Name: i.Name, IRI: i.IRI, LegalBasis: i.LegalBasis, Parent: i.Parent, Controller: i.Controller, RetentionDays: i.RetentionDays, Text: i.Text,
 			Added: instant(i.Added), Ended: instant(i.Ended),
 		}
 	}
@@ -191,11 +198,34 @@ func (r *Register) Purpose(_ context.Context, name holdfast.Purpose) (Purpose, e
 	return Purpose{}, holdfast.Errorf(holdfast.NotFound, "there is no such purpose")
 }
 
-// Live reports whether a purpose exists and has not ended. It reads memory only
-// and takes no lock.
+// Live reports whether a purpose exists and neither it nor a broader one has ended.
+// It reads memory only and takes no lock.
 func (r *Register) Live(_ context.Context, name holdfast.Purpose) bool {
-	p, ok := (*r.purposes.Load())[name]
-	return ok && p.Ended.IsZero()
+	all := *r.purposes.Load()
+	for range maxDepth {
+		p, ok := all[name]
+		if !ok || !p.Ended.IsZero() {
+			return false
+		}
+		if name = p.Parent; name == "" {
+			return true
+		}
+	}
+	return false
+}
+
+// maxDepth is how many purposes stand above one another at most.
+const maxDepth = 8
+
+// Broader returns the purposes that one is a part of, the nearest first. It reads
+// memory only.
+func (r *Register) Broader(name holdfast.Purpose) []holdfast.Purpose {
+	all := *r.purposes.Load()
+	var above []holdfast.Purpose
+	for p := all[name].Parent; p != "" && len(above) < maxDepth; p = all[p].Parent {
+		above = append(above, p)
+	}
+	return above
 }
 
 // Times are stored as nanoseconds since 1970, the zero time as 0.

@@ -59,6 +59,7 @@ type Register struct {
 	now    func() time.Time
 
 	purposes atomic.Pointer[map[holdfast.Purpose]Purpose]
+	sets     sets
 	barsMu   sync.RWMutex
 	bars     map[holdfast.AssignmentID]Bars
 
@@ -75,6 +76,7 @@ func Open(ctx context.Context, db *catalog.DB, keys Keys, ledger Recorder, o Opt
 	}
 	r := &Register{
 		db: db, keys: keys, ledger: ledger, now: o.Now,
+		sets:  sets{kept: make(map[holdfast.PartyID]*said)},
 		byKey: make(map[disclosureKey]*disclosing),
 		byID:  make(map[holdfast.DisclosureID]*disclosing),
 	}
@@ -150,6 +152,7 @@ func (r *Register) Erase(ctx context.Context, s holdfast.Scope) error {
 		return nil
 	}
 	r.forget(s.Party)
+	defer r.sets.dropAll() // grants of others to it end, too
 	return r.db.Write(ctx, func(tx *sql.Tx) error {
 		for _, query := range []string{
 			`DELETE FROM data_grant WHERE grantor = $1`,

@@ -1,6 +1,7 @@
 package policy
 
 import (
+	"cmp"
 	"math"
 	"slices"
 	"strings"
@@ -52,6 +53,25 @@ const (
 // IsZero reports whether o asks nothing.
 func (o Obligations) IsZero() bool {
 	return o.Every == 0 && o.Decimals == nil && o.Step == 0 && o.Delay == 0 && len(o.Drop) == 0 && o.MinGroup == 0
+}
+
+// compare returns a positive number if o asks more than p, by the first that tells
+// them apart: a group, windows, a delay, fewer decimals, a step, fields left out.
+func (o Obligations) compare(p Obligations) int {
+	decimals := func(o Obligations) int {
+		if o.Decimals == nil {
+			return math.MaxInt
+		}
+		return *o.Decimals
+	}
+	return cmp.Or(
+		cmp.Compare(o.MinGroup, p.MinGroup),
+		cmp.Compare(o.Every, p.Every),
+		cmp.Compare(o.Delay, p.Delay),
+		cmp.Compare(decimals(p), decimals(o)),
+		cmp.Compare(o.Step, p.Step),
+		cmp.Compare(len(o.Drop), len(p.Drop)),
+	)
 }
 
 // Check refuses obligations that nobody could carry out.

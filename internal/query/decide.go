@@ -3,7 +3,6 @@ package query
 import (
 	"context"
 	"fmt"
-	"slices"
 	"strings"
 
 	"github.com/holdfast-iot/holdfast"
@@ -31,11 +30,18 @@ type judge struct {
 	q         *Query
 	who       access.Principal
 	purpose   holdfast.Purpose
+	broader   []holdfast.Purpose
 	named     holdfast.GrantID
 	operating holdfast.PartyID
 	held      []holdfast.Purpose
 	live      bool
-	grants    map[holdfast.PartyID][]policy.Grant // to the reader's party, by grantor
+	about     map[holdfast.PartyID]*standing
+}
+
+// standing is how the reader stands to one party.
+type standing struct {
+	concerns bool        // that party's data may be the reader's to read at all
+	set      *policy.Set // what it said; nothing at all where it does not concern the reader
 }
 
 func (q *Query) judge(ctx context.Context, req Request, p holdfast.Purpose) (*judge, error) {
@@ -54,52 +60,57 @@ func (q *Query) judge(ctx context.Context, req Request, p holdfast.Purpose) (*ju
 // refresh makes j look again at what may change while rows are given out.
 func (j *judge) refresh(ctx context.Context) {
 	j.live = j.q.grants.Live(ctx, j.purpose)
-	j.grants = make(map[holdfast.PartyID][]policy.Grant)
+	j.broader = j.q.grants.Broader(j.purpose)
+	j.about = make(map[holdfast.PartyID]*standing)
 }
 
-// decide answers for one stream. Grants are read when nothing else allows.
+// decide answers for one stream.
 func (j *judge) decide(ctx context.Context, c *candidate, span holdfast.Span) (policy.Decision, error) {
-	whose := c.whose()
-	d := j.ask(c, span, j.grants[whose])
-	if d.Allow || d.Reason != policy.NoGrant || j.grants[whose] != nil {
-		return d, nil
+	if c.Owner.IsZero() {
+		return policy.Decision{Reason: policy.NobodysData}, nil
 	}
-	grants, err := j.grantsOf(ctx, whose)
+	st, err := j.standing(ctx, c.whose())
 	if err != nil {
-		return d, err
+		return policy.Decision{}, err
 	}
-	return j.ask(c, span, grants), nil
+	return st.set.Decide(j.request(c, span)), nil
 }
 
-// grantsOf reads the grants of one party to the reader's, once.
-func (j *judge) grantsOf(ctx context.Context, whose holdfast.PartyID) ([]policy.Grant, error) {
-	if have := j.grants[whose]; have != nil {
-		return have, nil
+// standing returns how the reader stands to a party, which is found out once. What
+// does not concern him is not looked up: the time that it took would tell how much
+// there is.
+func (j *judge) standing(ctx context.Context, whose holdfast.PartyID) (st *standing, err error) {
+	if st := j.about[whose]; st != nil {
+		return st, nil
 	}
-	grants, err := j.q.grants.For(ctx, j.who.Party, whose)
+	st = &standing{concerns: true}
+	if j.who.Role != access.Administrator && whose != j.who.Party {
+		st.concerns = false
+		if j.purpose != holdfast.OwnAccess {
+			if st.concerns, err = j.q.grants.Between(ctx, j.who.Party, whose); err != nil {
+				return nil, fmt.Errorf("look for grants: %w", err)
+			}
+		}
+	}
+	if st.concerns {
+		st.set, err = j.q.grants.Set(ctx, whose)
+	} else {
+		st.set, err = policy.Compile(whose, nil, nil)
+	}
 	if err != nil {
-		return nil, fmt.Errorf("read grants: %w", err)
+		return nil, err
 	}
-	j.grants[whose] = append(make([]policy.Grant, 0, len(grants)), grants...) // never nil: they were read
-	return j.grants[whose], nil
+	if whose != j.who.Party && j.who.Role != access.Administrator && st.concerns {
+		st.concerns = st.set.Reaches(j.who.Party, j.purpose, j.broader, j.q.now().UnixNano())
+	}
+	j.about[whose] = st
+	return st, nil
 }
 
 // concerns reports whether the data of a party may be the reader's to read at all.
-// What is not is not looked up: the time that it took would tell how much there is.
 func (j *judge) concerns(ctx context.Context, whose holdfast.PartyID) (bool, error) {
-	switch {
-	case j.who.Role == access.Administrator, whose == j.who.Party:
-		return true, nil
-	case j.purpose == holdfast.OwnAccess:
-		return false, nil
-	}
-	grants, err := j.grantsOf(ctx, whose)
-	return slices.ContainsFunc(grants, j.fits), err
-}
-
-// fits reports whether a grant is of this purpose and lives.
-func (j *judge) fits(g policy.Grant) bool {
-	return g.Purpose == j.purpose && g.Live(j.q.now().UnixNano())
+	st, err := j.standing(ctx, whose)
+	return err == nil && st.concerns, err
 }
 
 // reader says in what capacity the principal asks. A program of the operating
@@ -116,14 +127,14 @@ func (j *judge) reader() policy.ReaderKind {
 	return 0
 }
 
-func (j *judge) ask(c *candidate, span holdfast.Span, grants []policy.Grant) policy.Decision {
-	return policy.Decide(policy.Request{
+func (j *judge) request(c *candidate, span holdfast.Span) policy.Request {
+	return policy.Request{
 		Reader: j.reader(), ReaderParty: j.who.Party, HeldPurposes: j.held,
-		Purpose: j.purpose, Live: j.live,
+		Purpose: j.purpose, Broader: j.broader, Live: j.live,
 		Operating: j.operating, Owner: c.Owner, Subject: c.subject,
-		Device: c.Device, Assignment: c.Assignment, Stream: c.Stream,
+		Device: c.Device, Assignment: c.Assignment, Stream: c.Stream, Category: c.category,
 		Span: span, Grant: j.named, Now: j.q.now().UnixNano(),
-	}, grants)
+	}
 }
 
 // refusal is the error for a reader who may read nothing of a selection. It is
@@ -131,7 +142,10 @@ func (j *judge) ask(c *candidate, span holdfast.Span, grants []policy.Grant) pol
 // Staff know the devices of the hub and get the reason itself.
 func (j *judge) refusal(first *candidate, s Selection, span holdfast.Span) error {
 	nobodys := candidate{Source: Source{Owner: holdfast.NewID[holdfast.PartyID](), Device: s.Device, Stream: s.Stream}}
-	reason := j.ask(&nobodys, span, nil).Reason
+	reason := policy.NotDecided
+	if nothing, err := policy.Compile(nobodys.Owner, nil, nil); err == nil {
+		reason = nothing.Decide(j.request(&nobodys, span)).Reason
+	}
 	if j.who.Role == access.Administrator {
 		reason = first.Reason
 	}

@@ -14,7 +14,8 @@ import (
 // it may be read. One without a StreamID is a name that no stream has.
 type candidate struct {
 	Source
-	subject holdfast.PartyID // of the assignment, if another than the owner
+	subject  holdfast.PartyID // of the assignment, if another than the owner
+	category string           // IRI, "" if none
 	policy.Decision
 }
 
@@ -34,7 +35,7 @@ func candidateOf(d custody.Device) candidate {
 }
 
 func (c candidate) with(s *custody.Stream) candidate {
-	c.Stream, c.StreamID, c.Type, c.Unit = s.Name, s.ID, s.Type, s.Unit
+	c.Stream, c.StreamID, c.Type, c.Unit, c.category = s.Name, s.ID, s.Type, s.Unit, s.Category
 	return c
 }
 
@@ -174,7 +175,7 @@ func (q *Query) ofSubjects(ctx context.Context, j *judge, owner holdfast.PartyID
 			return nil, err
 		}
 		for _, g := range grants {
-			if g.Purpose == j.purpose && g.Live(q.now()) && !slices.Contains(subjects, g.Grantor) {
+			if (g.Purpose == j.purpose || slices.Contains(j.broader, g.Purpose)) && g.Live(q.now()) && !slices.Contains(subjects, g.Grantor) {
 				subjects = append(subjects, g.Grantor)
 			}
 		}

@@ -33,6 +33,7 @@ type tokenAddCmd struct {
 	Party   string   `help:"Whose it is: a name or an id; your own if left out." placeholder:"PARTY" env:"-"`
 	Role    string   `enum:"program,administrator,owner" default:"program" help:"program, administrator or owner." placeholder:"ROLE" env:"-"`
 	Purpose []string `help:"What a program reads for. May be given again." placeholder:"PURPOSE" env:"-"`
+	Grant   []string `help:"Bind it to this grant, by its id: it reads under no other, and ends with it. May be given again." placeholder:"ID" env:"-"`
 	Scope   []string `help:"read, write or metrics; what its role allows if left out. May be given again." placeholder:"SCOPE" env:"-"`
 	Days    int      `help:"How long it lives, at most 400; 90 for programs, 365 for people if left out." placeholder:"N" env:"-"`
 	Out     string   `help:"Write it to this new file, which only you can read, and print nothing secret." placeholder:"FILE" type:"path" env:"-"`
@@ -46,6 +47,7 @@ owner, once invited, makes an owner's.
 
 Example:
   holdfast token add dashboard --purpose operation --out dashboard.token --data DATA
+  holdfast token add pipeline --purpose care --grant GRANT-ID --out pipeline.token --token study.token
   holdfast token add prometheus --scope metrics --out metrics.token --data DATA`
 }
 
@@ -71,6 +73,9 @@ func (c *tokenAddCmd) Run(a *app) error {
 	}
 	if len(c.Scope) > 0 {
 		body["scopes"] = c.Scope
+	}
+	if len(c.Grant) > 0 {
+		body["grants"] = c.Grant
 	}
 	if c.Days > 0 {
 		body["days"] = c.Days

@@ -59,6 +59,10 @@ type Deps struct {
 	Vault     sealer
 	Ledger    recorder
 	Authority authority
+
+	// Grant says to whom and for what a grant was made, and whether it is live: package
+	// grant. Without it no credential is bound to one.
+	Grant func(ctx context.Context, id holdfast.GrantID) (recipient holdfast.PartyID, purpose holdfast.Purpose, live bool, err error)
 }
 
 // Options tunes an Access; the zero value works.
@@ -74,6 +78,7 @@ type Access struct {
 	vault     sealer
 	ledger    recorder
 	authority authority
+	grantOf   func(context.Context, holdfast.GrantID) (holdfast.PartyID, holdfast.Purpose, bool, error)
 	now       func() time.Time
 	log       *slog.Logger
 	failures  *budget.Budget
@@ -88,11 +93,16 @@ type Access struct {
 // Open reads which credentials are revoked.
 func Open(ctx context.Context, d Deps, o Options) (*Access, error) {
 	a := &Access{
-		catalog: d.Catalog, vault: d.Vault, ledger: d.Ledger, authority: d.Authority, now: o.Now, log: o.Log,
+		catalog: d.Catalog, vault: d.Vault, ledger: d.Ledger, authority: d.Authority, grantOf: d.Grant, now: o.Now, log: o.Log,
 		failures: budget.New(1, 3*time.Second, 20),
 		known:    make(map[holdfast.CredentialID]*credential),
 		refused:  make(map[holdfast.CredentialID]struct{}),
 		used:     make(map[holdfast.CredentialID]int64),
+	}
+	if a.grantOf == nil {
+		a.grantOf = func(context.Context, holdfast.GrantID) (p holdfast.PartyID, u holdfast.Purpose, _ bool, err error) {
+			return p, u, false, holdfast.Errorf(holdfast.NotFound, "there are no grants")
+		}
 	}
 	if a.now == nil {
 		a.now = time.Now

@@ -55,7 +55,7 @@ func TestFirstAdministratorComesInByCertificate(t *testing.T) {
 	if resp.StatusCode != http.StatusOK {
 		t.Fatalf("status %d", resp.StatusCode)
 	}
-	want := Principal{Credential: h.first.ID, Party: h.organisation, Role: Administrator, Scopes: allScopes, NotAfter: h.first.NotAfter}
+	want := Principal{Credential: h.first.ID, Party: h.organisation, Role: Administrator, Scopes: allScopes, NotAfter: h.first.NotAfter, Settled: true, Holder: h.first.ID}
 	if diff := cmp.Diff(want, <-met); diff != "" {
 		t.Error(diff)
 	}
@@ -81,7 +81,7 @@ func TestProgramComesInByToken(t *testing.T) {
 	if !strings.HasPrefix(m.Token, "hft1."+m.ID.String()+".") || m.NotAfter.Sub(h.time()) > tokenLife {
 		t.Errorf("a token of %d characters until %s", len(m.Token), m.NotAfter)
 	}
-	want := Principal{Credential: m.ID, Party: service, Role: Program, Purposes: []holdfast.Purpose{"maintenance"}, Scopes: ScopeRead, NotAfter: m.NotAfter}
+	want := Principal{Credential: m.ID, Party: service, Role: Program, Purposes: []holdfast.Purpose{"maintenance"}, Scopes: ScopeRead, NotAfter: m.NotAfter, Settled: true, Holder: m.ID}
 	for _, header := range []string{"Bearer " + m.Token, "bearer  " + m.Token, "Bearer " + m.Token[:len(m.Token)-65]} { // with and without pin
 		p, err := h.Authenticate(t.Context(), httpRequest(t, header, "192.0.2.1"))
 		if err != nil {

@@ -70,5 +70,8 @@ func (a *Access) Renew(ctx context.Context, p Principal, csr []byte) (Made, erro
 	if err != nil {
 		return Made{}, err
 	}
-	return a.Add(ctx, p, Spec{Label: c.about.Label, Party: c.party, Role: c.role, Scopes: c.scopes}, csr)
+	if c.kind == Link {
+		return Made{}, holdfast.Errorf(holdfast.Denied, "what an issuer vouches for is renewed by logging in there")
+	}
+	return a.add(ctx, p, Spec{Label: c.about.Label, Party: c.party, Role: c.role, Scopes: c.scopes}, csr, c)
 }

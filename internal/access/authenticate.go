@@ -97,9 +97,12 @@ func (a *Access) accept(ctx context.Context, id holdfast.CredentialID, k Kind, p
 	if !same || c.kind != k || c.id != id {
 		return Principal{}, errNotAccepted()
 	}
-	p := c.principal()
+	p := c.principal(a.now())
 	if err := a.Live(p); err != nil {
 		return Principal{}, err
+	}
+	if live, err := a.grantsLive(ctx, p.Grants); err != nil || !live {
+		return Principal{}, errors.Join(err, errNotAccepted())
 	}
 	a.touch(c)
 	return p, nil

@@ -7,6 +7,7 @@ import (
 	"encoding/pem"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/holdfast-iot/holdfast"
@@ -19,11 +20,15 @@ type Kind uint8
 const (
 	Certificate Kind = 1
 	Token       Kind = 2
+	Link        Kind = 3 // to a subject of an issuer, who vouches for it each time
 )
 
 func (k Kind) String() string {
-	if k == Certificate {
+	switch k {
+	case Certificate:
 		return "certificate"
+	case Link:
+		return "link"
 	}
 	return "token"
 }
@@ -38,8 +43,10 @@ func (k *Kind) UnmarshalText(b []byte) error {
 		*k = Certificate
 	case "token":
 		*k = Token
+	case "link":
+		*k = Link
 	default:
-		return holdfast.Errorf(holdfast.Invalid, "a credential is a certificate or a token")
+		return holdfast.Errorf(holdfast.Invalid, "a credential is a certificate, a token or a link")
 	}
 	return nil
 }
@@ -49,6 +56,7 @@ const (
 	personLife = 365 * 24 * time.Hour // of an administrator's or owner's credential
 	maxLife    = 400 * 24 * time.Hour
 	maxLive    = 1000 // credentials of one party and role at once
+	maxGrants  = 32   // that one credential is bound to
 )
 
 // Spec says what a new credential is.
@@ -59,6 +67,7 @@ type Spec struct {
 	Purposes []holdfast.Purpose // a program that reads names at least one
 	Scopes   Scopes             // default: a program reads, others may do all of their role
 	Life     time.Duration      // default 90 days for programs, 365 for people; at most 400
+	Grants   []holdfast.GrantID // a program's may be bound to these: it reads under no other, and ends with the last of them
 }
 
 func (s Spec) checked() (Spec, error) {
@@ -83,8 +92,10 @@ func (s Spec) checked() (Spec, error) {
 	switch {
 	case s.Role == Owner && s.Scopes&ScopeMetrics != 0:
 		return s, holdfast.Errorf(holdfast.Invalid, "metrics are the operator's: an owner's credential can't have that scope")
-	case s.Role != Program && len(s.Purposes) > 0:
-		return s, holdfast.Errorf(holdfast.Invalid, "only a program's credential names purposes")
+	case s.Role != Program && len(s.Purposes)+len(s.Grants) > 0:
+		return s, holdfast.Errorf(holdfast.Invalid, "only a program's credential names purposes and grants")
+	case len(s.Grants) > maxGrants:
+		return s, holdfast.Errorf(holdfast.Invalid, "a credential is bound to at most %d grants", maxGrants)
 	case s.Role == Program && s.Scopes&ScopeRead != 0 && len(s.Purposes) == 0:
 		return s, holdfast.Errorf(holdfast.Invalid, "a program that reads names its purposes")
 	}
@@ -103,6 +114,8 @@ func (s Spec) checked() (Spec, error) {
 type about struct {
 	Label    string             `json:"label"`
 	Purposes []holdfast.Purpose `json:"purposes,omitempty"`
+	Grants   []holdfast.GrantID `json:"grants,omitempty"`
+	Issuer   string             `json:"issuer,omitempty"`
 }
 
 // credential is a row of the catalog, opened.
@@ -117,12 +130,14 @@ type credential struct {
 	made, notAfter  int64 // ns since 1970
 	revoked         int64
 	lastDay         int64
+	holder, madeBy  holdfast.CredentialID
+	since, settled  int64
 	box, proofBytes []byte
 }
 
-func (c *credential) principal() Principal {
-	return Principal{Credential: c.id, Party: c.party, Role: c.role, Purposes: c.about.Purposes,
-		Scopes: c.scopes, NotAfter: time.Unix(0, c.notAfter).UTC()}
+func (c *credential) principal(now time.Time) Principal {
+	return Principal{Credential: c.id, Party: c.party, Role: c.role, Purposes: c.about.Purposes, Scopes: c.scopes, NotAfter: time.Unix(0, c.notAfter).UTC(),
+		Grants: c.about.Grants, Settled: c.settled <= now.UnixNano(), Issuer: c.about.Issuer, Holder: c.holder}
 }
 
 // keeper is whose key seals what a credential says: an administrator's is the
@@ -136,11 +151,11 @@ func keeper(r Role, p holdfast.PartyID) vault.Owner {
 
 const credentialTable = "access_credential"
 
-const credentialColumns = `id, kind, proof_hash, party, role, scopes, about_sealed, made, not_after, revoked, last_day`
+const credentialColumns = `id, kind, proof_hash, party, role, scopes, about_sealed, made, not_after, revoked, last_day, holder, since, made_by, settled`
 
 func scanCredential(row interface{ Scan(...any) error }) (*credential, error) {
 	c := new(credential)
-	err := row.Scan(&c.id, &c.kind, &c.proofBytes, &c.party, &c.role, &c.scopes, &c.box, &c.made, &c.notAfter, &c.revoked, &c.lastDay)
+	err := row.Scan(&c.id, &c.kind, &c.proofBytes, &c.party, &c.role, &c.scopes, &c.box, &c.made, &c.notAfter, &c.revoked, &c.lastDay, &c.holder, &c.since, &c.madeBy, &c.settled)
 	if err != nil {
 		return nil, err
 	}
@@ -189,7 +204,8 @@ type making struct {
 func (a *Access) prepare(ctx context.Context, id holdfast.CredentialID, s Spec, csr []byte) (*making, error) {
 	now := a.now()
 	m := &making{credential: credential{id: id, kind: Token, party: s.Party, role: s.Role, scopes: s.Scopes,
-		about: about{Label: s.Label, Purposes: s.Purposes}, made: now.UnixNano(), notAfter: now.Add(s.Life).UnixNano()}}
+		about: about{Label: s.Label, Purposes: s.Purposes, Grants: s.Grants}, made: now.UnixNano(), notAfter: now.Add(s.Life).UnixNano(),
+		holder: id, since: now.UnixNano()}}
 	if csr != nil {
 		der, fingerprint, notAfter, err := a.authority.SignCredential(ctx, id, csr, s.Life)
 		if err != nil {
@@ -221,8 +237,8 @@ func (a *Access) insert(ctx context.Context, tx *sql.Tx, m *making) error {
 	if m.others >= maxLive {
 		return holdfast.Errorf(holdfast.TooLarge, "a party has at most %d live credentials of one role: revoke some", maxLive)
 	}
-	_, err = tx.ExecContext(ctx, `INSERT INTO access_credential (`+credentialColumns+`) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, 0, 0)`,
-		m.id, int(m.kind), m.proof[:], m.party, int(m.role), int(m.scopes), m.box, m.made, m.notAfter)
+	_, err = tx.ExecContext(ctx, `INSERT INTO access_credential (`+credentialColumns+`) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, 0, 0, $10, $11, $12, $13)`,
+		m.id, int(m.kind), m.proof[:], m.party, int(m.role), int(m.scopes), m.box, m.made, m.notAfter, m.holder, m.since, m.madeBy, m.settled)
 	if err != nil {
 		return err
 	}
@@ -252,11 +268,46 @@ func (m *making) handOut() Made {
 	return out
 }
 
+// checkGrants refuses to bind a credential to what its party was not granted.
+func (a *Access) checkGrants(ctx context.Context, s Spec) error {
+	for _, id := range s.Grants {
+		recipient, purpose, live, err := a.grantOf(ctx, id)
+		switch {
+		case err != nil && holdfast.KindOf(err) != holdfast.NotFound:
+			return fmt.Errorf("bind credential: %w", err)
+		case err != nil || recipient != s.Party || !live:
+			return holdfast.Errorf(holdfast.Invalid, "a grant that the credential is to be bound to was not made to its party, or has ended")
+		case !slices.Contains(s.Purposes, purpose):
+			return holdfast.Errorf(holdfast.Invalid, "a grant that the credential is to be bound to is for a purpose that it does not name")
+		}
+	}
+	return nil
+}
+
+// grantsLive reports whether a credential that is bound to grants still has one.
+func (a *Access) grantsLive(ctx context.Context, grants []holdfast.GrantID) (bool, error) {
+	for _, id := range grants {
+		_, _, live, err := a.grantOf(ctx, id)
+		if err != nil && holdfast.KindOf(err) != holdfast.NotFound {
+			return false, fmt.Errorf("look up grant of a credential: %w", err)
+		}
+		if err == nil && live {
+			return true, nil
+		}
+	}
+	return len(grants) == 0, nil
+}
+
 // Add makes a credential at the wish of by: a certificate for the key of csr
 // (PKCS #10, DER), or a token if csr is nil. An administrator adds administrators
 // of his own party and programs of any; an owner adds owners' and programs'
 // credentials of himself. No one gives a scope that he does not have.
 func (a *Access) Add(ctx context.Context, by Principal, s Spec, csr []byte) (Made, error) {
+	return a.add(ctx, by, s, csr, nil)
+}
+
+// add is Add; what succeeds another credential has the same holder.
+func (a *Access) add(ctx context.Context, by Principal, s Spec, csr []byte, after *credential) (Made, error) {
 	s, err := s.checked()
 	if err != nil {
 		return Made{}, err
@@ -264,11 +315,17 @@ func (a *Access) Add(ctx context.Context, by Principal, s Spec, csr []byte) (Mad
 	if err := mayAdd(by, s); err != nil {
 		return Made{}, err
 	}
+	if err := a.checkGrants(ctx, s); err != nil {
+		return Made{}, err
+	}
 	m, err := a.prepare(ctx, newID(), s, csr)
 	if err != nil {
 		return Made{}, fmt.Errorf("add credential: %w", err)
 	}
-	m.by = &by.Credential
+	m.by, m.madeBy, m.settled = &by.Credential, by.Holder, settledBy(by, a.now())
+	if after != nil {
+		m.holder, m.since, m.madeBy, m.settled = after.holder, after.since, after.madeBy, after.settled
+	}
 	if err := a.catalog.Write(ctx, func(tx *sql.Tx) error { return a.insert(ctx, tx, m) }); err != nil {
 		return Made{}, fmt.Errorf("add credential: %w", err)
 	}

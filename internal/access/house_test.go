@@ -2,6 +2,7 @@ package access
 
 import (
 	"bytes"
+	"context"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
@@ -41,13 +42,14 @@ type house struct {
 	first        AdministratorIdentity
 	admin        Principal
 
-	mu    sync.Mutex
-	clock time.Time
+	mu     sync.Mutex
+	clock  time.Time
+	grants map[holdfast.GrantID]granted
 }
 
 func build(t *testing.T) *house {
 	t.Helper()
-	h := &house{t: t, dir: t.TempDir(), clock: time.Now(), log: new(lockedBuffer)}
+	h := &house{t: t, dir: t.TempDir(), clock: time.Now(), log: new(lockedBuffer), grants: map[holdfast.GrantID]granted{}}
 	var err error
 	if h.db, err = catalog.Open(t.Context(), h.dir, catalog.Options{}); err != nil {
 		t.Fatal(err)
@@ -88,12 +90,27 @@ func build(t *testing.T) *house {
 // restart opens the access anew, with an empty memory.
 func (h *house) restart() {
 	h.t.Helper()
-	a, err := Open(h.t.Context(), Deps{Catalog: h.db, Vault: h.vault, Ledger: h.ledger, Authority: h.authority},
+	a, err := Open(h.t.Context(), Deps{Catalog: h.db, Vault: h.vault, Ledger: h.ledger, Authority: h.authority, Grant: h.grant},
 		Options{Now: h.time, Log: slog.New(slog.NewTextHandler(h.log, nil))})
 	if err != nil {
 		h.t.Fatal(err)
 	}
 	h.Access = a
+}
+
+// granted is what the house says of a grant.
+type granted struct {
+	to      holdfast.PartyID
+	purpose holdfast.Purpose
+	ended   bool
+}
+
+func (h *house) grant(_ context.Context, id holdfast.GrantID) (holdfast.PartyID, holdfast.Purpose, bool, error) {
+	g, ok := h.grants[id]
+	if !ok {
+		return g.to, "", false, holdfast.Errorf(holdfast.NotFound, "there is no such grant")
+	}
+	return g.to, g.purpose, !g.ended, nil
 }
 
 func (h *house) time() time.Time {
@@ -161,7 +178,7 @@ func (h *house) must(token string) Principal {
 
 // self is a party in person, as its own credential says.
 func self(p holdfast.PartyID) Principal {
-	return Principal{Credential: newID(), Party: p, Role: Owner, Scopes: ScopeRead | ScopeWrite}
+	return Principal{Settled: true, Credential: newID(), Party: p, Role: Owner, Scopes: ScopeRead | ScopeWrite}
 }
 
 func (h *house) program(s Spec) Made {

@@ -54,6 +54,10 @@ func (a *Access) Invite(ctx context.Context, by Principal, party holdfast.PartyI
 	until = now.Add(invitationLife).UTC()
 	secret := newSecret(invitationPrefix, newID(), a.authority.CAPin())
 	hash := secret.hash()
+	settled := 0
+	if by.Role == Owner && by.Settled {
+		settled = 1
+	}
 	err = a.catalog.Write(ctx, func(tx *sql.Tx) error {
 		entry := InvitationMade{Invitation: secret.ID, By: by.Credential, Role: by.Role, Until: until}
 		err := tx.QueryRowContext(ctx, `SELECT COUNT(*) FROM access_credential WHERE party = $1 AND role = $2 AND revoked = 0 AND not_after > $3`,
@@ -65,8 +69,8 @@ func (a *Access) Invite(ctx context.Context, by Principal, party holdfast.PartyI
 		if err != nil {
 			return err
 		}
-		_, err = tx.ExecContext(ctx, `INSERT INTO access_invitation (id, party, secret_hash, made_by, made, not_after, state) VALUES ($1, $2, $3, $4, $5, $6, $7)`,
-			secret.ID, party, hash[:], by.Credential, now.UnixNano(), until.UnixNano(), invitationOpen)
+		_, err = tx.ExecContext(ctx, `INSERT INTO access_invitation (id, party, secret_hash, made_by, made, not_after, settled, state) VALUES ($1, $2, $3, $4, $5, $6, $7, $8)`,
+			secret.ID, party, hash[:], by.Credential, now.UnixNano(), until.UnixNano(), settled, invitationOpen)
 		if err != nil {
 			return err
 		}
@@ -110,9 +114,10 @@ func (a *Access) redeem(ctx context.Context, r Redemption, now time.Time) (Made,
 	hash := secret.hash()
 	var party holdfast.PartyID
 	var stored []byte
+	var settled bool
 	err = a.catalog.Read(ctx, func(tx *sql.Tx) error {
-		return tx.QueryRowContext(ctx, `SELECT party, secret_hash FROM access_invitation WHERE id = $1 AND state = $2 AND not_after > $3`,
-			secret.ID, invitationOpen, now.UnixNano()).Scan(&party, &stored)
+		return tx.QueryRowContext(ctx, `SELECT party, secret_hash, settled FROM access_invitation WHERE id = $1 AND state = $2 AND not_after > $3`,
+			secret.ID, invitationOpen, now.UnixNano()).Scan(&party, &stored, &settled)
 	})
 	if err != nil && !errors.Is(err, sql.ErrNoRows) {
 		return Made{}, fmt.Errorf("redeem invitation: %w", err)
@@ -139,6 +144,9 @@ func (a *Access) redeem(ctx context.Context, r Redemption, now time.Time) (Made,
 		}
 		if n, err := u.RowsAffected(); err != nil || n != 1 {
 			return errors.Join(err, errInvitation()) // another guest was faster
+		}
+		if m.settled, err = settledInvited(ctx, tx, party, settled, now); err != nil {
+			return err
 		}
 		return a.insert(ctx, tx, m)
 	})

@@ -19,10 +19,13 @@ type Credential struct {
 	Role     Role
 	Label    string // "" to who may not see it
 	Purposes []holdfast.Purpose
+	Grants   []holdfast.GrantID
+	Issuer   string // of a link; "" to who may not see it
 	Scopes   Scopes
 	Made     time.Time
 	NotAfter time.Time
 	Revoked  time.Time // zero while it is not
+	Settled  time.Time // from when it may do what can't be undone; zero: from the start
 	LastUsed time.Time // midnight UTC of the day, zero for never
 }
 
@@ -76,9 +79,12 @@ func (a *Access) listed(c *credential, by Principal) Credential {
 	last := max(c.lastDay, a.used[c.id])
 	a.mu.Unlock()
 	l := Credential{ID: c.id, Kind: c.kind, Party: c.party, Role: c.role, Label: c.about.Label, Purposes: c.about.Purposes,
-		Scopes: c.scopes, Made: time.Unix(0, c.made).UTC(), NotAfter: time.Unix(0, c.notAfter).UTC()}
+		Grants: c.about.Grants, Issuer: c.about.Issuer, Scopes: c.scopes, Made: time.Unix(0, c.made).UTC(), NotAfter: time.Unix(0, c.notAfter).UTC()}
 	if c.role == Owner && by.Party != c.party {
-		l.Label = ""
+		l.Label, l.Issuer = "", ""
+	}
+	if c.settled != 0 {
+		l.Settled = time.Unix(0, c.settled).UTC()
 	}
 	if c.revoked != 0 {
 		l.Revoked = time.Unix(0, c.revoked).UTC()
@@ -125,7 +131,7 @@ func (a *Access) Revoke(ctx context.Context, by Principal, id holdfast.Credentia
 		}
 		if c.role == Administrator && c.scopes&ScopeWrite != 0 {
 			var others int
-			err := tx.QueryRowContext(ctx, `SELECT COUNT(*) FROM access_credential WHERE role = $1 AND id <> $2 AND revoked = 0 AND not_after > $3 AND (scopes & $4) <> 0`,
+			err := tx.QueryRowContext(ctx, `SELECT COUNT(*) FROM access_credential WHERE role = $1 AND id <> $2 AND kind <> 3 AND revoked = 0 AND not_after > $3 AND (scopes & $4) <> 0`,
 				int(Administrator), id, now.UnixNano(), int(ScopeWrite)).Scan(&others)
 			if err != nil {
 				return err

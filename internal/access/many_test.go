@@ -18,8 +18,8 @@ func TestCredentialsOfAPartyAreBounded(t *testing.T) {
 	}
 	err = h.catalog.Write(t.Context(), func(tx *sql.Tx) error {
 		_, err := tx.ExecContext(t.Context(), `WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < $1)
-			INSERT INTO access_credential (id, kind, proof_hash, party, role, scopes, about_sealed, made, not_after, revoked, last_day)
-			SELECT randomblob(16), kind, proof_hash, party, role, scopes, about_sealed, made, not_after, 0, 0 FROM access_credential, n WHERE id = $2`,
+			INSERT INTO access_credential (id, kind, proof_hash, party, role, scopes, about_sealed, made, not_after, revoked, last_day, holder, since, settled)
+			SELECT randomblob(16), kind, proof_hash, party, role, scopes, about_sealed, made, not_after, 0, 0, holder, since, settled FROM access_credential, n WHERE id = $2`,
 			maxLive-2, first.ID)
 		return err
 	})

@@ -102,7 +102,12 @@ type Principal struct {
 	Role       Role
 	Purposes   []holdfast.Purpose // a program's; must not be modified
 	Scopes     Scopes
-	NotAfter   time.Time // of the credential
+	NotAfter   time.Time // of the credential, or of the word of the issuer that it was shown with
+
+	Grants  []holdfast.GrantID    // a program's, if its credential is bound to some; must not be modified
+	Settled bool                  // may do what can't be undone: MustBeSettled
+	Issuer  string                // whose word this is; "": the hub's own authority
+	Holder  holdfast.CredentialID // the first credential of the same holder
 }
 
 // Can reports whether p's credential has all of s.

@@ -103,7 +103,7 @@ func (h *house) people(keeper *access.Access) {
 	var err error
 	h.first, err = keeper.CreateAdministrator(ctx, h.Acme, "the first")
 	h.must(err)
-	by := access.Principal{Credential: h.first.ID, Party: h.Acme, Role: access.Administrator, Scopes: access.ScopeRead | access.ScopeWrite | access.ScopeMetrics}
+	by := access.Principal{Settled: true, Credential: h.first.ID, Party: h.Acme, Role: access.Administrator, Scopes: access.ScopeRead | access.ScopeWrite | access.ScopeMetrics}
 	token := func(s access.Spec) string {
 		m, err := keeper.Add(ctx, by, s, nil)
 		h.must(err)
@@ -129,7 +129,7 @@ func (h *house) people(keeper *access.Access) {
 	h.must(err)
 	_, err = keeper.Redeem(ctx, access.Redemption{Code: code, From: "192.0.2.1"})
 	h.must(err)
-	study, err := keeper.Add(ctx, access.Principal{Credential: h.first.ID, Party: institute.ID, Role: access.Owner, Scopes: access.ScopeRead | access.ScopeWrite},
+	study, err := keeper.Add(ctx, access.Principal{Settled: true, Credential: h.first.ID, Party: institute.ID, Role: access.Owner, Scopes: access.ScopeRead | access.ScopeWrite},
 		access.Spec{Label: "study", Party: institute.ID, Role: access.Program, Purposes: []holdfast.Purpose{"study"}}, nil)
 	h.must(err)
 	h.institute = study.Token

@@ -19,6 +19,7 @@ type Credential struct {
 	Role     string     `json:"role" enum:"administrator,owner,program"`
 	Label    string     `json:"label,omitempty" doc:"Left out where it is another owner's own."`
 	Purposes []string   `json:"purposes,omitempty"`
+	Grants   []string   `json:"grants,omitempty" doc:"It reads under these and no others, and ends with the last of them."`
 	Scopes   string     `json:"scopes"`
 	Made     *time.Time `json:"made"`
 	Until    *time.Time `json:"until"`
@@ -45,6 +46,7 @@ type addToken struct {
 		Party    string   `json:"party,omitempty" doc:"A name or an id; default: the caller's own."`
 		Role     string   `json:"role,omitempty" enum:"administrator,owner,program" default:"program"`
 		Purposes []string `json:"purposes,omitempty" maxItems:"32" doc:"What a program reads for."`
+		Grants   []string `json:"grants,omitempty" maxItems:"32" doc:"A program's token may be bound to grants: it reads under no other, and ends with the last of them."`
 		Scopes   []string `json:"scopes,omitempty" maxItems:"3" enum:"read,write,metrics"`
 		Days     int      `json:"days,omitempty" minimum:"1" maximum:"400" doc:"How long it lives; default 90 for programs, 365 for people."`
 		CSR      string   `json:"csr,omitempty" doc:"A certificate request (PKCS #10, PEM): then it is a certificate."`
@@ -90,6 +92,13 @@ func (a *API) addToken(ctx context.Context, by access.Principal, in *addToken) (
 		}
 		s.Purposes = append(s.Purposes, holdfast.Purpose(text))
 	}
+	for _, text := range in.Body.Grants {
+		id, err := holdfast.ParseID[holdfast.GrantID](text)
+		if err != nil {
+			return nil, holdfast.Errorf(holdfast.Invalid, "a grant is named by its id, as grant list shows it")
+		}
+		s.Grants = append(s.Grants, id)
+	}
 	csr, err := readCSR(in.Body.CSR)
 	if err != nil {
 		return nil, err
@@ -122,6 +131,9 @@ func (a *API) listTokens(ctx context.Context, by access.Principal, in *struct {
 	return &reply[Page[Credential]]{mapped(page, func(c access.Credential) Credential {
 		out := Credential{ID: c.ID.String(), Kind: c.Kind.String(), Party: n.ref(c.Party), Role: c.Role.String(), Label: c.Label,
 			Purposes: words(c.Purposes), Scopes: c.Scopes.String(), Made: moment(c.Made), Until: moment(c.NotAfter), Revoked: moment(c.Revoked)}
+		for _, g := range c.Grants {
+			out.Grants = append(out.Grants, g.String())
+		}
 		if !c.LastUsed.IsZero() {
 			out.LastUsed = c.LastUsed.Format(time.DateOnly)
 		}

@@ -15,11 +15,14 @@ import (
 )
 
 // Export writes all of a party's data to sink. An owner in person exports his own;
-// the operating organisation's is exported by its administrators. Everybody else
+// the operating organisation's is exported by its administrators, each with a settled credential. Everybody else
 // is Denied, whether there is such a party or not.
 func (a *Archive) Export(ctx context.Context, who access.Principal, party holdfast.PartyID, sink Sink) (Exported, error) {
 	purpose, err := a.mayExport(ctx, who, party)
 	if err != nil {
+		return Exported{}, err
+	}
+	if err := who.MustBeSettled(); err != nil {
 		return Exported{}, err
 	}
 	res, err := a.query.Read(ctx, query.Request{

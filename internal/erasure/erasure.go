@@ -170,7 +170,7 @@ func Open(ctx context.Context, d Deps) (*Gate, error) {
 // Ask begins an erasure: it is on the owner's record, barred, and refused on
 // every path when Ask returns; keys and ciphertext follow in Run. An owner may
 // ask for what is his, an administrator for anything but the operating
-// organisation itself.
+// organisation itself, each with a settled credential.
 func (g *Gate) Ask(ctx context.Context, by access.Principal, s holdfast.Scope) (Erasure, error) {
 	switch {
 	case !by.Can(access.ScopeWrite):
@@ -179,6 +179,9 @@ func (g *Gate) Ask(ctx context.Context, by access.Principal, s holdfast.Scope) (
 	case by.Role == access.Administrator:
 	default:
 		return Erasure{}, holdfast.Errorf(holdfast.Denied, "only the owner of data or an administrator can have it erased")
+	}
+	if err := by.MustBeSettled(); err != nil {
+		return Erasure{}, err
 	}
 	if len(s.Assignments) == 0 && !s.Whole {
 		return Erasure{}, holdfast.Errorf(holdfast.NotFound, "nothing is in this scope")

@@ -61,7 +61,7 @@ func (h *house) admin() access.Principal {
 	if err != nil {
 		h.t.Fatal(err)
 	}
-	return access.Principal{Credential: holdfast.NewID[holdfast.CredentialID](), Party: op, Role: access.Administrator,
+	return access.Principal{Settled: true, Credential: holdfast.NewID[holdfast.CredentialID](), Party: op, Role: access.Administrator,
 		Scopes: access.ScopeRead | access.ScopeWrite, NotAfter: time.Now().Add(time.Hour)}
 }
 
@@ -71,7 +71,7 @@ func (h *house) person(name string) access.Principal {
 	if err != nil {
 		h.t.Fatal(err)
 	}
-	return access.Principal{Credential: holdfast.NewID[holdfast.CredentialID](), Party: p.ID, Role: access.Owner,
+	return access.Principal{Settled: true, Credential: holdfast.NewID[holdfast.CredentialID](), Party: p.ID, Role: access.Owner,
 		Scopes: access.ScopeRead | access.ScopeWrite, NotAfter: time.Now().Add(time.Hour)}
 }
 

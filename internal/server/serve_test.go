@@ -114,7 +114,7 @@ func (s *Server) erasesWhatIsAsked(ctx context.Context, in io.Reader, out io.Wri
 			var op holdfast.PartyID
 			if op, err = s.custody.Operating(ctx); err == nil {
 				var e erasure.Erasure
-				by := access.Principal{Credential: holdfast.NewID[holdfast.CredentialID](), Party: op, Role: access.Administrator,
+				by := access.Principal{Settled: true, Credential: holdfast.NewID[holdfast.CredentialID](), Party: op, Role: access.Administrator,
 					Scopes: access.ScopeRead | access.ScopeWrite, NotAfter: time.Now().Add(time.Hour)}
 				if e, err = s.erasure.Ask(ctx, by, scope); err == nil {
 					fmt.Fprintln(out, e.ID)

@@ -99,7 +99,7 @@ func (s *Server) openKeepers(ctx context.Context) (err error) {
 	if s.identity, err = identity.Open(ctx, identity.Deps{Catalog: db, Vault: v, Ledger: s.ledger}, identity.Options{Log: s.log}); err != nil {
 		return err
 	}
-	if s.access, err = access.Open(ctx, access.Deps{Catalog: db, Vault: v, Ledger: s.ledger, Authority: s.identity}, access.Options{Log: s.log}); err != nil {
+	if s.access, err = access.Open(ctx, access.Deps{Catalog: db, Vault: v, Ledger: s.ledger, Authority: s.identity, Grant: s.grantOf}, access.Options{Log: s.log}); err != nil {
 		return err
 	}
 	s.custody = custody.New(db, v, s.ledger, custody.Options{})

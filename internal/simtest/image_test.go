@@ -145,7 +145,7 @@ func (img *image) people(ctx context.Context, house *custody.Custody, people *ac
 	if err != nil {
 		return err
 	}
-	by := access.Principal{Credential: holdfast.NewID[holdfast.CredentialID](), Party: operating, Role: access.Administrator,
+	by := access.Principal{Settled: true, Credential: holdfast.NewID[holdfast.CredentialID](), Party: operating, Role: access.Administrator,
 		Scopes: access.ScopeRead | access.ScopeWrite, NotAfter: time.Now().Add(time.Hour)}
 	for i := range 2 {
 		p, err := house.AddParty(ctx, by.Credential, fmt.Sprintf("%s %d", canary, i), custody.Person)

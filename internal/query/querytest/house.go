@@ -87,6 +87,7 @@ func Build(t testing.TB) *House {
 	h.must(err)
 	h.Acme = acme.ID
 	h.Admin = access.Principal{
+		Settled:    true,
 		Credential: holdfast.NewID[holdfast.CredentialID](), Party: h.Acme, Role: access.Administrator, Scopes: access.ScopeRead | access.ScopeWrite,
 	}
 	return h
@@ -121,6 +122,7 @@ func (h *House) Party(name string) access.Principal {
 	p, err := h.Custody.AddParty(h.t.Context(), h.Admin.Credential, name, custody.Person)
 	h.must(err)
 	return access.Principal{
+		Settled:    true,
 		Credential: holdfast.NewID[holdfast.CredentialID](), Party: p.ID, Role: access.Owner, Scopes: access.ScopeRead | access.ScopeWrite,
 	}
 }
@@ -128,6 +130,7 @@ func (h *House) Party(name string) access.Principal {
 // Program returns the credential of a party's program.
 func (h *House) Program(party holdfast.PartyID, purposes ...holdfast.Purpose) access.Principal {
 	return access.Principal{
+		Settled:    true,
 		Credential: holdfast.NewID[holdfast.CredentialID](), Party: party, Role: access.Program, Purposes: purposes, Scopes: access.ScopeRead,
 	}
 }

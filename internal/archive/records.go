@@ -1,7 +1,9 @@
 package archive
 
 import (
+	"cmp"
 	"math"
+	"slices"
 	"time"
 
 	"github.com/holdfast-iot/holdfast"
@@ -48,7 +50,15 @@ func (x *export) held() ([]custody.Assignment, error) {
 			held = append(held, a)
 		}
 	}
+	slices.SortStableFunc(held, func(a, b custody.Assignment) int { return cmp.Compare(flag(a.Period), flag(b.Period)) }) // devices' own first
 	return held, nil
+}
+
+func flag(b bool) int {
+	if b {
+		return 1
+	}
+	return 0
 }
 
 func (x *export) devices(l *lines) error {
@@ -56,14 +66,20 @@ func (x *export) devices(l *lines) error {
 	if err != nil {
 		return err
 	}
+	done := map[holdfast.DeviceID]bool{}
 	for _, a := range held {
+		if done[a.Device] {
+			continue
+		}
+		done[a.Device] = true
 		d, err := x.a.custody.Device(x.ctx, a.Device)
 		if err != nil {
 			return err
 		}
 		x.report.Devices++
+		// One of the party's: the device's own may be another's.
 		err = l.add(bundle.Device{
-			ID: d.ID, Name: d.Label, Assignment: d.Assignment, Profile: d.Profile, ProfileVersion: d.ProfileVersion,
+			ID: d.ID, Name: d.Label, Assignment: a.ID, Profile: d.Profile, ProfileVersion: d.ProfileVersion,
 			Gateway: d.Gateway, Child: d.Child, State: d.State, Added: d.Added,
 		})
 		if err != nil {
@@ -79,7 +95,14 @@ func (x *export) assignments(l *lines) error {
 		return err
 	}
 	for _, a := range held {
-		if err := l.add(bundle.Assignment(a)); err != nil {
+		out := bundle.Assignment{
+			ID: a.ID, Device: a.Device, Owner: a.Owner, Subject: a.Subject, Basis: string(a.Basis), Period: a.Period, State: a.State,
+			From: a.From, To: a.To, EraseAfterDays: a.EraseAfter,
+		}
+		if a.Schedule != nil {
+			out.Hours, out.Zone = a.Schedule.String(), a.Schedule.Zone
+		}
+		if err := l.add(out); err != nil {
 			return err
 		}
 	}

@@ -44,9 +44,15 @@ type Assignment struct {
 	Device  holdfast.DeviceID     `json:"device"`
 	Owner   holdfast.PartyID      `json:"owner"`
 	Subject holdfast.PartyID      `json:"subject,omitzero"`
+	Basis   string                `json:"basis,omitempty"`
+	Period  bool                  `json:"period,omitempty"` // told apart by time from the device's own
 	State   string                `json:"state"`
 	From    time.Time             `json:"from,omitzero"`
-	To      time.Time             `json:"to,omitzero"`
+	To      time.Time             `json:"to,omitzero"` // not in it
+
+	Hours          string `json:"hours,omitempty"` // of the week between the two
+	Zone           string `json:"zone,omitempty"`
+	EraseAfterDays int    `json:"erase_after_days,omitempty"`
 }
 
 // Purpose is a line of purposes.ndjson.

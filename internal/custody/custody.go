@@ -69,6 +69,7 @@ type Custody struct {
 	operating  holdfast.PartyID
 
 	opening  sync.Mutex // one OpenStream at a time
+	changing sync.Mutex // one change of a device's assignments at a time
 	attempts attempts
 }
 

@@ -3,6 +3,7 @@ package custody
 import (
 	"context"
 	"database/sql"
+	"errors"
 	"slices"
 
 	"github.com/holdfast-iot/holdfast"
@@ -34,7 +35,8 @@ func (c *Custody) ScopeOfParty(ctx context.Context, id holdfast.PartyID) (holdfa
 	return s, nil
 }
 
-// ScopeOfDevice returns the scope that is a device: all its assignments.
+// ScopeOfDevice returns the scope that is a device: those of its assignments whose
+// data are its owner's, or its data subject's. Periods that are another's are not in it.
 func (c *Custody) ScopeOfDevice(ctx context.Context, id holdfast.DeviceID) (holdfast.Scope, error) {
 	d, err := c.Device(ctx, id)
 	if err != nil {
@@ -43,23 +45,64 @@ func (c *Custody) ScopeOfDevice(ctx context.Context, id holdfast.DeviceID) (hold
 	if d.State == Erased {
 		return holdfast.Scope{}, holdfast.Errorf(holdfast.NotFound, "there is no such device")
 	}
-	return holdfast.Scope{
-		Party: d.Owner, Assignments: []holdfast.AssignmentID{d.Assignment}, Span: holdfast.Always, Before: c.now().UnixNano(),
-	}, nil
+	whose := Assignment{Owner: d.Owner, Subject: d.Subject}.Whose()
+	s, err := c.ScopeOfSlice(ctx, id, whose)
+	if err == nil && whose.IsZero() {
+		s.Assignments = []holdfast.AssignmentID{d.Assignment}
+	}
+	s.Party = d.Owner
+	return s, err
 }
 
-// ScopeOfStream returns the scope that is one stream of a device. Narrow its Span
-// to erase a part.
+// ScopeOfSlice returns the scope that is what a party has of a device: the
+// assignments whose data are his. There may be none.
+func (c *Custody) ScopeOfSlice(ctx context.Context, id holdfast.DeviceID, party holdfast.PartyID) (holdfast.Scope, error) {
+	all, err := c.Holders(ctx, id)
+	if err != nil {
+		return holdfast.Scope{}, err
+	}
+	s := holdfast.Scope{Party: party, Span: holdfast.Always, Before: c.now().UnixNano()}
+	for _, a := range all {
+		if !party.IsZero() && a.Whose() == party {
+			s.Assignments = append(s.Assignments, a.ID)
+		}
+	}
+	return s, nil
+}
+
+// ScopeOfAssignment returns the scope that is one assignment.
+func (c *Custody) ScopeOfAssignment(a Assignment) holdfast.Scope {
+	return holdfast.Scope{Party: a.Whose(), Assignments: []holdfast.AssignmentID{a.ID}, Span: holdfast.Always, Before: c.now().UnixNano()}
+}
+
+// ScopeOfStream is ScopeOfDevice for the streams of one name. Narrow its Span to
+// erase a part.
 func (c *Custody) ScopeOfStream(ctx context.Context, id holdfast.DeviceID, name string) (holdfast.Scope, error) {
 	s, err := c.ScopeOfDevice(ctx, id)
 	if err != nil {
 		return holdfast.Scope{}, err
 	}
-	stream, err := c.StreamByName(ctx, id, name)
-	if err != nil {
-		return holdfast.Scope{}, err
+	return c.OfStream(ctx, s, name)
+}
+
+// OfStream narrows a scope to the streams of one name. It is NotFound if there are
+// none.
+func (c *Custody) OfStream(ctx context.Context, s holdfast.Scope, name string) (holdfast.Scope, error) {
+	var in []holdfast.AssignmentID
+	for _, a := range s.Assignments {
+		stream, err := c.StreamNamed(ctx, a, name)
+		if gone(err) {
+			continue
+		}
+		if err != nil {
+			return s, err
+		}
+		in = append(in, a)
+		s.Streams = append(s.Streams, stream.ID)
 	}
-	s.Streams = []holdfast.StreamID{stream.ID}
+	if s.Assignments = in; len(in) == 0 {
+		return s, holdfast.Errorf(holdfast.NotFound, "there is no such stream")
+	}
 	return s, nil
 }
 
@@ -107,6 +150,11 @@ func assignmentSet(ids []holdfast.AssignmentID) map[holdfast.AssignmentID]bool {
 // hash of its name, so that readings sent again meet the bar that names the id. A
 // span of a stream leaves custody as it is. A gateway's children that are
 // another's stay the other's, without a gateway.
+//
+// Of an erased period there remains, under the device's own assignment, the time for
+// which it held: readings of it that come late are nobody's, and don't become those of
+// the device's owner. With a device's own assignment its periods end; they stay whose
+// they are.
 func (c *Custody) Erase(ctx context.Context, s holdfast.Scope) error {
 	operating, err := c.Operating(ctx)
 	if err != nil && !gone(err) {
@@ -118,8 +166,21 @@ func (c *Custody) Erase(ctx context.Context, s holdfast.Scope) error {
 	if s.Partial() {
 		return nil
 	}
+	c.changing.Lock()
+	defer c.changing.Unlock()
 	for batch := range slices.Chunk(s.Assignments, 500) { // others write in between
+		var periods func(*sql.Tx) error
+		if len(s.Streams) == 0 {
+			if periods, err = c.erasePeriods(ctx, s, batch); err != nil {
+				return err
+			}
+		}
 		err := c.db.Write(ctx, func(tx *sql.Tx) error {
+			if periods != nil {
+				if err := periods(tx); err != nil {
+					return err
+				}
+			}
 			for _, a := range batch {
 				erase := eraseAssignment
 				if len(s.Streams) > 0 {
@@ -136,7 +197,7 @@ func (c *Custody) Erase(ctx context.Context, s holdfast.Scope) error {
 		}
 		erased := assignmentSet(batch)
 		c.forget(func(r *Route) bool { // children too: their gateway may be among the erased
-			return erased[r.Assignment] || !r.Gateway.IsZero()
+			return erased[r.Assignment] || !r.Gateway.IsZero() || slices.ContainsFunc(r.holders, func(a Assignment) bool { return erased[a.ID] })
 		})
 	}
 	if !s.Whole {
@@ -152,6 +213,8 @@ func eraseAssignment(ctx context.Context, tx *sql.Tx, a holdfast.AssignmentID) e
 	for _, query := range []string{
 		`DELETE FROM claim_code WHERE device IN (SELECT id FROM device WHERE assignment = $1)`,
 		`UPDATE device SET gateway = NULL, child_hash = NULL WHERE gateway IN (SELECT id FROM device WHERE assignment = $1)`,
+		`DELETE FROM period WHERE device IN (SELECT id FROM device WHERE assignment = $1)`,
+		`DELETE FROM assignment_version WHERE assignment = $1`,
 		`DELETE FROM stream WHERE assignment = $1`,
 		`UPDATE device SET state = 'erased', owner = NULL, unit = NULL, gateway = NULL, label_hash = NULL, child_hash = NULL, info_sealed = NULL WHERE assignment = $1`,
 		`UPDATE assignment SET state = 'erased', device = NULL, owner = NULL, subject = NULL, info_sealed = NULL WHERE id = $1`,
@@ -172,4 +235,104 @@ func streamEraser(streams []holdfast.StreamID) func(context.Context, *sql.Tx, ho
 		}
 		return nil
 	}
+}
+
+// erasePeriods seals what erasing assignments does to periods, and returns what
+// writes it: an erased one leaves the time that it held for, those of an erased
+// device end. It needs the keys of neither if they are destroyed.
+func (c *Custody) erasePeriods(ctx context.Context, s holdfast.Scope, batch []holdfast.AssignmentID) (func(*sql.Tx) error, error) {
+	touched, err := c.withPeriods(ctx, batch)
+	if err != nil {
+		return nil, err
+	}
+	var writes []func(*sql.Tx) error
+	for a, d := range touched {
+		var write func(*sql.Tx) error
+		if d.Assignment == a {
+			write, err = c.orphanPeriods(ctx, s, d)
+		} else {
+			write, err = c.vacatePeriod(ctx, s, a, d)
+		}
+		if err != nil {
+			return nil, err
+		}
+		writes = append(writes, write)
+	}
+	return func(tx *sql.Tx) error {
+		for _, write := range writes {
+			if err := write(tx); err != nil {
+				return err
+			}
+		}
+		return nil
+	}, nil
+}
+
+// withPeriods picks the assignments that are periods, or of a device that has some,
+// with their devices. It opens nothing.
+func (c *Custody) withPeriods(ctx context.Context, all []holdfast.AssignmentID) (map[holdfast.AssignmentID]Device, error) {
+	touched := make(map[holdfast.AssignmentID]Device)
+	err := c.db.Read(ctx, func(tx *sql.Tx) error {
+		q, err := tx.PrepareContext(ctx, `SELECT d.id, d.assignment, d.state FROM period p JOIN device d ON d.id = p.device
+			WHERE p.assignment = $1 OR p.device IN (SELECT id FROM device WHERE assignment = $1) LIMIT 1`)
+		if err != nil {
+			return err
+		}
+		defer q.Close()
+		for _, a := range all {
+			var d Device
+			switch err := q.QueryRowContext(ctx, a).Scan(&d.ID, &d.Assignment, &d.State); {
+			case errors.Is(err, sql.ErrNoRows):
+			case err != nil:
+				return err
+			default:
+				touched[a] = d
+			}
+		}
+		return nil
+	})
+	return touched, err
+}
+
+// orphanPeriods ends the periods of a device that is erased.
+func (c *Custody) orphanPeriods(ctx context.Context, s holdfast.Scope, d Device) (func(*sql.Tx) error, error) {
+	gone := assignmentSet(s.Assignments)
+	all, err := c.AssignmentsOf(ctx, d.ID)
+	if err != nil {
+		return nil, err
+	}
+	d.State = Erased // its key is not to be used
+	all = slices.DeleteFunc(all, func(a Assignment) bool { return gone[a.ID] })
+	return c.endPeriods(ctx, holdfast.CredentialID{}, d, all, instant(s.Before))
+}
+
+// vacatePeriod leaves of a period the time that it held for, up to now.
+func (c *Custody) vacatePeriod(ctx context.Context, s holdfast.Scope, a holdfast.AssignmentID, d Device) (func(*sql.Tx) error, error) {
+	drop := func(tx *sql.Tx) error {
+		_, err := tx.ExecContext(ctx, `DELETE FROM period WHERE assignment = $1`, a)
+		return err
+	}
+	marks, err := c.marks(ctx, d)
+	if err != nil {
+		return nil, err
+	}
+	at := slices.IndexFunc(marks, func(m mark) bool { return m.assignment == a })
+	if at < 0 { // the device goes too
+		return drop, nil
+	}
+	m := marks[at]
+	if m.to = min(m.to, s.Before); m.to <= m.from {
+		return drop, nil
+	}
+	box, err := c.sealPeriod(ctx, d.Assignment, m.row, Assignment{From: instant(m.from), To: instant(m.to), Schedule: m.schedule})
+	if gone(err) {
+		return drop, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	return func(tx *sql.Tx) error {
+		_, err := tx.ExecContext(ctx, `UPDATE period SET assignment = NULL, info_sealed = $1 WHERE id = $2`, box, m.row[:])
+		return err
+	}, nil
 }

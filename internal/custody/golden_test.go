@@ -27,7 +27,10 @@ func TestGolden(t *testing.T) {
 		{"party", partyInfo{Name: "Ada", Kind: Person, Added: 1}, reader[partyInfo]},
 		{"unit", unitInfo{Serial: "S1", Added: 1}, reader[unitInfo]},
 		{"device", deviceInfo{Label: "band", Profile: "wearable", ProfileVersion: 2, Child: "left", Added: 1}, reader[deviceInfo]},
-		{"assignment", assignmentInfo{From: 1, To: 2}, reader[assignmentInfo]},
+		{"assignment", assignmentInfo{From: 1, To: 2, Recorded: 1}, reader[assignmentInfo]},
+		{"assignment", assignmentInfo{From: 1, To: 2, Basis: Employ, Period: true, Schedule: &scheduleInfo{Hours: "Mo-Fr 08:00-17:00", Zone: "Europe/Berlin"},
+			EraseAfter: 30, Recorded: 3, Superseded: 4}, reader[assignmentInfo]},
+		{"period", periodInfo{From: 1, To: 2, Schedule: &scheduleInfo{Hours: "Mo-Fr 08:00-17:00", Zone: "Europe/Berlin"}}, reader[periodInfo]},
 		{"stream", streamInfo{Name: "pulse", Type: "integer", Unit: "beat/min", Category: dpvPersonalData + "HeartRate", Sensitivity: SensitivitySpecial,
 			Purposes: []holdfast.Purpose{"care"}, RetentionDays: 30, MinimumTier: 2, Open: true}, reader[streamInfo]},
 		{"profile", Profile{Name: "wearable", Version: 2, Tags: map[string]TagRule{"cpu": TagPrefix, "host": TagIgnore}, Streams: []ProfileStream{

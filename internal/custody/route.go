@@ -13,8 +13,10 @@ import (
 	"github.com/holdfast-iot/holdfast/internal/vault"
 )
 
-// Route says where a device's readings belong now. Ask for it with each message
-// and don't keep it: a device that is closed or erased gets no other one.
+// Route says where a device's readings belong now: to the assignment that its
+// certificate was issued for, and, by time, to those of its periods (At). Ask for it
+// with each message and don't keep it: a device that is closed or erased gets no
+// other one.
 type Route struct {
 	Device     holdfast.DeviceID
 	Assignment holdfast.AssignmentID
@@ -25,6 +27,9 @@ type Route struct {
 	profile *Profile // nil: an open device
 	denied  error    // why there is no route; then nothing above counts
 	streams atomic.Pointer[map[string]*Stream]
+	holders []Assignment // the device's periods without what is sealed, those long over too
+	periods *timeline    // nil: there are none that readings may fall into
+	stale   atomic.Bool
 }
 
 // Stream returns the device's stream of that name if it exists already.
@@ -94,8 +99,10 @@ func (c *Custody) route(ctx context.Context, id holdfast.DeviceID) (*Route, erro
 func (c *Custody) known(a holdfast.AssignmentID) *Route {
 	c.mu.RLock()
 	defer c.mu.RUnlock()
-	if r := c.routes[c.deviceOf[a]]; r != nil && r.denied == nil {
-		return r
+	if r := c.routes[c.deviceOf[a]]; r != nil {
+		if r = r.of(a); r != nil && r.denied == nil {
+			return r
+		}
 	}
 	return nil
 }
@@ -136,6 +143,9 @@ func (c *Custody) loadRoute(ctx context.Context, id holdfast.DeviceID) (*Route, 
 	default:
 		r.denied = holdfast.Errorf(holdfast.Denied, "device %s is %s", id, d.State)
 	}
+	if err := c.loadPeriods(ctx, r); err != nil {
+		return nil, err
+	}
 
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -147,20 +157,47 @@ func (c *Custody) loadRoute(ctx context.Context, id holdfast.DeviceID) (*Route, 
 	}
 	if len(c.routes) >= c.max {
 		for other, r := range c.routes { // any one: the order of a map's range is random
-			delete(c.routes, other)
-			delete(c.deviceOf, r.Assignment)
+			c.drop(other, r)
 			break
 		}
 	}
 	c.routes[id] = r
 	c.deviceOf[r.Assignment] = id
+	for _, a := range r.holders {
+		c.deviceOf[a.ID] = id
+	}
 	return r, nil
+}
+
+// drop takes a route out of memory; under c.mu.
+func (c *Custody) drop(id holdfast.DeviceID, r *Route) {
+	delete(c.routes, id)
+	delete(c.deviceOf, r.Assignment)
+	for _, a := range r.holders {
+		delete(c.deviceOf, a.ID)
+	}
 }
 
 // Forget drops what is kept in memory of an assignment; the next question reads
 // the catalog. Erasure calls it when an assignment's key is about to go.
 func (c *Custody) Forget(a holdfast.AssignmentID) {
-	c.forget(func(r *Route) bool { return r.Assignment == a })
+	c.forget(func(r *Route) bool { return r.concerns(a) })
+}
+
+// concerns reports whether an assignment is one of the device's.
+func (r *Route) concerns(a holdfast.AssignmentID) bool {
+	return r.Assignment == a || slices.ContainsFunc(r.holders, func(h Assignment) bool { return h.ID == a })
+}
+
+// retime is Forget after the periods of a device have changed: readings that were
+// told apart by the old ones and are not sealed yet must be told apart again.
+func (c *Custody) retime(device holdfast.DeviceID) {
+	c.forget(func(r *Route) bool {
+		if r.Device == device {
+			r.stale.Store(true)
+		}
+		return r.Device == device
+	})
 }
 
 func (c *Custody) forget(drop func(*Route) bool) {
@@ -169,8 +206,7 @@ func (c *Custody) forget(drop func(*Route) bool) {
 	c.generation++
 	for id, r := range c.routes {
 		if drop(r) {
-			delete(c.routes, id)
-			delete(c.deviceOf, r.Assignment)
+			c.drop(id, r)
 		}
 	}
 	clear(c.children)
@@ -207,8 +243,11 @@ func (c *Custody) OpenStream(ctx context.Context, r *Route, x holdfast.Sample) (
 	if err != nil {
 		return nil, err
 	}
-	if now.Assignment != r.Assignment {
+	if now = now.of(r.Assignment); now == nil {
 		return nil, holdfast.Errorf(holdfast.Denied, "device %s is in another assignment now", r.Device)
+	}
+	if now.denied != nil {
+		return nil, now.denied
 	}
 	s, ok := now.Stream(x.Stream)
 	if !ok {

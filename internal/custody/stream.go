@@ -169,13 +169,39 @@ func (c *Custody) Streams(ctx context.Context, device holdfast.DeviceID) ([]*Str
 	return c.streams(ctx, `s.assignment IN (SELECT assignment FROM device WHERE id = $1)`, device)
 }
 
-// StreamsOf returns the streams of a device's assignment, by name. They are in
+// StreamsOf returns the streams of a device's own assignment, by name. They are in
 // memory after the first question.
 func (c *Custody) StreamsOf(ctx context.Context, d Device) ([]*Stream, error) {
-	if r, err := c.route(ctx, d.ID); err == nil && r.denied == nil && r.Assignment == d.Assignment {
-		return r.sorted(), nil
+	return c.streamsOf(ctx, d.ID, d.Assignment)
+}
+
+func (c *Custody) streamsOf(ctx context.Context, d holdfast.DeviceID, a holdfast.AssignmentID) ([]*Stream, error) {
+	if r, err := c.route(ctx, d); err == nil && r.denied == nil {
+		if r = r.of(a); r != nil && r.denied == nil {
+			return r.sorted(), nil
+		}
 	}
-	return c.streams(ctx, ofAssignment, d.Assignment)
+	return c.streams(ctx, ofAssignment, a)
+}
+
+// StreamsOfAssignment returns the streams of an assignment, by name. Those of one
+// that takes readings are in memory after the first question.
+func (c *Custody) StreamsOfAssignment(ctx context.Context, a Assignment) ([]*Stream, error) {
+	return c.streamsOf(ctx, a.Device, a.ID)
+}
+
+// StreamNamed returns an assignment's stream of that name.
+func (c *Custody) StreamNamed(ctx context.Context, a holdfast.AssignmentID, name string) (*Stream, error) {
+	if r := c.known(a); r != nil {
+		if s, ok := r.Stream(name); ok {
+			return s, nil
+		}
+	}
+	hash, err := c.streamHash(ctx, a, name)
+	if err != nil {
+		return nil, err
+	}
+	return onlyStream(c.streams(ctx, `s.assignment = $1 AND s.name_hash = $2`, a, hash))
 }
 
 const ofAssignment = `s.assignment = $1`
@@ -185,22 +211,13 @@ func (c *Custody) Stream(ctx context.Context, id holdfast.StreamID) (*Stream, er
 	return onlyStream(c.streams(ctx, `s.id = $1`, id))
 }
 
-// StreamByName returns a device's stream of that name.
+// StreamByName returns the stream of that name of a device's own assignment.
 func (c *Custody) StreamByName(ctx context.Context, device holdfast.DeviceID, name string) (*Stream, error) {
 	d, err := c.Device(ctx, device)
 	if err != nil {
 		return nil, err
 	}
-	if r := c.known(d.Assignment); r != nil {
-		if s, ok := r.Stream(name); ok {
-			return s, nil
-		}
-	}
-	hash, err := c.streamHash(ctx, d.Assignment, name)
-	if err != nil {
-		return nil, err
-	}
-	return onlyStream(c.streams(ctx, `s.assignment = $1 AND s.name_hash = $2`, d.Assignment, hash))
+	return c.StreamNamed(ctx, d.Assignment, name)
 }
 
 func onlyStream(all []*Stream, err error) (*Stream, error) {

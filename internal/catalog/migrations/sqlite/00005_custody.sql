@@ -52,6 +52,22 @@ CREATE INDEX assignment_owner ON assignment (owner);
 CREATE INDEX assignment_subject ON assignment (subject);
 CREATE INDEX assignment_device ON assignment (device);
 
+CREATE TABLE assignment_version (     -- what was known of an assignment before
+	assignment  BLOB    NOT NULL,
+	number      INTEGER NOT NULL,  -- from 1
+	info_sealed BLOB    NOT NULL,  -- under the assignment
+	PRIMARY KEY (assignment, number)
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE period (                 -- when readings of a device are not its own assignment's
+	id          BLOB NOT NULL PRIMARY KEY,
+	device      BLOB NOT NULL,
+	assignment  BLOB,              -- NULL: erased, the time stays nobody's
+	info_sealed BLOB NOT NULL      -- under the device's own assignment
+) STRICT, WITHOUT ROWID;
+CREATE INDEX period_device ON period (device);
+CREATE UNIQUE INDEX period_assignment ON period (assignment);
+
 CREATE TABLE stream (
 	id          BLOB NOT NULL PRIMARY KEY,
 	assignment  BLOB NOT NULL,
@@ -69,6 +85,8 @@ CREATE TABLE claim_code (
 -- +goose Down
 DROP TABLE claim_code;
 DROP TABLE stream;
+DROP TABLE period;
+DROP TABLE assignment_version;
 DROP TABLE assignment;
 DROP TABLE device;
 DROP TABLE profile;

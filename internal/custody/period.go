@@ -1,0 +1,611 @@
+package custody
+
+import (
+	"cmp"
+	"context"
+	"database/sql"
+	"slices"
+	"time"
+
+	"github.com/holdfast-iot/holdfast"
+	"github.com/holdfast-iot/holdfast/internal/vault"
+)
+
+// Terms are what may change of a period.
+type Terms struct {
+	Basis      Basis
+	From       time.Time
+	To         time.Time // not in it; zero: open
+	Schedule   *Schedule // nil: all hours
+	EraseAfter int       // days after To when it erases itself; 0: never
+}
+
+// Terms returns those of an assignment.
+func (a Assignment) Terms() Terms {
+	return Terms{Basis: a.Basis, From: a.From, To: a.To, Schedule: a.Schedule, EraseAfter: a.EraseAfter}
+}
+
+// PeriodSpec says what period to add.
+type PeriodSpec struct {
+	Device  holdfast.DeviceID
+	Owner   holdfast.PartyID // zero: the device's
+	Subject holdfast.PartyID // whom the readings are about, if another than the owner
+	Terms                    // a zero From is now
+}
+
+// MaxPeriods is how many periods a device has at most, those that are over included.
+const MaxPeriods = 1000
+
+// maxEraseAfter is ten years of days.
+const maxEraseAfter = 3653
+
+// periodInfo is what stays of a period when it is erased: when readings of the
+// device are nobody's.
+type periodInfo struct {
+	From     int64         `json:"from"`
+	To       int64         `json:"to,omitempty"`
+	Schedule *scheduleInfo `json:"schedule,omitempty"`
+}
+
+func (i periodInfo) window() (window, error) {
+	s, err := i.Schedule.schedule()
+	return windowOf(instant(i.From), instant(i.To), s), err
+}
+
+// periodEvent is what the ledger records of a period, on the record of everybody
+// whom it concerns.
+type periodEvent struct {
+	deviceEvent
+	Basis Basis `json:"basis"`
+}
+
+// AddPeriod gives a device a further assignment under its certificate. What lies in
+// its time and comes from now on is its owner's; what came before stays where it is.
+func (c *Custody) AddPeriod(ctx context.Context, by holdfast.CredentialID, spec PeriodSpec) (Assignment, error) {
+	c.changing.Lock()
+	defer c.changing.Unlock()
+	d, err := c.readDevice(ctx, spec.Device)
+	if err != nil {
+		return Assignment{}, err
+	}
+	now := c.now().UTC()
+	a := Assignment{
+		ID: holdfast.NewID[holdfast.AssignmentID](), Device: d.ID, Owner: spec.Owner, Subject: spec.Subject, Period: true, State: Active, Recorded: now,
+	}
+	if a.Owner.IsZero() {
+		a.Owner = d.Owner
+	}
+	if a.Subject == a.Owner {
+		a.Subject = holdfast.PartyID{}
+	}
+	terms := spec.Terms
+	if terms.From.IsZero() {
+		terms.From = now
+	}
+	if err := c.checkPeriod(ctx, d, &a, terms); err != nil {
+		return Assignment{}, err
+	}
+	o := vault.OfAssignment(a.ID)
+	if err := c.keys.AddOwner(ctx, o); err != nil {
+		return Assignment{}, err
+	}
+	box, err := c.seal(ctx, o, "assignment", a.ID[:], a.info())
+	if err != nil {
+		return Assignment{}, err
+	}
+	row := holdfast.NewID[[holdfast.IDSize]byte]()
+	mark, err := c.sealPeriod(ctx, d.Assignment, row, a)
+	if err != nil {
+		return Assignment{}, err
+	}
+	err = c.db.Write(ctx, func(tx *sql.Tx) error {
+		if err := stillLiving(ctx, tx, a.Owner, a.Subject); err != nil {
+			return err
+		}
+		if err := stillOpen(ctx, tx, d); err != nil {
+			return err
+		}
+		if _, err := tx.ExecContext(ctx, `INSERT INTO assignment (id, device, owner, subject, state, info_sealed) VALUES ($1, $2, $3, $4, $5, $6)`,
+			a.ID, a.Device, a.Owner, a.Subject, a.State, box); err != nil {
+			return err
+		}
+		if _, err := tx.ExecContext(ctx, `INSERT INTO period (id, device, assignment, info_sealed) VALUES ($1, $2, $3, $4)`,
+			row[:], a.Device, a.ID, mark); err != nil {
+			return err
+		}
+		return c.recordPeriod(ctx, tx, "period added", a, d, by)
+	})
+	if err != nil {
+		return Assignment{}, err
+	}
+	c.retime(d.ID)
+	return a, nil
+}
+
+// stillOpen refuses a device that was closed, claimed or erased since it was read.
+func stillOpen(ctx context.Context, tx *sql.Tx, d Device) error {
+	open, err := exists(ctx, tx, `SELECT count(*) FROM assignment WHERE id = $1 AND state = $2`, d.Assignment, Active)
+	if err == nil && !open {
+		err = holdfast.Errorf(holdfast.Conflict, "device %s is closed", d.ID)
+	}
+	return err
+}
+
+// recordPeriod puts what happened on the record of everybody whom it concerns: those
+// of the period, and the device's owner.
+func (c *Custody) recordPeriod(ctx context.Context, tx *sql.Tx, kind string, a Assignment, d Device, by holdfast.CredentialID) error {
+	var told []holdfast.PartyID
+	for _, p := range []holdfast.PartyID{a.Owner, a.Subject, d.Owner, d.Subject} {
+		if p.IsZero() || slices.Contains(told, p) {
+			continue
+		}
+		told = append(told, p)
+		_, err := c.ledger.Append(ctx, tx, vault.OfParty(p), kind, periodEvent{deviceEvent{a.Device, a.ID, by}, a.Basis})
+		if err != nil && !(d.State == Erased && gone(err)) { // who is being erased has no record any more
+			return err
+		}
+	}
+	return nil
+}
+
+func (c *Custody) sealPeriod(ctx context.Context, own holdfast.AssignmentID, row [holdfast.IDSize]byte, a Assignment) ([]byte, error) {
+	return c.seal(ctx, vault.OfAssignment(own), "period", row[:], periodInfo{From: nanoseconds(a.From), To: nanoseconds(a.To), Schedule: a.Schedule.info()})
+}
+
+// CheckPeriod refuses a period that AddPeriod would refuse, and returns what it would
+// make, without an id.
+func (c *Custody) CheckPeriod(ctx context.Context, spec PeriodSpec) (Assignment, error) {
+	d, err := c.readDevice(ctx, spec.Device)
+	if err != nil {
+		return Assignment{}, err
+	}
+	a := Assignment{Device: d.ID, Owner: spec.Owner, Subject: spec.Subject, Period: true, State: Active}
+	if a.Owner.IsZero() {
+		a.Owner = d.Owner
+	}
+	terms := spec.Terms
+	if terms.From.IsZero() {
+		terms.From = c.now().UTC()
+	}
+	return a, c.checkPeriod(ctx, d, &a, terms)
+}
+
+// checkPeriod refuses what can't be a period of a device, and puts the terms into a.
+func (c *Custody) checkPeriod(ctx context.Context, d Device, a *Assignment, t Terms) error {
+	if d.State != Active {
+		return holdfast.Errorf(holdfast.Conflict, "the device is %s: periods are of a device that takes readings", d.State)
+	}
+	for _, p := range []holdfast.PartyID{a.Owner, a.Subject} {
+		if !p.IsZero() {
+			if err := c.livingParty(ctx, p); err != nil {
+				return err
+			}
+		}
+	}
+	if _, err := ParseBasis(string(t.Basis)); err != nil {
+		return err
+	}
+	if t.EraseAfter < 0 || t.EraseAfter > maxEraseAfter {
+		return holdfast.Errorf(holdfast.Invalid, "a period erases itself 1 to %d days after its end, or never", maxEraseAfter)
+	}
+	for _, at := range []time.Time{t.From, t.To} {
+		if at.Before(holdfast.MinTime) && !at.IsZero() || at.After(holdfast.MaxTime) {
+			return holdfast.Errorf(holdfast.Invalid, "a time lies between the years 1677 and 2262")
+		}
+	}
+	if t.Schedule != nil {
+		if err := t.Schedule.check(); err != nil {
+			return err
+		}
+	}
+	own, err := c.Assignment(ctx, d.Assignment)
+	if err != nil {
+		return err
+	}
+	switch {
+	case !t.To.IsZero() && !t.To.After(t.From):
+		return holdfast.Errorf(holdfast.Invalid, "the period ends before it begins")
+	case t.From.Before(own.From):
+		return holdfast.Errorf(holdfast.Invalid, "the period begins before the device was its owner's: from %s on it can have periods", own.From.Format(time.RFC3339))
+	}
+	a.Basis, a.From, a.To, a.Schedule, a.EraseAfter = t.Basis, t.From.UTC(), t.To, t.Schedule, t.EraseAfter
+	if !a.To.IsZero() {
+		a.To = a.To.UTC()
+	}
+	return c.checkOverlap(ctx, d, *a)
+}
+
+func (c *Custody) checkOverlap(ctx context.Context, d Device, a Assignment) error {
+	marks, err := c.marks(ctx, d)
+	if err != nil {
+		return err
+	}
+	if len(marks) >= MaxPeriods && !slices.ContainsFunc(marks, func(m mark) bool { return m.assignment == a.ID }) {
+		return holdfast.Errorf(holdfast.TooLarge, "a device has at most %d periods: add a new device", MaxPeriods)
+	}
+	for _, m := range marks {
+		if m.assignment == a.ID {
+			continue
+		}
+		if at, shared := a.window().collides(m.window); shared {
+			if m.assignment.IsZero() {
+				return holdfast.Errorf(holdfast.Conflict, "at %s there was a period that is erased: its time stays nobody's; choose another time",
+					instant(at).Format(time.RFC3339))
+			}
+			return holdfast.Errorf(holdfast.Conflict, "at %s the device is in another period: end that one first, or choose another time or other hours",
+				instant(at).Format(time.RFC3339))
+		}
+	}
+	return nil
+}
+
+// mark is when a device's readings are not its own assignment's.
+type mark struct {
+	row        [holdfast.IDSize]byte
+	assignment holdfast.AssignmentID // zero: erased
+	window
+}
+
+// marks returns those of a device. Of one whose own assignment is erased there are
+// none: it takes no readings.
+func (c *Custody) marks(ctx context.Context, d Device) ([]mark, error) {
+	type row struct {
+		mark
+		box []byte
+	}
+	var rows []row
+	err := c.db.Read(ctx, func(tx *sql.Tx) error {
+		rows = rows[:0]
+		q, err := tx.QueryContext(ctx, `SELECT id, assignment, info_sealed FROM period WHERE device = $1`, d.ID)
+		if err != nil {
+			return err
+		}
+		defer q.Close()
+		for q.Next() {
+			var r row
+			var id holdfast.BlobID
+			if err := q.Scan(&id, &r.assignment, &r.box); err != nil {
+				return err
+			}
+			r.row = id
+			rows = append(rows, r)
+		}
+		return q.Err()
+	})
+	if err != nil {
+		return nil, err
+	}
+	marks := make([]mark, 0, len(rows))
+	for _, r := range rows {
+		var info periodInfo
+		switch err := c.open(ctx, vault.OfAssignment(d.Assignment), "period", r.row[:], r.box, &info); {
+		case gone(err):
+			continue
+		case err != nil:
+			return nil, err
+		}
+		if r.window, err = info.window(); err != nil {
+			return nil, err
+		}
+		marks = append(marks, r.mark)
+	}
+	return marks, nil
+}
+
+// ChangePeriod puts other terms in the place of a period's. Those before are kept,
+// with the time until which they were known. What lies in the new time and comes from
+// now on is told apart by it; what came before stays where it is.
+func (c *Custody) ChangePeriod(ctx context.Context, by holdfast.CredentialID, id holdfast.AssignmentID, t Terms) (Assignment, error) {
+	c.changing.Lock()
+	defer c.changing.Unlock()
+	old, d, err := c.openPeriod(ctx, id)
+	if err != nil {
+		return Assignment{}, err
+	}
+	a := old
+	if err := c.checkPeriod(ctx, d, &a, t); err != nil {
+		return Assignment{}, err
+	}
+	return a, c.supersede(ctx, by, "period changed", old, &a, d)
+}
+
+// CheckChange refuses what ChangePeriod would refuse, and returns the period as it is
+// and as it would be.
+func (c *Custody) CheckChange(ctx context.Context, id holdfast.AssignmentID, t Terms) (old, a Assignment, err error) {
+	old, d, err := c.openPeriod(ctx, id)
+	if err != nil {
+		return old, a, err
+	}
+	a = old
+	return old, a, c.checkPeriod(ctx, d, &a, t)
+}
+
+// EndPeriod ends a period at a time, the zero one being now: what lies behind it and
+// comes from now on is the device's own assignment's again. One that has not begun
+// and is ended now never begins.
+func (c *Custody) EndPeriod(ctx context.Context, by holdfast.CredentialID, id holdfast.AssignmentID, at time.Time) (Assignment, error) {
+	c.changing.Lock()
+	defer c.changing.Unlock()
+	old, d, err := c.openPeriod(ctx, id)
+	if err != nil {
+		return Assignment{}, err
+	}
+	a, err := c.ended(old, at)
+	if err != nil {
+		return Assignment{}, err
+	}
+	return a, c.supersede(ctx, by, "period ended", old, &a, d)
+}
+
+// CheckEnd refuses what EndPeriod would refuse, and returns the period as it is and
+// as it would be.
+func (c *Custody) CheckEnd(ctx context.Context, id holdfast.AssignmentID, at time.Time) (old, a Assignment, err error) {
+	if old, _, err = c.openPeriod(ctx, id); err != nil {
+		return old, a, err
+	}
+	a, err = c.ended(old, at)
+	return old, a, err
+}
+
+func (c *Custody) ended(a Assignment, at time.Time) (Assignment, error) {
+	if at.IsZero() {
+		at = c.now()
+		if at.Before(a.From) {
+			at = a.From
+		}
+	}
+	switch at = at.UTC(); {
+	case at.Before(a.From):
+		return a, holdfast.Errorf(holdfast.Invalid, "the period begins at %s: it can't end before", a.From.Format(time.RFC3339))
+	case !a.To.IsZero() && !at.Before(a.To):
+		return a, holdfast.Errorf(holdfast.Conflict, "the period ends at %s already: change it to have it end later", a.To.Format(time.RFC3339))
+	}
+	a.To = at
+	return a, nil
+}
+
+// openPeriod returns a period that may change, and its device.
+func (c *Custody) openPeriod(ctx context.Context, id holdfast.AssignmentID) (Assignment, Device, error) {
+	a, err := c.Assignment(ctx, id)
+	if err != nil {
+		return a, Device{}, err
+	}
+	switch {
+	case a.State == Erased:
+		return a, Device{}, holdfast.Errorf(holdfast.NotFound, "there is no such assignment")
+	case !a.Period:
+		return a, Device{}, holdfast.Errorf(holdfast.Conflict, "this is the device's own assignment: it ends with the device")
+	case a.State != Active:
+		return a, Device{}, holdfast.Errorf(holdfast.Conflict, "assignment %s is closed", id)
+	}
+	d, err := c.readDevice(ctx, a.Device)
+	return a, d, err
+}
+
+// supersede writes a new version of an assignment; under c.changing.
+func (c *Custody) supersede(ctx context.Context, by holdfast.CredentialID, kind string, old Assignment, a *Assignment, d Device) error {
+	write, err := c.newVersion(ctx, old, a, d)
+	if err != nil {
+		return err
+	}
+	err = c.db.Write(ctx, func(tx *sql.Tx) error {
+		if err := write(tx); err != nil {
+			return err
+		}
+		return c.recordPeriod(ctx, tx, kind, *a, d, by)
+	})
+	if err == nil {
+		c.retime(d.ID)
+	}
+	return err
+}
+
+// newVersion seals what is known from now on of an assignment and what was before,
+// and returns what writes both.
+func (c *Custody) newVersion(ctx context.Context, old Assignment, a *Assignment, d Device) (func(*sql.Tx) error, error) {
+	// A version is in force for some time, however small: the clock may be set back.
+	a.Recorded = c.now().UTC()
+	if !a.Recorded.After(old.Recorded) {
+		a.Recorded = old.Recorded.Add(1)
+	}
+	old.Superseded = a.Recorded
+	var number int64
+	err := c.db.Read(ctx, func(tx *sql.Tx) error {
+		return tx.QueryRowContext(ctx, `SELECT coalesce(max(number), 0) + 1 FROM assignment_version WHERE assignment = $1`, a.ID).Scan(&number)
+	})
+	if err != nil {
+		return nil, err
+	}
+	o := vault.OfAssignment(a.ID)
+	before, err := c.seal(ctx, o, versionTable, versionRow(a.ID, number), old.info())
+	if err != nil {
+		return nil, err
+	}
+	after, err := c.seal(ctx, o, "assignment", a.ID[:], a.info())
+	if err != nil {
+		return nil, err
+	}
+	var row holdfast.BlobID
+	var shows []byte
+	if a.Period && d.State != Erased {
+		err := c.db.Read(ctx, func(tx *sql.Tx) error {
+			return tx.QueryRowContext(ctx, `SELECT id FROM period WHERE assignment = $1`, a.ID).Scan(&row)
+		})
+		if err != nil {
+			return nil, err
+		}
+		if shows, err = c.sealPeriod(ctx, d.Assignment, row, *a); err != nil {
+			return nil, err
+		}
+	}
+	return func(tx *sql.Tx) error {
+		if err := one(ctx, tx, holdfast.Errorf(holdfast.Conflict, "assignment %s has changed", a.ID),
+			`UPDATE assignment SET state = $1, info_sealed = $2 WHERE id = $3 AND state = $4`, a.State, after, a.ID, old.State); err != nil {
+			return err
+		}
+		if shows != nil {
+			if _, err := tx.ExecContext(ctx, `UPDATE period SET info_sealed = $1 WHERE id = $2`, shows, row); err != nil {
+				return err
+			}
+		}
+		_, err := tx.ExecContext(ctx, `INSERT INTO assignment_version (assignment, number, info_sealed) VALUES ($1, $2, $3)`, a.ID, number, before)
+		return err
+	}, nil
+}
+
+// CloseAssignment ends an assignment: no more readings are taken into it, those there
+// are stay its owner's. With a device's own the device is closed, and its periods
+// end; a change of owner is a new device. Readings of the time of a closed period,
+// should they come late, are refused.
+func (c *Custody) CloseAssignment(ctx context.Context, by holdfast.CredentialID, id holdfast.AssignmentID) error {
+	c.changing.Lock()
+	defer c.changing.Unlock()
+	old, err := c.Assignment(ctx, id)
+	if err != nil {
+		return err
+	}
+	if old.State != Active && old.State != Unclaimed {
+		return holdfast.Errorf(holdfast.Conflict, "assignment %s is not open", id)
+	}
+	d, err := c.readDevice(ctx, old.Device)
+	if err != nil {
+		return err
+	}
+	a := old
+	a.State = Closed
+	if now := c.now().UTC(); !a.Period || a.To.IsZero() || now.Before(a.To) {
+		a.To = now
+		if a.To.Before(a.From) {
+			a.To = a.From
+		}
+	}
+	if a.Period {
+		return c.supersede(ctx, by, "period closed", old, &a, d)
+	}
+	write, err := c.newVersion(ctx, old, &a, d)
+	if err != nil {
+		return err
+	}
+	all, err := c.AssignmentsOf(ctx, d.ID)
+	if err != nil {
+		return err
+	}
+	ends, err := c.endPeriods(ctx, by, d, all, a.To)
+	if err != nil {
+		return err
+	}
+	err = c.db.Write(ctx, func(tx *sql.Tx) error {
+		if err := write(tx); err != nil {
+			return err
+		}
+		if err := ends(tx); err != nil {
+			return err
+		}
+		if _, err := tx.ExecContext(ctx, `DELETE FROM claim_code WHERE device = $1`, a.Device); err != nil {
+			return err
+		}
+		// The name within the gateway is free for the next device.
+		if _, err := tx.ExecContext(ctx, `UPDATE device SET state = $1, child_hash = NULL WHERE assignment = $2`, Closed, id); err != nil {
+			return err
+		}
+		_, err := c.ledger.Append(ctx, tx, recordOf(a.Owner), "assignment closed", deviceEvent{a.Device, id, by})
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	c.retime(d.ID)
+	return nil
+}
+
+// endPeriods seals the end of those of a device's assignments that are periods and not
+// over at a time, and returns what writes it.
+func (c *Custody) endPeriods(ctx context.Context, by holdfast.CredentialID, d Device, all []Assignment, at time.Time) (func(*sql.Tx) error, error) {
+	var writes []func(*sql.Tx) error
+	for _, old := range all {
+		if !old.Period || !old.To.IsZero() && !at.Before(old.To) {
+			continue
+		}
+		a := old
+		if a.To = at; at.Before(a.From) {
+			a.To = a.From
+		}
+		write, err := c.newVersion(ctx, old, &a, d)
+		if err != nil {
+			return nil, err
+		}
+		writes = append(writes, write, func(tx *sql.Tx) error { return c.recordPeriod(ctx, tx, "period ended", a, d, by) })
+	}
+	return func(tx *sql.Tx) error {
+		for _, write := range writes {
+			if err := write(tx); err != nil {
+				return err
+			}
+		}
+		return nil
+	}, nil
+}
+
+// loadPeriods puts a device's periods into its route: whose they are, and of those
+// into which readings may still fall when they are and their streams.
+func (c *Custody) loadPeriods(ctx context.Context, r *Route) error {
+	rows, err := c.assignmentRows(ctx, `device = $1 AND id <> $2 AND state <> 'erased'`, r.Device, r.Assignment)
+	if err != nil {
+		return err
+	}
+	for _, row := range rows {
+		a := row.Assignment
+		a.Period = true
+		r.holders = append(r.holders, a)
+	}
+	slices.SortFunc(r.holders, func(a, b Assignment) int { return slices.Compare(a.ID[:], b.ID[:]) })
+	if r.device.State != Active {
+		return nil
+	}
+	marks, err := c.marks(ctx, r.device)
+	if err != nil {
+		return err
+	}
+	// A day more than the limit: this clock may be ahead of the one that arrivals have.
+	over := c.now().Add(-Spool - 24*time.Hour).UnixNano()
+	var spans []span
+	for _, m := range marks {
+		if m.to <= over {
+			continue
+		}
+		at := slices.IndexFunc(r.holders, func(a Assignment) bool { return a.ID == m.assignment })
+		p := &Route{Device: r.Device, Assignment: m.assignment, Gateway: r.Gateway, device: r.device, profile: r.profile}
+		streams := make(map[string]*Stream)
+		p.streams.Store(&streams)
+		switch {
+		case at < 0:
+			p.denied = holdfast.Errorf(holdfast.Denied, "readings of this time were erased: they are not taken back in")
+		case r.holders[at].State != Active:
+			p.Owner, p.denied = r.holders[at].Owner, holdfast.Errorf(holdfast.Denied, "the assignment that readings of this time belong to is closed")
+		default:
+			p.Owner = r.holders[at].Owner
+			all, err := c.streams(ctx, ofAssignment, m.assignment)
+			if err != nil {
+				return err
+			}
+			for _, s := range all {
+				streams[s.Name] = s
+			}
+		}
+		spans = append(spans, span{m.window, p})
+	}
+	r.periods = newTimeline(spans)
+	return nil
+}
+
+// Due returns the periods that erase themselves and whose time for it has come, the
+// earliest first.
+func (c *Custody) Due(ctx context.Context, now time.Time) ([]Assignment, error) {
+	all, err := c.assignments(ctx, `state <> 'erased' AND id IN (SELECT assignment FROM period)`)
+	if err != nil {
+		return nil, err
+	}
+	all = slices.DeleteFunc(all, func(a Assignment) bool { return a.Ends().IsZero() || a.Ends().After(now) })
+	slices.SortFunc(all, func(a, b Assignment) int { return cmp.Or(a.Ends().Compare(b.Ends()), slices.Compare(a.ID[:], b.ID[:])) })
+	return all, nil
+}

@@ -26,7 +26,7 @@ func (a *Archive) Export(ctx context.Context, who access.Principal, party holdfa
 		return Exported{}, err
 	}
 	res, err := a.query.Read(ctx, query.Request{
-		Who: who, Purpose: purpose, Selection: query.Selection{Party: party}, Span: holdfast.Always,
+		Who: who, Purpose: purpose, Selection: query.Selection{Party: party}, Span: holdfast.Always, Exact: true,
 	})
 	if err != nil {
 		return Exported{}, err

@@ -29,6 +29,7 @@ type Spec struct {
 	Streams    []string            // names
 	Data       holdfast.Span       // times of the readings; holdfast.Always: all
 	Until      time.Time           // required, at most two years ahead
+	policy.Obligations
 }
 
 // Grant is an owner's word that a recipient may use streams for a purpose.
@@ -56,6 +57,8 @@ type grantInfo struct {
 	Made       int64                 `json:"made"`
 	Ended      int64                 `json:"ended,omitempty"`
 	By         holdfast.CredentialID `json:"by"`
+
+	Obligations *policy.Obligations `json:"obligations,omitempty"`
 }
 
 // Limits of a grant.
@@ -102,7 +105,7 @@ func (r *Register) checkSpec(ctx context.Context, grantor holdfast.PartyID, s Sp
 			return err
 		}
 	}
-	return nil
+	return s.Obligations.Check()
 }
 
 // Make makes a grant of the caller's own data. It is Denied to everyone but an
@@ -180,9 +183,13 @@ func (r *Register) sealGrant(ctx context.Context, g Grant, by Caller) ([]byte, e
 }
 
 func (g Grant) info(by Caller) grantInfo {
+	var asks *policy.Obligations
+	if !g.Obligations.IsZero() {
+		asks = &g.Obligations
+	}
 	return grantInfo{
-		Recipient: g.Recipient,
-		Purpose:   g.Purpose, AllDevices: g.AllDevices, Devices: g.Devices, AllStreams: g.AllStreams, Streams: g.Streams,
+		Recipient: g.Recipient, Obligations: asks,
+		Purpose: g.Purpose, AllDevices: g.AllDevices, Devices: g.Devices, AllStreams: g.AllStreams, Streams: g.Streams,
 		From: g.Data.From, To: g.Data.To, Until: g.Until.UnixNano(), Made: g.Made.UnixNano(), Ended: nanoseconds(g.Ended), By: by.Credential,
 	}
 }
@@ -242,6 +249,9 @@ func (r *Register) grants(ctx context.Context, where string, args ...any) ([]Gra
 				Data: holdfast.Span{From: i.From, To: i.To}, Until: instant(i.Until),
 			},
 		}
+		if i.Obligations != nil {
+			g.Obligations = *i.Obligations
+		}
 		if w.state != "active" && g.Ended.IsZero() {
 			g.Ended = g.Made // its recipient was erased; when is not kept
 		}
@@ -295,5 +305,6 @@ func (g Grant) policy() policy.Grant {
 		ID: g.ID, Grantor: g.Grantor, Recipient: g.Recipient, Purpose: g.Purpose,
 		AllDevices: g.AllDevices, Devices: g.Devices, AllStreams: g.AllStreams, Streams: g.Streams,
 		Data: g.Data, Made: g.Made.UnixNano(), Until: g.Until.UnixNano(), Ended: !g.Ended.IsZero(),
+		Obligations: g.Obligations,
 	}
 }

@@ -178,3 +178,50 @@ func nanos(s int64) int64 {
 	}
 	return s * second
 }
+
+// within reports whether the windows of a span begin and end at multiples of every,
+// as windows of that length do: so that whoever has both, or these of several
+// lengths and zones, can't take one from the other and be left with less.
+func (r ruler) within(every time.Duration, s holdfast.Span) bool {
+	const day = 24 * time.Hour
+	if r.every > 0 {
+		return r.every%every == 0
+	}
+	if day%every != 0 { // a month can't be, nor a zone where midnight is not UTC's
+		weeks := time.Duration(r.calendar.Weeks) * 7 * day
+		return r.zone == time.UTC && r.calendar.Months == 0 && time.Duration(r.calendar.Days)*day%every == 0 && weeks%every == 0 && (weeks == 0 || 3*day%every == 0)
+	}
+	for at := time.Unix(0, s.From).In(r.zone); ; {
+		_, offset := at.Zone()
+		_, changes := at.ZoneBounds()
+		if time.Duration(offset)*time.Second%every != 0 {
+			return false
+		}
+		if changes.IsZero() || !changes.After(at) || changes.UnixNano() > s.To {
+			return true
+		}
+		if time.Duration(changes.Unix())*time.Second%every != 0 { // a day may begin there
+			return false
+		}
+		at = changes
+	}
+}
+
+// whole cuts a span to the windows that lie in it from end to end. If there are none
+// it ends before it begins.
+func (r ruler) whole(s holdfast.Span) holdfast.Span {
+	start, _, last := r.around(s.From)
+	if start < s.From {
+		if last == math.MaxInt64 {
+			return holdfast.Span{From: 0, To: -1}
+		}
+		s.From = last + 1
+	}
+	if start, _, last = r.around(s.To); last > s.To {
+		if start == math.MinInt64 {
+			return holdfast.Span{From: 0, To: -1}
+		}
+		s.To = start - 1
+	}
+	return s
+}

@@ -34,7 +34,8 @@ func (p *plan) stored() bool { return p.needs&^(sums|extremes) == 0 }
 type fold struct {
 	plan   *plan
 	typ    holdfast.ValueType
-	w      Window // the one that readings are added to, if it has any
+	step   float64 // that readings were rounded to, 0: not
+	w      Window  // the one that readings are added to, if it has any
 	before before
 	// emit takes a window, which is valid until it returns; false ends the fold.
 	emit func(*Window) bool
@@ -49,6 +50,7 @@ func (f *fold) at(t int64) bool {
 		return false
 	}
 	f.w.start(f.plan, f.typ, t)
+	f.w.step = f.step
 	return true
 }
 

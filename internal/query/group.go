@@ -56,7 +56,7 @@ func (r *run) group() ([]*group, error) {
 	var all []*group
 	for i := range r.streams {
 		c := &r.streams[i]
-		key := r.req.By.of(&c.Source)
+		key := r.req.By.of(c.face())
 		g := of[key]
 		if g == nil {
 			g = &group{source: key}

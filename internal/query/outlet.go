@@ -10,6 +10,7 @@ type outlet struct {
 	r       *run
 	key     holdfast.StreamID
 	source  *Source
+	of      *candidate      // of windows of one stream
 	spans   []holdfast.Span // what may be read, in order of time, apart from each other
 	mark    uint64          // the last erasure before the windows' readings were read
 	still   func() error    // the right to read is as it was
@@ -97,7 +98,7 @@ func (o *outlet) isErased(reach holdfast.Span) bool {
 		return o.erased(reach)
 	}
 	return o.r.q.erasures.Begun() != o.mark &&
-		o.r.q.erasures.BegunSince(o.mark, o.source.Assignment, o.source.StreamID, reach)
+		o.r.q.erasures.BegunSince(o.mark, o.of.Assignment, o.of.StreamID, reach)
 }
 
 // remember keeps of a window what those after it need: its values, and from where

@@ -50,6 +50,7 @@ type Request struct {
 	Limit      int              // rows of a page; 0: all
 	Cursor     string           // of the page before; "": from the start
 	Grant      holdfast.GrantID // the one to read under; zero: whichever fits
+	Exact      bool             // readings as they are, or a refusal where obligations change them
 }
 
 // MaxWindows is how many windows a span may have.

@@ -189,10 +189,16 @@ func (q *Query) allowed(ctx context.Context, j *judge, req *Request, at place) (
 			return nil, 0, err
 		}
 	}
+	why, err := j.obey(ctx, req, all)
+	if err != nil {
+		return nil, 0, err
+	}
 	may := slices.ContainsFunc(all, func(c candidate) bool { return c.Allow })
 	switch {
 	case !exists && j.who.Role == access.Administrator:
 		return nil, 0, holdfast.Errorf(holdfast.NotFound, "there is no such party or device")
+	case !may && why != nil:
+		return nil, 0, why
 	case !may:
 		return nil, 0, j.refusal(&all[0], s, at.span)
 	case s.Stream != "" && !s.Device.IsZero() && all[0].StreamID.IsZero():
@@ -202,14 +208,14 @@ func (q *Query) allowed(ctx context.Context, j *judge, req *Request, at place) (
 	}
 	begun := at.stream.IsZero() || req.By != 0 // a group has all of its streams on every page
 	for _, c := range all {
-		begun = begun || c.StreamID == at.stream
+		begun = begun || c.key() == at.stream
 		switch {
 		case c.StreamID.IsZero():
 		case !c.Allow:
 			if c.Owner == j.who.Party { // how many another owner has is not the reader's to know
 				withheld++
 			}
-		case begun:
+		case begun && c.Span.From <= c.Span.To:
 			out = append(out, c)
 		}
 	}

@@ -17,6 +17,8 @@ type candidate struct {
 	subject  holdfast.PartyID // of the assignment, if another than the owner
 	category string           // IRI, "" if none
 	policy.Decision
+	coarse *coarse // what becomes of its readings; nil: nothing
+	shown  *Source // in place of Source, where the reader may not know all of it
 }
 
 // whose returns the one whose data the stream's readings are.

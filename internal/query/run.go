@@ -51,7 +51,7 @@ func (r *run) prepare() (err error) {
 		}
 	} else {
 		for i := range r.streams {
-			r.result.Sources = append(r.result.Sources, &r.streams[i].Source)
+			r.result.Sources = append(r.result.Sources, r.streams[i].face())
 		}
 	}
 	if err := r.checkFill(); err != nil {
@@ -110,7 +110,7 @@ func (r *run) raw(yield func(Row, error) bool) (step, error) {
 	var streams []task
 	for i := range r.streams {
 		t := task{c: &r.streams[i], span: r.streams[i].Span}
-		if t.c.StreamID == r.at.stream {
+		if t.c.key() == r.at.stream {
 			t.span.From = max(t.span.From, r.at.time)
 		}
 		if t.span.From <= t.span.To {
@@ -127,8 +127,8 @@ func (r *run) raw(yield func(Row, error) bool) (step, error) {
 		c := streams[rows.task].c
 		if rows.task != last {
 			last, of = rows.task, r.of(c)
-			here.stream, here.time, here.given, skip = c.StreamID, streams[last].span.From, 0, 0
-			if c.StreamID == r.at.stream {
+			here.stream, here.time, here.given, skip = c.key(), streams[last].span.From, 0, 0
+			if c.key() == r.at.stream {
 				here.given, skip = r.at.given, r.at.given
 			}
 		}
@@ -154,7 +154,7 @@ func (r *run) raw(yield func(Row, error) bool) (step, error) {
 			r.given++
 			r.last = here
 			of.amount.add(1, t, t)
-			if !yield(Row{Source: &c.Source, Reading: rows.columns.Reading(i)}, nil) {
+			if !yield(Row{Source: c.face(), Reading: rows.columns.Reading(i)}, nil) {
 				return stopped, nil
 			}
 		}
@@ -194,7 +194,7 @@ func (r *run) again(c *candidate) error {
 	if err != nil {
 		return err
 	}
-	if !d.Allow || d.Grant != c.Grant || !d.Span.Covers(c.Span) {
+	if !d.Allow || d.Grant != c.Grant || !d.Span.Covers(c.Span) || !sameObligations(&d.Obligations, &c.Obligations) {
 		return holdfast.Errorf(holdfast.Denied, "the right to read ended while readings were given out")
 	}
 	return nil

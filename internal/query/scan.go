@@ -27,17 +27,17 @@ type rowsOf struct {
 	overtaken func() error
 }
 
-// scan gives the readings of streams by columns, without what is being erased: the
-// streams in their order, each in order of time. If p is not nil, minutes may come
+// scan gives the readings of streams by columns, without what is being erased and as
+// coarse as they may be seen: the streams in their order, each in order of time. If p is not nil, minutes may come
 // as they are stored, each whole in one window of p. What scan gives is valid until
 // the next.
 func (q *Query) scan(ctx context.Context, tasks []task, p *plan) iter.Seq2[rowsOf, error] {
 	return func(yield func(rowsOf, error) bool) {
 		wants := make([]series.Want, len(tasks))
 		for i, t := range tasks {
-			wants[i] = series.Want{Assignment: t.c.Assignment, Stream: t.c.StreamID, Span: t.span, Minutes: p.wholeMinutes(t.span)}
+			wants[i] = series.Want{Assignment: t.c.Assignment, Stream: t.c.StreamID, Span: t.span, Minutes: p.wholeMinutes(t.span) && !t.c.coarse.values()}
 		}
-		var rest chunk.Columns
+		var rest, seen chunk.Columns
 		for b, err := range q.series.Read(ctx, wants) {
 			if err != nil {
 				yield(rowsOf{}, err)
@@ -62,6 +62,10 @@ func (q *Query) scan(ctx context.Context, tasks []task, p *plan) iter.Seq2[rowsO
 					continue
 				}
 				rows.columns, rows.from, rows.to = &rest, 0, rest.Len()
+			}
+			if c.coarse != nil && rows.minutes == nil {
+				c.coarse.take(&seen, rows.columns, rows.from, rows.to)
+				rows.columns, rows.from, rows.to = &seen, 0, seen.Len()
 			}
 			if !yield(rows, nil) {
 				return

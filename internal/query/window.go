@@ -24,7 +24,8 @@ type Window struct {
 
 	plan       *plan
 	typ        holdfast.ValueType
-	last       int64 // the last instant in it
+	step       float64 // that its readings were rounded to, of a group the largest; 0: not
+	last       int64   // the last instant in it
 	firstAt    int64
 	lastAt     int64
 	firstValue holdfast.Value
@@ -202,6 +203,7 @@ func (w *Window) merge(o *Window) {
 	if w.Count == 0 {
 		w.least, w.most = o.least, o.most
 	}
+	w.step = max(w.step, o.step)
 	w.Count += o.Count
 	w.minutes.Add(o.total())
 	w.takeExtremes(o.low, o.high, o.ranked)
@@ -220,6 +222,14 @@ func (w *Window) Value(a Aggregate) (holdfast.Value, bool) {
 	if w.Count == 0 {
 		return w.fillOf(a)
 	}
+	v, ok := w.value(a)
+	if ok && w.step > 0 {
+		v = w.round(a, v)
+	}
+	return v, ok
+}
+
+func (w *Window) value(a Aggregate) (holdfast.Value, bool) {
 	switch a {
 	case Count:
 		return holdfast.IntegerValue(int64(w.Count)), true

@@ -13,12 +13,12 @@ func (r *run) ofStreams(yield func(Row, error) bool) (step, error) {
 	mark := r.q.erasures.Begun()
 	for i := range r.streams {
 		c := &r.streams[i]
-		o := &outlet{r: r, key: c.StreamID, source: &c.Source, spans: []holdfast.Span{c.Span}, mark: mark, yield: yield}
+		o := &outlet{r: r, key: c.key(), source: c.face(), of: c, spans: []holdfast.Span{c.Span}, mark: mark, yield: yield}
 		of := r.of(c)
 		o.account = func(w *Window) { of.amount.add(w.Count, w.firstAt, w.lastAt) }
 		o.still = func() error { return r.still(c) }
 		span := c.Span
-		if c.StreamID == r.at.stream {
+		if c.key() == r.at.stream {
 			if r.at.given == wholeStream {
 				continue
 			}
@@ -54,7 +54,7 @@ func (r *run) fold(tasks []task, window func(i int, w *Window) bool, done func(i
 		return more
 	}
 	begin := func() { // the stream of tasks[at]
-		f.typ, f.before = tasks[at].c.Type, before{}
+		f.typ, f.step, f.before = tasks[at].c.Type, tasks[at].c.rounding(), before{}
 		if b := tasks[at].before; b != nil {
 			f.before = *b
 		}

@@ -11,6 +11,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/holdfast-iot/holdfast"
+	"github.com/holdfast-iot/holdfast/internal/policy"
 )
 
 var update = flag.Bool("update", false, "write the golden files")
@@ -28,7 +29,11 @@ func TestGolden(t *testing.T) {
 		{"data_grant", grantInfo{Recipient: holdfast.PartyID{2}, Purpose: "care", AllDevices: true, Devices: []holdfast.DeviceID{{1}}, AllStreams: true, Streams: []string{"pulse"},
 			From: -1, To: 2, Until: 3, Made: 1, Ended: 2, By: holdfast.CredentialID{2}}, reader[grantInfo]},
 		{"disclosure", disclosureInfo{Reader: holdfast.CredentialID{2}, Recipient: holdfast.PartyID{3}, Purpose: "care", Grant: holdfast.GrantID{4},
-			Streams: []holdfast.StreamID{{5}}, Opened: 1, Last: 2, Reads: 3, Rows: 4, First: -1, Final: 5}, reader[disclosureInfo]},
+			Streams: []holdfast.StreamID{{5}}, Opened: 1, Last: 2, Reads: 3, Rows: 4, First: -1, Final: 5, Role: "program", Permission: holdfast.PermissionID{6},
+			Reason: policy.ByGrant, Policies: []string{"p"}, Obligations: policy.Obligations{Delay: 7}}, reader[disclosureInfo]},
+		{"disclosure_tally", tallyInfo{Recipient: holdfast.PartyID{3}, Purpose: "care", Grant: holdfast.GrantID{4}, Permission: holdfast.PermissionID{6}, Role: "program",
+			Readers: []holdfast.CredentialID{{2}}, Streams: []holdfast.StreamID{{5}}, Obligations: policy.Obligations{Delay: 7}, Disclosures: 2, Open: 1,
+			Reads: 3, Rows: 4, Opened: 1, Last: 2, First: -1, Final: 5}, reader[tallyInfo]},
 	}
 	file := filepath.Join("testdata", "info.ndjson")
 	var got []byte

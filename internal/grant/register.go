@@ -22,6 +22,7 @@ import (
 	"database/sql"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -63,8 +64,11 @@ type Register struct {
 	barsMu   sync.RWMutex
 	bars     map[holdfast.AssignmentID]Bars
 
-	disclosing sync.Mutex // one OpenDisclosure at a time reaches the catalog
-	mu         sync.Mutex // guards the two below
+	disclosing sync.Mutex          // held by who writes disclosures and tallies to the catalog
+	tallies    map[tallyKey]*tally // as they are in the catalog; guarded by disclosing
+	written    atomic.Uint64       // odd while catalog and memory may disagree about amounts
+	mu         sync.Mutex          // guards the three below
+	waiting    []*opening          // for who holds disclosing next
 	byKey      map[disclosureKey]*disclosing
 	byID       map[holdfast.DisclosureID]*disclosing
 }
@@ -76,9 +80,10 @@ func Open(ctx context.Context, db *catalog.DB, keys Keys, ledger Recorder, o Opt
 	}
 	r := &Register{
 		db: db, keys: keys, ledger: ledger, now: o.Now,
-		sets:  sets{kept: make(map[holdfast.PartyID]*said)},
-		byKey: make(map[disclosureKey]*disclosing),
-		byID:  make(map[holdfast.DisclosureID]*disclosing),
+		sets:    sets{kept: make(map[holdfast.PartyID]*said)},
+		tallies: make(map[tallyKey]*tally),
+		byKey:   make(map[disclosureKey]*disclosing),
+		byID:    make(map[holdfast.DisclosureID]*disclosing),
 	}
 	if err := r.loadPurposes(ctx); err != nil {
 		return nil, fmt.Errorf("load purposes: %w", err)
@@ -153,10 +158,14 @@ func (r *Register) Erase(ctx context.Context, s holdfast.Scope) error {
 	}
 	r.forget(s.Party)
 	defer r.sets.dropAll() // grants of others to it end, too
+	r.disclosing.Lock()
+	maps.DeleteFunc(r.tallies, func(k tallyKey, _ *tally) bool { return k.owner == s.Party })
+	r.disclosing.Unlock()
 	return r.db.Write(ctx, func(tx *sql.Tx) error {
 		for _, query := range []string{
 			`DELETE FROM data_grant WHERE grantor = $1`,
 			`DELETE FROM disclosure WHERE owner = $1`,
+			`DELETE FROM disclosure_tally WHERE owner = $1`,
 			`UPDATE data_grant SET state = 'ended' WHERE recipient = $1`,
 		} {
 			if _, err := tx.ExecContext(ctx, query, s.Party); err != nil {

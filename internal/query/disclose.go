@@ -10,12 +10,14 @@ import (
 	"github.com/holdfast-iot/holdfast/internal/grant"
 )
 
-// opened is a disclosure of this read: of one owner's data, under one grant.
+// opened is a disclosure of this read: of one owner's data, under one grant or
+// permission.
 type opened struct {
-	id     holdfast.DisclosureID
-	owner  holdfast.PartyID
-	grant  holdfast.GrantID
-	amount amount
+	id         holdfast.DisclosureID
+	owner      holdfast.PartyID
+	grant      holdfast.GrantID
+	permission holdfast.PermissionID
+	amount     amount
 }
 
 // amount is what left. Of windows it is the readings they are made of.
@@ -32,8 +34,8 @@ func (a *amount) add(rows uint64, first, last int64) {
 	a.first, a.last = min(a.first, first), max(a.last, last)
 }
 
-// disclose opens a disclosure for each owner and grant among the streams. When it
-// returns nil they are durable.
+// disclose opens a disclosure for each owner and grant or permission among the
+// streams, all at once. When it returns nil they are durable.
 func (r *run) disclose() error {
 	var wanted []grant.Disclosure
 	for i := range r.streams {
@@ -41,26 +43,29 @@ func (r *run) disclose() error {
 		d := r.wanted(wanted, c)
 		if d == nil {
 			wanted = append(wanted, grant.Disclosure{
-				Owner: c.whose(), Reader: r.j.who.Credential, Recipient: r.j.who.Party, Purpose: r.j.purpose, Grant: c.Grant,
+				Owner: c.whose(), Reader: r.j.who.Credential, Role: r.j.who.Role.String(), Recipient: r.j.who.Party, Purpose: r.j.purpose,
+				Grant: c.Grant, Permission: c.Permission, Reason: c.Reason, Policies: c.Policies, Obligations: c.Obligations,
 			})
 			d = &wanted[len(wanted)-1]
 		}
 		d.Streams = append(d.Streams, c.StreamID)
 	}
-	for _, d := range wanted {
-		id, err := r.q.grants.OpenDisclosure(r.ctx, d)
-		if err != nil {
-			return fmt.Errorf("open disclosure: %w", err)
+	ids, err := r.q.grants.OpenDisclosures(r.ctx, wanted)
+	for i, id := range ids {
+		if d := wanted[i]; !id.IsZero() {
+			r.open = append(r.open, &opened{id: id, owner: d.Owner, grant: d.Grant, permission: d.Permission})
+			r.result.Disclosures = append(r.result.Disclosures, id)
 		}
-		r.open = append(r.open, &opened{id: id, owner: d.Owner, grant: d.Grant})
-		r.result.Disclosures = append(r.result.Disclosures, id)
+	}
+	if err != nil {
+		return fmt.Errorf("open disclosure: %w", err)
 	}
 	return nil
 }
 
 func (r *run) wanted(all []grant.Disclosure, c *candidate) *grant.Disclosure {
 	for i := range all {
-		if all[i].Owner == c.whose() && all[i].Grant == c.Grant {
+		if all[i].Owner == c.whose() && all[i].Grant == c.Grant && all[i].Permission == c.Permission {
 			return &all[i]
 		}
 	}
@@ -70,7 +75,7 @@ func (r *run) wanted(all []grant.Disclosure, c *candidate) *grant.Disclosure {
 // of returns the disclosure that covers a stream.
 func (r *run) of(c *candidate) *opened {
 	for _, o := range r.open {
-		if o.owner == c.whose() && o.grant == c.Grant {
+		if o.owner == c.whose() && o.grant == c.Grant && o.permission == c.Permission {
 			return o
 		}
 	}

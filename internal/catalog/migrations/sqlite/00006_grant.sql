@@ -17,12 +17,24 @@ CREATE INDEX data_grant_grantor ON data_grant (grantor, recipient);
 CREATE INDEX data_grant_recipient ON data_grant (recipient);
 
 CREATE TABLE disclosure (
-	id          BLOB NOT NULL PRIMARY KEY,
-	owner       BLOB NOT NULL,
-	state       TEXT NOT NULL,     -- open | closed
-	info_sealed BLOB NOT NULL      -- under the owner
+	owner       BLOB    NOT NULL,
+	n           INTEGER NOT NULL, -- 1, 2, 3, ... of this owner's
+	hour        INTEGER NOT NULL, -- of its opening, since 1970
+	id          BLOB    NOT NULL,
+	tally       BLOB    NOT NULL, -- the disclosure_tally that counts it
+	state       TEXT    NOT NULL, -- open | closed
+	info_sealed BLOB    NOT NULL, -- under the owner
+	PRIMARY KEY (owner, n)
 ) STRICT, WITHOUT ROWID;
-CREATE INDEX disclosure_owner ON disclosure (owner);
+CREATE INDEX disclosure_hour ON disclosure (owner, hour, n);
+CREATE INDEX disclosure_tally_hour ON disclosure (owner, tally, hour, n);
+
+CREATE TABLE disclosure_tally (
+	owner       BLOB NOT NULL,
+	id          BLOB NOT NULL, -- keyed hash of what its disclosures have in common
+	info_sealed BLOB NOT NULL, -- under the owner
+	PRIMARY KEY (owner, id)
+) STRICT, WITHOUT ROWID;
 
 -- A bar outlives the keys of those it was set for, so it holds ids and times alone.
 CREATE TABLE bar (
@@ -38,6 +50,7 @@ CREATE INDEX bar_expires ON bar (expires);
 
 -- +goose Down
 DROP TABLE bar;
+DROP TABLE disclosure_tally;
 DROP TABLE disclosure;
 DROP TABLE data_grant;
 DROP TABLE purpose;

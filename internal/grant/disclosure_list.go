@@ -57,9 +57,9 @@ const lookedAt = 4000
 // page behind it begins, 0 if there is none. A page may hold fewer than limit, even
 // none, and yet have a next one.
 func (r *Register) DisclosurePage(ctx context.Context, owner holdfast.PartyID, w Wanted, after uint64, limit int) (page []Disclosure, next uint64, err error) {
-	tallies := [][]byte{nil}
+	walks := []walk{{from: math.MinInt64, to: math.MaxInt64}}
 	if w.byTally() {
-		if tallies, err = r.talliesOf(ctx, owner, w); err != nil || len(tallies) == 0 {
+		if walks, err = r.walksOf(ctx, owner, w); err != nil || len(walks) == 0 {
 			return nil, 0, err
 		}
 	}
@@ -73,7 +73,7 @@ func (r *Register) DisclosurePage(ctx context.Context, owner holdfast.PartyID, w
 		var rows []disclosureRow
 		var opened []Disclosure
 		err := r.steadily(func() (err error) {
-			if rows, err = r.disclosureRows(ctx, owner, tallies, w, at, limit-len(page)); err != nil {
+			if rows, err = r.disclosureRows(ctx, owner, walks, w, at, limit-len(page)); err != nil {
 				return err
 			}
 			opened, err = r.openDisclosures(ctx, owner, rows)
@@ -90,7 +90,7 @@ func (r *Register) DisclosurePage(ctx context.Context, owner holdfast.PartyID, w
 		looked += len(rows)
 		at = rows[len(rows)-1].place
 	}
-	more, err := r.disclosureRows(ctx, owner, tallies, w, at, 1)
+	more, err := r.disclosureRows(ctx, owner, walks, w, at, 1)
 	if err != nil || len(more) == 0 {
 		return page, 0, err
 	}
@@ -155,68 +155,110 @@ func (r *Register) placeOf(ctx context.Context, owner holdfast.PartyID, n uint64
 	return at, err
 }
 
-// talliesOf returns the ids of those whose disclosures may be wanted.
-func (r *Register) talliesOf(ctx context.Context, owner holdfast.PartyID, w Wanted) ([][]byte, error) {
+// walk is a part of an owner's disclosures that one index has in order: all, or
+// those of a tally.
+type walk struct {
+	tally    []byte // nil: all
+	from, to int64  // hours in which there are any
+}
+
+// walksOf returns those of the tallies whose disclosures may be wanted, the one
+// with the latest first.
+func (r *Register) walksOf(ctx context.Context, owner holdfast.PartyID, w Wanted) ([]walk, error) {
 	all, err := r.readTallies(ctx, owner)
 	if err != nil {
 		return nil, err
 	}
-	var ids [][]byte
-	for k := range all {
+	var walks []walk
+	for k, i := range all {
 		if w.fits(Disclosure{Recipient: k.recipient, Purpose: k.purpose, Grant: k.grant, Permission: k.permission, Opened: w.From}) {
 			id, err := r.tallyID(ctx, k)
 			if err != nil {
 				return nil, err
 			}
-			ids = append(ids, id[:])
+			walks = append(walks, walk{tally: id[:], from: hourOf(instant(i.Opened)), to: hourOf(instant(i.Last))})
 		}
 	}
-	return ids, nil
+	slices.SortFunc(walks, func(a, b walk) int { return cmp.Compare(b.to, a.to) })
+	return walks, nil
 }
 
-// disclosureRows reads the rows behind a place, of every tally as many as could
-// be the next ones.
-func (r *Register) disclosureRows(ctx context.Context, owner holdfast.PartyID, tallies [][]byte, w Wanted, at place, limit int) (rows []disclosureRow, err error) {
+const (
+	walkAll   = `SELECT hour, n FROM disclosure WHERE owner = $1 AND (hour, n) < ($2, $3) AND hour >= $4 ORDER BY hour DESC, n DESC LIMIT $5`
+	walkTally = `SELECT hour, n FROM disclosure WHERE owner = $1 AND tally = $6 AND (hour, n) < ($2, $3) AND hour >= $4 ORDER BY hour DESC, n DESC LIMIT $5`
+)
+
+// disclosureRows reads up to limit rows behind a place. Of many walks it takes the
+// places first: once there are enough, a walk need go no further back than they do.
+func (r *Register) disclosureRows(ctx context.Context, owner holdfast.PartyID, walks []walk, w Wanted, at place, limit int) (rows []disclosureRow, err error) {
 	from, to := w.hours()
+	if to < at.hour {
+		at = place{hour: to, n: math.MaxInt64}
+	}
 	err = r.db.Read(ctx, func(tx *sql.Tx) error {
-		rows = rows[:0]
-		for _, tally := range tallies {
-			// Two ranges, not a comparison of pairs: each is one walk of the index.
-			for _, part := range []struct{ from, to, below int64 }{{max(from, at.hour), min(to, at.hour), at.n}, {from, min(to, at.hour-1), math.MaxInt64}} {
-				if part.from > part.to {
-					continue
-				}
-				if err := r.walk(ctx, tx, &rows, owner, tally, part.from, part.to, part.below, limit); err != nil {
-					return err
-				}
+		var places []place
+		oldest := from
+		for _, walk := range walks {
+			if walk.to < oldest || walk.from > at.hour {
+				continue
+			}
+			query, args := walkAll, []any{owner, at.hour, at.n, oldest, limit}
+			if walk.tally != nil {
+				query, args = walkTally, append(args, walk.tally)
+			}
+			if places, err = appendPlaces(ctx, tx, places, query, args); err != nil {
+				return err
+			}
+			if len(places) >= limit {
+				slices.SortFunc(places, place.newerFirst)
+				places = places[:limit]
+				oldest = max(from, places[limit-1].hour)
 			}
 		}
-		return nil
+		slices.SortFunc(places, place.newerFirst)
+		rows, err = rowsAt(ctx, tx, owner, places)
+		return err
 	})
-	slices.SortFunc(rows, func(a, b disclosureRow) int { return cmp.Or(cmp.Compare(b.hour, a.hour), cmp.Compare(b.n, a.n)) })
-	return rows[:min(limit, len(rows))], err
+	return rows, err
 }
 
-func (r *Register) walk(ctx context.Context, tx *sql.Tx, rows *[]disclosureRow, owner holdfast.PartyID, tally []byte, from, to, below int64, limit int) error {
-	query := `SELECT hour, n, id, state, info_sealed FROM disclosure WHERE owner = $1 AND hour BETWEEN $2 AND $3 AND n < $4 ORDER BY hour DESC, n DESC LIMIT $5`
-	args := []any{owner, from, to, below, limit}
-	if tally != nil {
-		query = `SELECT hour, n, id, state, info_sealed FROM disclosure WHERE owner = $1 AND tally = $6 AND hour BETWEEN $2 AND $3 AND n < $4 ORDER BY hour DESC, n DESC LIMIT $5`
-		args = append(args, tally)
-	}
+func (p place) newerFirst(q place) int {
+	return cmp.Or(cmp.Compare(q.hour, p.hour), cmp.Compare(q.n, p.n))
+}
+
+func appendPlaces(ctx context.Context, tx *sql.Tx, places []place, query string, args []any) ([]place, error) {
 	q, err := tx.QueryContext(ctx, query, args...)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	defer q.Close()
 	for q.Next() {
-		var w disclosureRow
-		if err := q.Scan(&w.hour, &w.n, &w.id, &w.state, &w.box); err != nil {
-			return err
+		var p place
+		if err := q.Scan(&p.hour, &p.n); err != nil {
+			return nil, err
 		}
-		*rows = append(*rows, w)
+		places = append(places, p)
 	}
-	return q.Err()
+	return places, q.Err()
+}
+
+func rowsAt(ctx context.Context, tx *sql.Tx, owner holdfast.PartyID, places []place) ([]disclosureRow, error) {
+	rows := make([]disclosureRow, len(places))
+	if len(places) == 0 {
+		return rows, nil
+	}
+	get, err := tx.PrepareContext(ctx, `SELECT id, state, info_sealed FROM disclosure WHERE owner = $1 AND n = $2`)
+	if err != nil {
+		return nil, err
+	}
+	defer get.Close()
+	for i, p := range places {
+		rows[i].place = p
+		if err := get.QueryRowContext(ctx, owner, p.n).Scan(&rows[i].id, &rows[i].state, &rows[i].box); err != nil {
+			return nil, err
+		}
+	}
+	return rows, nil
 }
 
 // openDisclosures opens rows; of what is under way it takes the amount from memory.

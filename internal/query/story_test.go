@@ -14,6 +14,7 @@ import (
 	"github.com/holdfast-iot/holdfast/internal/access"
 	"github.com/holdfast-iot/holdfast/internal/custody"
 	"github.com/holdfast-iot/holdfast/internal/grant"
+	"github.com/holdfast-iot/holdfast/internal/policy"
 	"github.com/holdfast-iot/holdfast/internal/query"
 	"github.com/holdfast-iot/holdfast/internal/query/querytest"
 )
@@ -165,9 +166,10 @@ func TestAnna(t *testing.T) {
 		}
 		slices.SortFunc(got, func(a, b grant.Disclosure) int { return strings.Compare(string(a.Purpose), string(b.Purpose)) })
 		want := []grant.Disclosure{
-			{Owner: anna.Party, Reader: anna.Credential, Recipient: anna.Party, Purpose: holdfast.OwnAccess, Reads: 1, Rows: 4,
+			{Owner: anna.Party, Reader: anna.Credential, Role: "owner", Recipient: anna.Party, Purpose: holdfast.OwnAccess, Reason: policy.ByOwner, Reads: 1, Rows: 4,
 				First: noon.UnixNano(), Final: noon.Add(time.Hour).UnixNano(), Complete: true},
-			{Owner: anna.Party, Reader: program.Credential, Recipient: lab.Party, Purpose: "research", Grant: g.ID, Reads: 1, Rows: 2,
+			{Owner: anna.Party, Reader: program.Credential, Role: "program", Recipient: lab.Party, Purpose: "research", Grant: g.ID,
+				Reason: policy.ByGrant, Policies: []string{"grant-" + g.ID.String()}, Reads: 1, Rows: 2,
 				First: noon.UnixNano(), Final: noon.Add(time.Minute).UnixNano(), Complete: true},
 		}
 		if diff := cmp.Diff(want, got, cmpopts.IgnoreFields(grant.Disclosure{}, "ID", "Opened", "Last", "Streams")); diff != "" {

@@ -166,7 +166,7 @@ func TestAnna(t *testing.T) {
 		}
 		slices.SortFunc(got, func(a, b grant.Disclosure) int { return strings.Compare(string(a.Purpose), string(b.Purpose)) })
 		want := []grant.Disclosure{
-			{Owner: anna.Party, Reader: anna.Credential, Role: "owner", Recipient: anna.Party, Purpose: holdfast.OwnAccess, Reason: policy.ByOwner, Reads: 1, Rows: 4,
+			{Owner: anna.Party, Reader: anna.Credential, Role: "owner", Recipient: anna.Party, Purpose: holdfast.OwnAccess, Reason: policy.ByOwner, Policies: []string{"own-access"}, Reads: 1, Rows: 4,
 				First: noon.UnixNano(), Final: noon.Add(time.Hour).UnixNano(), Complete: true},
 			{Owner: anna.Party, Reader: program.Credential, Role: "program", Recipient: lab.Party, Purpose: "research", Grant: g.ID,
 				Reason: policy.ByGrant, Policies: []string{"grant-" + g.ID.String()}, Reads: 1, Rows: 2,

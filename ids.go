@@ -79,7 +79,11 @@ func ParseID[I ~[IDSize]byte](s string) (I, error) {
 }
 
 // String returns the id as 26 lower-case base32 characters (RFC 4648, unpadded).
-func (id ID[kind]) String() string { return idText.EncodeToString(id[:]) }
+func (id ID[kind]) String() string {
+	var b [26]byte
+	idText.Encode(b[:], id[:])
+	return string(b[:])
+}
 
 // IsZero reports whether id names nothing.
 func (id ID[kind]) IsZero() bool { return id == ID[kind]{} }

@@ -19,14 +19,18 @@ type Grant struct {
 	Streams    []string            // names
 	Categories []string            // IRIs: streams of these and of narrower categories only; none: of any, and those without
 	Data       holdfast.Span       // times of the readings it covers
-	Made       int64               // ns since 1970, whole milliseconds
-	Until      int64               // as Made; from then on it allows nothing
+	Made       int64               // ns since 1970
+	Until      int64               // ns since 1970; from then on it allows nothing
 	Ended      bool                // taken back
 	Obligations
 }
 
-// Live reports whether g allows anything at the time now.
-func (g Grant) Live(now int64) bool { return !g.Ended && g.Made <= now && now < g.Until }
+// Live reports whether g allows anything at the time now. Times of decisions are
+// whole milliseconds, those of readings are exact.
+func (g Grant) Live(now int64) bool {
+	at := milliseconds(now)
+	return !g.Ended && milliseconds(g.Made) <= at && at < milliseconds(g.Until)
+}
 
 // Forbid stops a use whatever grants, roles and permissions say: a restriction
 // stops all but the owner's own access, an objection one purpose and the narrower

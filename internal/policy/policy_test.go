@@ -21,11 +21,15 @@ var (
 	all                 = holdfast.Always
 )
 
-const now = int64(1_000_000)
+// Decisions know milliseconds.
+const (
+	tick = int64(1_000_000)
+	now  = 1_000_000 * tick
+)
 
 // grant is Ada's to the lab, for research, of everything.
 func grant(change ...func(*Grant)) Grant {
-	g := Grant{ID: holdfast.GrantID{9}, Grantor: ada, Recipient: lab, Purpose: "research", AllDevices: true, AllStreams: true, Data: all, Until: now + 1}
+	g := Grant{ID: holdfast.GrantID{9}, Grantor: ada, Recipient: lab, Purpose: "research", AllDevices: true, AllStreams: true, Data: all, Until: now + tick}
 	for _, f := range change {
 		f(&g)
 	}
@@ -121,7 +125,7 @@ func TestDecide(t *testing.T) {
 		{"not of nobody's data", ask(func(r *Request) { r.Owner = holdfast.PartyID{} }), []Grant{grant(func(g *Grant) { g.Grantor = holdfast.PartyID{} })}, deny(NobodysData)},
 		{"not once it has expired", ask(), []Grant{grant(func(g *Grant) { g.Until = now })}, deny(NoGrant)},
 		{"not once it has ended", ask(), []Grant{grant(func(g *Grant) { g.Ended = true })}, deny(NoGrant)},
-		{"not before it was made", ask(), []Grant{grant(func(g *Grant) { g.Made = now + 1 })}, deny(NoGrant)},
+		{"not before it was made", ask(), []Grant{grant(func(g *Grant) { g.Made = now + tick })}, deny(NoGrant)},
 		{"of a device it names", ask(), []Grant{grant(func(g *Grant) { g.AllDevices, g.Devices = false, []holdfast.DeviceID{device(7), device(1)} })}, granted},
 		{"not of one it doesn't", ask(), []Grant{grant(func(g *Grant) { g.AllDevices, g.Devices = false, []holdfast.DeviceID{device(7)} })}, deny(NoGrant)},
 		{"no device named is none, not all", ask(), []Grant{grant(func(g *Grant) { g.AllDevices = false })}, deny(NoGrant)},
@@ -170,8 +174,8 @@ func TestGrantClipsTheSpan(t *testing.T) {
 func TestWidestGrantThenTheOneThatEndsFirst(t *testing.T) {
 	id := func(n byte) holdfast.GrantID { return holdfast.GrantID{n} }
 	narrow := grant(func(g *Grant) { g.ID, g.Data = id(1), holdfast.Span{From: 0, To: 5} })
-	wide := grant(func(g *Grant) { g.ID, g.Until = id(2), now+100 })
-	soon := grant(func(g *Grant) { g.ID, g.Until = id(3), now+50 })
+	wide := grant(func(g *Grant) { g.ID, g.Until = id(2), now+100*tick })
+	soon := grant(func(g *Grant) { g.ID, g.Until = id(3), now+50*tick })
 	grants := []Grant{narrow, wide, soon}
 	for range 6 {
 		if d := decide(t, ask(), grants); d.Grant != id(3) {
@@ -195,11 +199,11 @@ func TestNothingOutsideTheGrantorsOwnIsAllowed(t *testing.T) {
 	streams := []string{"pulse", "steps"}
 	drawParty := func() holdfast.PartyID { return party(byte(draw.IntN(5))) } // 0 is no party
 	var byGrant, byRole, byOwner int
-	for range 200_000 {
+	for range 20_000 {
 		r := Request{
 			Reader: ReaderKind(draw.IntN(5)), ReaderParty: drawParty(), Purpose: purposes[draw.IntN(5)], Live: draw.IntN(4) > 0,
 			Operating: acme, Owner: drawParty(), Device: device(byte(draw.IntN(3))), Stream: streams[draw.IntN(2)], Now: now,
-			Span: holdfast.Span{From: draw.Int64N(100), To: draw.Int64N(100)},
+			Span: holdfast.Span{From: draw.Int64N(100) * tick / 3, To: draw.Int64N(100) * tick / 3},
 		}
 		if draw.IntN(3) == 0 {
 			r.Subject = drawParty()
@@ -215,8 +219,8 @@ func TestNothingOutsideTheGrantorsOwnIsAllowed(t *testing.T) {
 				ID: holdfast.GrantID{byte(i + 1)}, Grantor: drawParty(), Recipient: drawParty(), Purpose: purposes[draw.IntN(5)],
 				AllDevices: draw.IntN(2) == 0, Devices: []holdfast.DeviceID{device(byte(draw.IntN(3)))},
 				AllStreams: draw.IntN(2) == 0, Streams: streams[:draw.IntN(3)],
-				Data: holdfast.Span{From: draw.Int64N(100), To: draw.Int64N(100)},
-				Made: now + draw.Int64N(5) - 4, Until: now + draw.Int64N(9) - 2, Ended: draw.IntN(4) == 0,
+				Data: holdfast.Span{From: draw.Int64N(100) * tick / 3, To: draw.Int64N(100) * tick / 3},
+				Made: now + (draw.Int64N(5)-4)*tick, Until: now + (draw.Int64N(9)-2)*tick, Ended: draw.IntN(4) == 0,
 			}
 			if draw.IntN(2) == 0 { // aim: blind draws seldom meet all conditions at once
 				grants[i].Grantor, grants[i].Recipient, grants[i].Purpose = r.Owner, r.ReaderParty, r.Purpose
@@ -270,25 +274,7 @@ func TestNothingOutsideTheGrantorsOwnIsAllowed(t *testing.T) {
 			fail("no rule allows this")
 		}
 	}
-	if byGrant < 100 || byRole < 100 || byOwner < 100 {
+	if byGrant < 30 || byRole < 10 || byOwner < 30 {
 		t.Errorf("drawn cases hardly meet a rule: %d by grant, %d by role, %d by owner", byGrant, byRole, byOwner)
-	}
-}
-
-func BenchmarkDecide(b *testing.B) {
-	grants := make([]Grant, 10)
-	for i := range grants {
-		grants[i] = grant(func(g *Grant) { g.AllStreams, g.Streams = false, []string{"steps"} })
-	}
-	grants[9] = grant()
-	r := ask()
-	s, err := Compile(ada, grants, nil)
-	if err != nil {
-		b.Fatal(err)
-	}
-	for b.Loop() {
-		if d := s.Decide(r); !d.Allow {
-			b.Fatal(d)
-		}
 	}
 }

@@ -1,71 +1,104 @@
 package policy
 
 import (
+	"fmt"
 	"slices"
+
+	"github.com/cedar-policy/cedar-go"
 
 	"github.com/holdfast-iot/holdfast"
 )
 
-// Set is what one party said about its data, compiled once: its grants and what it
-// forbids. It is immutable and safe for concurrent use.
+// Set is what one party said about its data, compiled once: its grants, as permits,
+// and what it forbids, beside the hub's own policies. It never changes and is safe
+// for concurrent use.
 type Set struct {
 	whose   holdfast.PartyID
 	grants  []Grant
-	forbids []Forbid
+	others  *weighed                      // for those to whom nothing is granted
+	to      map[holdfast.PartyID]*weighed // by recipient
+	answers answers
 }
 
-// Compile makes the Set of a party. An error says what in its words can't be
-// followed; who writes them asks before they stand.
+// weighed is what is weighed for one reader. A grant to another can't allow him
+// anything, since it names whom it is to, and is left out.
+type weighed struct {
+	whose    cedar.EntityUID
+	reader   cedar.EntityUID // zero: any without a grant
+	policies policies
+	grants   []*Grant
+	byPolicy map[string]*Grant
+	// When readings of some grant begin and end, in order: where a request's span
+	// lies among them tells which grants it meets.
+	begins, ends []int64 // ms
+}
+
+// Compile makes the Set of a party, and refuses words that can't be followed: each
+// policy is held against the schema. Who writes grants or holds asks here before
+// they stand.
 func Compile(whose holdfast.PartyID, grants []Grant, forbids []Forbid) (*Set, error) {
-	for _, g := range grants {
-		switch {
-		case g.Grantor != whose:
-			return nil, holdfast.Errorf(holdfast.Invalid, "grant %s is another's", g.ID)
-		case g.Purpose == holdfast.OwnAccess:
-			return nil, holdfast.Errorf(holdfast.Invalid, "own-access needs no grant and can't be given away")
+	h, err := theHub()
+	if err != nil {
+		return nil, err
+	}
+	s := &Set{whose: whose, grants: slices.Clone(grants), others: &weighed{whose: partyEntity(whose), policies: slices.Clip(h.policies)}, to: map[holdfast.PartyID]*weighed{}}
+	for i := range forbids {
+		f := &forbids[i]
+		if err := f.check(whose); err != nil {
+			return nil, err
 		}
-		if err := g.Obligations.Check(); err != nil {
+		if s.others.policies, err = h.add(s.others.policies, cedar.PolicyID(HoldPolicy(f.ID)), f.policy()); err != nil {
 			return nil, err
 		}
 	}
-	for _, f := range forbids {
-		switch {
-		case f.Whose != whose:
-			return nil, holdfast.Errorf(holdfast.Invalid, "hold %s is another's", f.ID)
-		case f.Purpose == holdfast.OwnAccess:
-			return nil, holdfast.Errorf(holdfast.Invalid, "own access can't be stopped")
+	s.others.policies = slices.Clip(s.others.policies)
+	for i := range s.grants {
+		g := &s.grants[i]
+		if err := g.check(whose); err != nil {
+			return nil, err
 		}
+		if g.Ended {
+			continue
+		}
+		w := s.to[g.Recipient]
+		if w == nil {
+			w = &weighed{whose: s.others.whose, reader: partyEntity(g.Recipient), policies: s.others.policies, byPolicy: map[string]*Grant{}}
+			s.to[g.Recipient] = w
+		}
+		if w.policies, err = h.add(w.policies, cedar.PolicyID(GrantPolicy(g.ID)), g.policy()); err != nil {
+			return nil, err
+		}
+		w.grants = append(w.grants, g)
+		w.byPolicy[GrantPolicy(g.ID)] = g
+		w.begins = append(w.begins, milliseconds(g.Data.From))
+		w.ends = append(w.ends, milliseconds(g.Data.To))
 	}
-	return &Set{whose: whose, grants: slices.Clone(grants), forbids: slices.Clone(forbids)}, nil
+	for _, w := range s.to {
+		slices.Sort(w.begins)
+		slices.Sort(w.ends)
+		w.begins, w.ends = slices.Compact(w.begins), slices.Compact(w.ends)
+	}
+	return s, nil
 }
 
-// Decide answers a request. Of several grants that fit it takes the one that the
-// reader names, else the one that covers most of the span, then the one that asks
-// more, then the one that ends first, and never joins two: a disclosure names one
-// grant, and who wants another one names it.
-func (s *Set) Decide(r Request) Decision {
-	d := s.permit(&r)
-	if !d.Allow || r.Purpose == holdfast.OwnAccess {
-		return d
+func (g *Grant) check(whose holdfast.PartyID) error {
+	switch {
+	case g.Grantor != whose:
+		return holdfast.Errorf(holdfast.Invalid, "grant %s is another's", g.ID)
+	case g.Purpose == holdfast.OwnAccess:
+		return holdfast.Errorf(holdfast.Invalid, "own-access needs no grant and can't be given away")
 	}
-	var stopped []string
-	for i := range s.forbids {
-		if s.forbids[i].covers(&r) {
-			stopped = append(stopped, HoldPolicy(s.forbids[i].ID))
-		}
-	}
-	if stopped != nil {
-		return Decision{Reason: Stopped, Policies: stopped}
-	}
-	return d
+	return g.Obligations.Check()
 }
 
-// Reaches reports whether a live grant lets a recipient read anything for a
-// purpose.
-func (s *Set) Reaches(recipient holdfast.PartyID, p holdfast.Purpose, broader []holdfast.Purpose, now int64) bool {
-	return slices.ContainsFunc(s.grants, func(g Grant) bool {
-		return g.Recipient == recipient && within(p, broader, g.Purpose) && g.Live(now)
-	})
+func (f *Forbid) check(whose holdfast.PartyID) error {
+	switch {
+	case f.Whose != whose:
+		return holdfast.Errorf(holdfast.Invalid, "hold %s is another's", f.ID)
+	case f.Purpose == holdfast.OwnAccess:
+		return holdfast.Errorf(holdfast.Invalid, "an owner's access to his own data can't be stopped")
+	}
+	return nil
 }
 
 // GrantPolicy and HoldPolicy are the ids of the policies that a grant and a hold
@@ -73,82 +106,179 @@ func (s *Set) Reaches(recipient holdfast.PartyID, p holdfast.Purpose, broader []
 func GrantPolicy(id holdfast.GrantID) string { return "grant-" + id.String() }
 func HoldPolicy(id holdfast.HoldID) string   { return "hold-" + id.String() }
 
-func (s *Set) permit(r *Request) Decision {
-	deny := func(reason string) Decision { return Decision{Reason: reason} }
-	allow := func(reason, by string) Decision {
-		return Decision{Allow: true, Reason: reason, Span: r.Span, Policies: []string{by}}
-	}
-	whose := r.Whose()
-	free := r.Bound == nil && r.Grant.IsZero()
+// Reaches reports whether a live grant lets a recipient read anything for a
+// purpose.
+func (s *Set) Reaches(recipient holdfast.PartyID, p holdfast.Purpose, broader []holdfast.Purpose, now int64) bool {
+	w := s.to[recipient]
+	return w != nil && slices.ContainsFunc(w.grants, func(g *Grant) bool {
+		return (g.Purpose == p || slices.Contains(broader, g.Purpose)) && g.Live(now)
+	})
+}
+
+// Decide answers a request. Of several grants that fit it takes the one that the
+// reader names, else the one that covers most of the span, then the one that asks
+// more, then the one that ends first, and never joins two: a disclosure names one
+// grant, and who wants another one names it.
+//
+// The answer's Policies are shared with others and must not be changed.
+func (s *Set) Decide(r Request) Decision {
 	switch {
 	case r.Reader < Staff || r.Reader > Recipient || r.ReaderParty.IsZero():
-		return deny(NoReader)
+		return Decision{Reason: NoReader}
 	case r.Owner.IsZero():
-		return deny(NobodysData)
-	case whose != s.whose:
-		return Decision{Reason: NotDecided, Failed: []string{"set"}}
-	case r.Purpose == holdfast.OwnAccess:
-		switch {
-		case r.Reader == Owner && r.Bound == nil && r.ReaderParty == whose:
-			return allow(ByOwner, "own-access")
-		case r.Reader == Owner && r.Bound == nil && r.acts(whose):
-			return allow(ByActing, "acting")
+		return Decision{Reason: NobodysData}
+	case r.Whose() != s.whose:
+		return Decision{Reason: NotDecided, Failed: []string{"the words of another party"}}
+	case r.Purpose == holdfast.OwnAccess && r.Reader != Owner:
+		return Decision{Reason: NotOwn}
+	case r.Purpose != holdfast.OwnAccess && !r.holds():
+		return Decision{Reason: NoPurpose}
+	case r.Purpose != holdfast.OwnAccess && !r.Live:
+		return Decision{Reason: NotLive}
+	}
+	w := s.to[r.ReaderParty]
+	if w == nil {
+		w = s.others
+	}
+	var room [keyRoom]byte
+	key := r.key(room[:0], w)
+	now := milliseconds(r.Now)
+	a, ok := s.answers.find(key, now)
+	if !ok {
+		a = w.weigh(&r)
+		if a.Failed == nil {
+			a.from, a.until = w.valid(&r, now)
+			s.answers.keep(key, a)
 		}
-		return deny(NotOwn)
-	case !r.holds():
-		return deny(NoPurpose)
-	case !r.Live:
-		return deny(NotLive)
-	case free && r.Reader == Staff && r.ReaderParty == r.Operating && r.Owner == r.Operating && whose == r.Owner:
-		return allow(ByRole, "staff-by-role")
-	case free && r.Reader == Staff && r.ReaderParty == r.Operating && r.Permission.covers(r, whose):
-		d := allow(ByPermission, "staff-by-permission")
-		d.Permission = r.Permission.ID
+	}
+	return a.decision(&r)
+}
+
+// answer is what was found for all requests of one key, from and until some times.
+type answer struct {
+	Decision          // of an allowed request the span, and the grant, are still to be found
+	permits  []*Grant // those that allow; nil: a policy of the hub does
+	stopped  []string // those that forbid what would be allowed
+	from     int64    // ms; the answer holds from then on
+	until    int64    // ms; and up to then, which is excluded
+}
+
+// decision makes the answer that of one request: its span, and the grant for it.
+func (a *answer) decision(r *Request) Decision {
+	d := a.Decision
+	switch {
+	case !d.Allow:
 		return d
-	}
-	return s.best(r)
-}
-
-// best returns the grant that fits best.
-func (s *Set) best(r *Request) Decision {
-	var best *Grant
-	var its holdfast.Span
-	for i := range s.grants {
-		g := &s.grants[i]
-		if !g.covers(r) || (!r.Grant.IsZero() && r.Grant != g.ID) || (r.Bound != nil && !slices.Contains(r.Bound, g.ID)) {
-			continue
+	case a.permits == nil:
+		d.Span = r.Span
+	default:
+		var best *Grant
+		for _, g := range a.permits {
+			// Cedar knows milliseconds: what of the span is left is exact here.
+			if span, ok := g.clip(r.Span); ok && (best == nil || g.better(span, best, d.Span)) {
+				best, d.Span = g, span
+			}
 		}
-		span, ok := g.clip(r.Span)
-		if ok && (best == nil || g.better(span, best, its)) {
-			best, its = g, span
+		if best == nil {
+			return Decision{Reason: NoGrant}
+		}
+		d.Grant, d.Obligations = best.ID, best.Obligations
+	}
+	if a.stopped != nil { // he knows of the data, since he may read it otherwise
+		return Decision{Reason: Stopped, Policies: a.stopped}
+	}
+	return d
+}
+
+// weigh asks Cedar.
+func (w *weighed) weigh(r *Request) answer {
+	asked := worldOf(r, w.whose, w.reader)
+	how, why := cedar.Authorize(w.policies, asked, asked.request)
+	if len(why.Errors) > 0 {
+		return failed(why)
+	}
+	if how == cedar.Allow {
+		return w.allowed(r, idsOf(why))
+	}
+	a := answer{Decision: Decision{Reason: NoGrant, Policies: idsOf(why)}}
+	switch {
+	case r.Purpose == holdfast.OwnAccess:
+		a.Reason = NotOwn
+		return a
+	case len(a.Policies) == 0:
+		return a
+	}
+	permits := slices.DeleteFunc(slices.Clone(w.policies), func(p named) bool { return p.policy.Effect() != cedar.Permit })
+	switch how, why := cedar.Authorize(permits, asked, asked.request); {
+	case len(why.Errors) > 0:
+		return failed(why)
+	case how == cedar.Allow:
+		stopped := a.Policies
+		a = w.allowed(r, idsOf(why))
+		a.stopped = stopped
+		return a
+	}
+	return a
+}
+
+func failed(why cedar.Diagnostic) answer {
+	d := Decision{Reason: NotDecided}
+	for _, e := range why.Errors {
+		d.Failed = append(d.Failed, string(e.PolicyID))
+	}
+	return answer{Decision: d}
+}
+
+func idsOf(why cedar.Diagnostic) []string {
+	var ids []string
+	for _, reason := range why.Reasons {
+		ids = append(ids, string(reason.PolicyID))
+	}
+	return ids
+}
+
+// allowed says by which rule. Those of the hub need no grant and come first.
+func (w *weighed) allowed(r *Request, ids []string) answer {
+	for _, rule := range [...]struct{ id, reason string }{
+		{byOwnAccess, ByOwner}, {byActing, ByActing}, {byRole, ByRole}, {byPermission, ByPermission},
+	} {
+		if slices.Contains(ids, rule.id) {
+			d := Decision{Allow: true, Reason: rule.reason, Policies: ids}
+			if rule.id == byPermission {
+				d.Permission = r.Permission.ID
+			}
+			return answer{Decision: d}
 		}
 	}
-	if best == nil {
-		return Decision{Reason: NoGrant}
+	a := answer{Decision: Decision{Allow: true, Reason: ByGrant, Policies: ids}}
+	for _, id := range ids {
+		g := w.byPolicy[id]
+		if g == nil {
+			return answer{Decision: Decision{Reason: NotDecided, Failed: []string{fmt.Sprintf("%s allowed and is no grant", id)}}}
+		}
+		a.permits = append(a.permits, g)
 	}
-	return Decision{Allow: true, Reason: ByGrant, Grant: best.ID, Span: its, Obligations: best.Obligations, Policies: []string{GrantPolicy(best.ID)}}
+	return a
 }
 
-func (g *Grant) covers(r *Request) bool {
-	return g.Grantor == r.Whose() && g.Recipient == r.ReaderParty &&
-		within(r.Purpose, r.Broader, g.Purpose) && g.Live(r.Now) &&
-		(g.AllDevices || slices.Contains(g.Devices, r.Device)) &&
-		(g.AllStreams || slices.Contains(g.Streams, r.Stream)) &&
-		(len(g.Categories) == 0 || r.Category != "" && slices.ContainsFunc(g.Categories, func(c string) bool { return within(r.Category, r.Categories, c) }))
-}
-
-func (p *Permission) covers(r *Request, whose holdfast.PartyID) bool {
-	return !p.ID.IsZero() && p.Whose == whose && within(r.Purpose, r.Broader, p.Purpose) && p.From <= r.Now && r.Now < p.Until &&
-		(len(p.Devices) == 0 || slices.Contains(p.Devices, r.Device))
-}
-
-func (f *Forbid) covers(r *Request) bool {
-	return (len(f.Assignments) == 0 || slices.Contains(f.Assignments, r.Assignment)) &&
-		(len(f.Streams) == 0 || slices.Contains(f.Streams, r.Stream)) &&
-		(f.Purpose == "" || within(r.Purpose, r.Broader, f.Purpose))
-}
-
-// within reports whether what is the same as other or a part of it.
-func within[T comparable](what T, broader []T, other T) bool {
-	return what == other || slices.Contains(broader, other)
+// valid returns from and until when, in milliseconds, the answer stays what it is
+// now: no grant and no permission begins or ends in between.
+func (w *weighed) valid(r *Request, now int64) (from, until int64) {
+	from, until = milliseconds(holdfast.Always.From), milliseconds(holdfast.Always.To)
+	turn := func(ns int64) {
+		if t := milliseconds(ns); t <= now {
+			from = max(from, t)
+		} else {
+			until = min(until, t)
+		}
+	}
+	for _, g := range w.grants {
+		turn(g.Made)
+		turn(g.Until)
+	}
+	if !r.Permission.ID.IsZero() {
+		turn(r.Permission.From)
+		turn(r.Permission.Until)
+	}
+	return from, until
 }

@@ -23,7 +23,7 @@ var floors = map[string]int{
 	"internal/senml": 1, "internal/lineproto": 1, "internal/chunk": 1, "internal/seal": 1, "internal/policy": 1, "internal/bundle": 1, "internal/budget": 1,
 	"internal/bench/corpus": 1,
 
-	"internal/journal": 2, "internal/blob": 2, "internal/catalog": 2, "internal/lobby": 2,
+	"internal/journal": 2, "internal/blob": 2, "internal/catalog": 2, "internal/lobby": 2, "internal/issuer": 2,
 
 	// 3: drivers, imported by server alone.
 
@@ -57,7 +57,9 @@ var upstairs = map[string]string{
 
 // beside are packages on no floor, and all that they may import of ours.
 var beside = map[string][]string{
-	"client":                       {""},
+	"client": {""},
+	// A provider of logins for tests.
+	"internal/issuer/issuertest":   {},
 	"internal/journal/journaltest": {"", "internal/journal"},
 	"internal/blob/blobtest":       {"", "internal/blob"},
 	"internal/vault/vaulttest":     {"internal/catalog", "internal/vault"},
@@ -78,6 +80,7 @@ var keepsNothing = map[string]string{
 	"internal/erasure":             "its rows hold ids, which are the certificate",
 	"internal/server":              "wires the stores, holds no data of its own",
 	"internal/archive":             "writes only where a person named a folder for an export",
+	"internal/issuer/issuertest":   "for tests",
 	"client":                       "a device's or person's own identity, in the folder he named",
 	"cmd/holdfast":                 "writes what its user asked for into the folder he named",
 	"internal/demo":                "a hub in a temporary folder that goes when it ends",

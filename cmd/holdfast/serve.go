@@ -7,7 +7,9 @@ import (
 	"log/slog"
 	"net"
 	"net/url"
+	"os"
 
+	"github.com/holdfast-iot/holdfast/internal/issuer"
 	"github.com/holdfast-iot/holdfast/internal/server"
 )
 
@@ -20,6 +22,7 @@ type serveCmd struct {
 	ListenMQTT   string `name:"listen-mqtt" help:"Address for devices over MQTT." default:":8883"`
 	APICert      string `name:"api-cert" help:"Certificate file for people and programs, from an authority that browsers know." placeholder:"FILE" and:"api"`
 	APIKey       string `name:"api-key" help:"Its key file." placeholder:"FILE" and:"api"`
+	Issuers      string `help:"A JSON file that names the issuers (OpenID Connect) whose tokens are believed, for owners or for staff; docs/config.md says how it looks." placeholder:"FILE"`
 	DeviceTLSMin string `name:"device-tls-min" help:"Oldest TLS that devices may speak: 1.3, or 1.2 for parts in the field." default:"1.3" enum:"1.3,1.2"`
 	QueryMemory  int64  `help:"MiB of memory that all queries together may take, one of them a quarter; from 32. By default a quarter of GOMEMLIMIT, at most 256." placeholder:"MIB"`
 	ReadCache    int64  `help:"MiB of decoded readings to keep in memory for queries that are asked again; -1: none." default:"64" placeholder:"MIB"`
@@ -67,6 +70,10 @@ func (c *serveCmd) Run(a *app) (err error) {
 	if c.DeviceTLSMin == "1.2" {
 		least = tls.VersionTLS12
 	}
+	issuers, err := readIssuers(c.Issuers)
+	if err != nil {
+		return err
+	}
 	log := c.logger(a)
 	if most := server.LimitMemory(); most > 0 {
 		log.Info("the memory limit is nine tenths of the control group's", "bytes", most)
@@ -74,7 +81,7 @@ func (c *serveCmd) Run(a *app) (err error) {
 	s, err := server.Open(a.ctx, server.Config{
 		Data: c.Data, RootKey: c.RootKey, Passphrase: pass,
 		ListenAPI: c.ListenAPI, ListenDevice: c.ListenDevice, ListenMQTT: c.ListenMQTT,
-		APICert: c.APICert, APIKey: c.APIKey, DeviceTLSMin: least, QueryMemory: c.QueryMemory << 20, ReadCache: c.ReadCache << 20, Version: version(), Logger: log,
+		APICert: c.APICert, APIKey: c.APIKey, DeviceTLSMin: least, Issuers: issuers, QueryMemory: c.QueryMemory << 20, ReadCache: c.ReadCache << 20, Version: version(), Logger: log,
 		Limits: server.Limits{
 			MQTTConnections: c.MQTTConnections, DeviceConnections: c.DeviceConnections, APIConnections: c.APIConnections,
 			ConnectsPerAddress: c.ConnectsPerAddress, ReadingsPerDevice: c.ReadingsPerDevice, BytesPerDevice: c.BytesPerDevice,
@@ -86,6 +93,19 @@ func (c *serveCmd) Run(a *app) (err error) {
 	return s.Run(a.ctx, func(at server.Addresses) {
 		fmt.Fprintf(a.stdout, "Holdfast is ready.\n  people and programs  %s\n  devices over HTTPS   %s\n  devices over MQTT    %s\n", peopleReach(at), at.Device, at.MQTT)
 	})
+}
+
+// readIssuers reads the file of --issuers, if there is one.
+func readIssuers(path string) ([]issuer.Config, error) {
+	if path == "" {
+		return nil, nil
+	}
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, fileError("issuers", err)
+	}
+	defer f.Close()
+	return issuer.Parse(f)
 }
 
 // peopleReach is the address of people and programs as they type it, and whether

@@ -31,7 +31,7 @@ Example:
 type tokenAddCmd struct {
 	Label   string   `arg:"" help:"What it is for."`
 	Party   string   `help:"Whose it is: a name or an id; your own if left out." placeholder:"PARTY" env:"-"`
-	Role    string   `enum:"program,administrator,owner" default:"program" help:"program, administrator or owner." placeholder:"ROLE" env:"-"`
+	Role    string   `enum:"program,administrator,auditor,owner" default:"program" help:"program, administrator, auditor or owner." placeholder:"ROLE" env:"-"`
 	Purpose []string `help:"What a program reads for. May be given again." placeholder:"PURPOSE" env:"-"`
 	Grant   []string `help:"Bind it to this grant, by its id: it reads under no other, and ends with it. May be given again." placeholder:"ID" env:"-"`
 	Scope   []string `help:"read, write or metrics; what its role allows if left out. May be given again." placeholder:"SCOPE" env:"-"`
@@ -42,7 +42,7 @@ type tokenAddCmd struct {
 }
 
 func (*tokenAddCmd) Help() string {
-	return `Makes a token. An administrator makes them for programs of the operating organisation and for administrators; every other party for itself and its programs. Nobody but an
+	return `Makes a token. An administrator makes them for programs of the operating organisation, for administrators and for auditors, who see records and no readings; every other party for itself and its programs. Nobody but an
 owner, once invited, makes an owner's.
 
 Example:

@@ -1,8 +1,8 @@
 // Package access says which person or program makes a request, and what role it
 // acts in.
 //
-// A credential is a client certificate of the hub's own authority or a bearer
-// token. It belongs to one party, has one role, expires, and can be revoked with
+// A credential is a client certificate of the hub's own authority, a bearer token,
+// or a link to somebody whom an issuer vouches for each time. It belongs to one party, has one role, expires, and can be revoked with
 // effect on the next request and on every open stream that asks Live.
 //
 // It promises that secrets are kept as hashes only; that an owner's credential
@@ -27,6 +27,7 @@ import (
 	"github.com/holdfast-iot/holdfast"
 	"github.com/holdfast-iot/holdfast/internal/budget"
 	"github.com/holdfast-iot/holdfast/internal/catalog"
+	"github.com/holdfast-iot/holdfast/internal/issuer"
 	"github.com/holdfast-iot/holdfast/internal/vault"
 )
 
@@ -35,6 +36,7 @@ import (
 type sealer interface {
 	SealField(ctx context.Context, o vault.Owner, table string, row []byte, column string, plain []byte) ([]byte, error)
 	OpenField(ctx context.Context, o vault.Owner, table string, row []byte, column string, box []byte) ([]byte, error)
+	Hash(ctx context.Context, domain, text string) ([]byte, error)
 }
 
 // recorder is the ledger: Append is called in the caller's write transaction.
@@ -60,6 +62,12 @@ type Deps struct {
 	Ledger    recorder
 	Authority authority
 
+	Issuers *issuer.Issuers // whose tokens are believed; nil: nobody's
+	// AddParty adds the party of somebody whom an issuer vouches for: package custody.
+	AddParty func(ctx context.Context, by holdfast.CredentialID, name string) (holdfast.PartyID, error)
+	// Operating is the operating organisation: package custody.
+	Operating func(ctx context.Context) (holdfast.PartyID, error)
+
 	// Grant says to whom and for what a grant was made, and whether it is live: package
 	// grant. Without it no credential is bound to one.
 	Grant func(ctx context.Context, id holdfast.GrantID) (recipient holdfast.PartyID, purpose holdfast.Purpose, live bool, err error)
@@ -81,23 +89,34 @@ type Access struct {
 	grantOf   func(context.Context, holdfast.GrantID) (holdfast.PartyID, holdfast.Purpose, bool, error)
 	now       func() time.Time
 	log       *slog.Logger
-	failures  *budget.Budget
+	issuers   *issuer.Issuers
+	addParty  func(ctx context.Context, by holdfast.CredentialID, name string) (holdfast.PartyID, error)
+	operating func(context.Context) (holdfast.PartyID, error)
+	failures  *budget.Budget // by address
+	guesses   *budget.Budget // by credential
+	newcomers *budget.Budget // parties made of whom an issuer vouches for
+	metrics   *metrics
+
+	making sync.Mutex // held while an unknown subject gets a link
 
 	mu      sync.Mutex
 	turn    uint64 // counts what invalidates known
 	known   map[holdfast.CredentialID]*credential
 	refused map[holdfast.CredentialID]struct{} // revoked or erased, until the process ends or they expire
 	used    map[holdfast.CredentialID]int64    // day of last use, not yet in the catalog
+	links   map[[32]byte]holdfast.CredentialID // by the hash of issuer and subject
 }
 
 // Open reads which credentials are revoked.
 func Open(ctx context.Context, d Deps, o Options) (*Access, error) {
 	a := &Access{
 		catalog: d.Catalog, vault: d.Vault, ledger: d.Ledger, authority: d.Authority, grantOf: d.Grant, now: o.Now, log: o.Log,
-		failures: budget.New(1, 3*time.Second, 20),
-		known:    make(map[holdfast.CredentialID]*credential),
-		refused:  make(map[holdfast.CredentialID]struct{}),
-		used:     make(map[holdfast.CredentialID]int64),
+		issuers: d.Issuers, addParty: d.AddParty, operating: d.Operating, metrics: newMetrics(),
+		failures: budget.New(1, 3*time.Second, 20), guesses: budget.New(1, time.Minute, 10), newcomers: budget.New(1, time.Second, 200),
+		links:   make(map[[32]byte]holdfast.CredentialID),
+		known:   make(map[holdfast.CredentialID]*credential),
+		refused: make(map[holdfast.CredentialID]struct{}),
+		used:    make(map[holdfast.CredentialID]int64),
 	}
 	if a.grantOf == nil {
 		a.grantOf = func(context.Context, holdfast.GrantID) (p holdfast.PartyID, u holdfast.Purpose, _ bool, err error) {

@@ -13,6 +13,7 @@ import (
 
 	"github.com/holdfast-iot/holdfast"
 	"github.com/holdfast-iot/holdfast/internal/budget"
+	"github.com/holdfast-iot/holdfast/internal/issuer"
 )
 
 // maxKnown bounds the memory of opened credentials.
@@ -68,19 +69,36 @@ func (a *Access) limited(ctx context.Context, from string, try func() (Principal
 	return Principal{}, a.failed(ctx, from, "credential refused", err)
 }
 
+// ErrTooMany is in the chain of what is answered to who failed too often.
+var ErrTooMany = errors.New("too many failed attempts")
+
+func errTooMany() error {
+	return holdfast.Errorf(holdfast.Unavailable, "%w: try again in a minute", ErrTooMany)
+}
+
+// refusal counts why somebody is not let in, and returns what he hears of it: always
+// the same.
+func (a *Access) refusal(why string) error {
+	a.metrics.refused.WithLabelValues(why).Inc()
+	return errNotAccepted()
+}
+
 // failed counts a failed attempt and returns what is answered.
 func (a *Access) failed(ctx context.Context, from, what string, err error) error {
-	if !a.failures.Spend(from, a.now()) {
-		return holdfast.Errorf(holdfast.Unavailable, "too many failed attempts from this address: try again in a minute")
+	if !a.failures.Spend(from, a.now()) || errors.Is(err, ErrTooMany) {
+		return errTooMany()
 	}
 	a.log.WarnContext(ctx, what, "from", from)
 	return err
 }
 
 func (a *Access) bearer(ctx context.Context, text string) (Principal, error) {
+	if issuer.Looks(text) && len(a.issuers.All()) > 0 {
+		return a.vouched(ctx, text)
+	}
 	s, err := ParseToken(text)
 	if err != nil {
-		return Principal{}, errNotAccepted()
+		return Principal{}, a.refusal("malformed")
 	}
 	return a.accept(ctx, s.ID, Token, s.hash())
 }
@@ -95,14 +113,27 @@ func (a *Access) accept(ctx context.Context, id holdfast.CredentialID, k Kind, p
 	}
 	same := subtle.ConstantTimeCompare(c.proof[:], proof[:]) == 1
 	if !same || c.kind != k || c.id != id {
-		return Principal{}, errNotAccepted()
+		if !c.id.IsZero() && !a.guesses.Spend(string(id[:]), a.now()) {
+			// Somebody guesses at one credential, from wherever. Its holder comes in all the
+			// same: what is right was accepted above.
+			return Principal{}, errors.Join(a.refusal("guessed"), errTooMany())
+		}
+		return Principal{}, a.refusal("wrong")
 	}
-	p := c.principal(a.now())
+	return a.admit(ctx, c, c.principal(a.now()))
+}
+
+// admit lets in who has shown what p says, if it still counts.
+func (a *Access) admit(ctx context.Context, c *credential, p Principal) (Principal, error) {
 	if err := a.Live(p); err != nil {
+		return Principal{}, a.refusal("ended")
+	}
+	live, err := a.grantsLive(ctx, p.Grants)
+	if err != nil {
 		return Principal{}, err
 	}
-	if live, err := a.grantsLive(ctx, p.Grants); err != nil || !live {
-		return Principal{}, errors.Join(err, errNotAccepted())
+	if !live {
+		return Principal{}, a.refusal("grants ended")
 	}
 	a.touch(c)
 	return p, nil
@@ -161,6 +192,7 @@ func (a *Access) refuse(ids ...holdfast.CredentialID) {
 		delete(a.known, id)
 		delete(a.used, id)
 	}
+	clear(a.links)
 	a.turn++
 }
 

@@ -72,13 +72,13 @@ type Spec struct {
 
 func (s Spec) checked() (Spec, error) {
 	if !s.Role.valid() || s.Party.IsZero() {
-		return s, holdfast.Errorf(holdfast.Invalid, "a credential has a party and the role of administrator, owner or program")
+		return s, holdfast.Errorf(holdfast.Invalid, "a credential has a party and a role: administrator, owner, program or auditor")
 	}
 	if err := holdfast.CheckName("credential", s.Label); err != nil {
 		return s, err
 	}
 	if s.Scopes == 0 {
-		s.Scopes = map[Role]Scopes{Administrator: allScopes, Owner: ScopeRead | ScopeWrite, Program: ScopeRead}[s.Role]
+		s.Scopes = map[Role]Scopes{Administrator: allScopes, Owner: ScopeRead | ScopeWrite, Program: ScopeRead, Auditor: ScopeRead | ScopeWrite}[s.Role]
 	}
 	if s.Life == 0 {
 		s.Life = personLife
@@ -90,8 +90,8 @@ func (s Spec) checked() (Spec, error) {
 		return s, holdfast.Errorf(holdfast.Invalid, "a credential has known scopes and lives at most %d days", maxLife/(24*time.Hour))
 	}
 	switch {
-	case s.Role == Owner && s.Scopes&ScopeMetrics != 0:
-		return s, holdfast.Errorf(holdfast.Invalid, "metrics are the operator's: an owner's credential can't have that scope")
+	case (s.Role == Owner || s.Role == Auditor) && s.Scopes&ScopeMetrics != 0:
+		return s, holdfast.Errorf(holdfast.Invalid, "metrics are an administrator's or a program's: this credential can't have that scope")
 	case s.Role != Program && len(s.Purposes)+len(s.Grants) > 0:
 		return s, holdfast.Errorf(holdfast.Invalid, "only a program's credential names purposes and grants")
 	case len(s.Grants) > maxGrants:
@@ -140,10 +140,10 @@ func (c *credential) principal(now time.Time) Principal {
 		Grants: c.about.Grants, Settled: c.settled <= now.UnixNano(), Issuer: c.about.Issuer, Holder: c.holder}
 }
 
-// keeper is whose key seals what a credential says: an administrator's is the
-// hub's, any other its party's.
+// keeper is whose key seals what a credential says: that of staff is the hub's, any
+// other its party's.
 func keeper(r Role, p holdfast.PartyID) vault.Owner {
-	if r == Administrator {
+	if r.staff() {
 		return vault.Hub
 	}
 	return vault.OfParty(p)
@@ -260,9 +260,10 @@ type Made struct {
 
 func (m *making) handOut() Made {
 	out := Made{ID: m.id, NotAfter: time.Unix(0, m.notAfter).UTC(), Others: m.others}
-	if m.kind == Token {
+	switch m.kind {
+	case Token:
 		out.Token = m.token.Text()
-	} else {
+	case Certificate:
 		out.Certificate = pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: m.certificate})
 	}
 	return out
@@ -299,8 +300,8 @@ func (a *Access) grantsLive(ctx context.Context, grants []holdfast.GrantID) (boo
 }
 
 // Add makes a credential at the wish of by: a certificate for the key of csr
-// (PKCS #10, DER), or a token if csr is nil. An administrator adds administrators
-// of his own party and programs of any; an owner adds owners' and programs'
+// (PKCS #10, DER), or a token if csr is nil. An administrator adds administrators,
+// auditors and programs of his own party; an owner adds owners' and programs'
 // credentials of himself. No one gives a scope that he does not have.
 func (a *Access) Add(ctx context.Context, by Principal, s Spec, csr []byte) (Made, error) {
 	return a.add(ctx, by, s, csr, nil)
@@ -343,7 +344,7 @@ func mayAdd(by Principal, s Spec) error {
 		// A program's would read under the grants that others made to its party.
 		return holdfast.Errorf(holdfast.Denied, "another party makes its programs' credentials itself: invite it with party invite")
 	case by.Role == Administrator:
-	case by.Role == Owner && own && s.Role != Administrator:
+	case by.Role == Owner && own && !s.Role.staff():
 	default:
 		return holdfast.Errorf(holdfast.Denied, "this credential can't add one of that role and party")
 	}

@@ -22,6 +22,7 @@ import (
 	"github.com/holdfast-iot/holdfast"
 	"github.com/holdfast-iot/holdfast/internal/catalog"
 	"github.com/holdfast-iot/holdfast/internal/identity"
+	"github.com/holdfast-iot/holdfast/internal/issuer"
 	"github.com/holdfast-iot/holdfast/internal/ledger"
 	"github.com/holdfast-iot/holdfast/internal/vault"
 )
@@ -42,9 +43,11 @@ type house struct {
 	first        AdministratorIdentity
 	admin        Principal
 
-	mu     sync.Mutex
-	clock  time.Time
-	grants map[holdfast.GrantID]granted
+	believed []issuer.Config
+	mu       sync.Mutex
+	clock    time.Time
+	names    []string // of parties that issuers' words made
+	grants   map[holdfast.GrantID]granted
 }
 
 func build(t *testing.T) *house {
@@ -90,7 +93,12 @@ func build(t *testing.T) *house {
 // restart opens the access anew, with an empty memory.
 func (h *house) restart() {
 	h.t.Helper()
-	a, err := Open(h.t.Context(), Deps{Catalog: h.db, Vault: h.vault, Ledger: h.ledger, Authority: h.authority, Grant: h.grant},
+	issuers, err := issuer.Open(h.believed, issuer.Options{Now: h.time})
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	a, err := Open(h.t.Context(), Deps{Issuers: issuers, AddParty: h.newParty, Operating: func(context.Context) (holdfast.PartyID, error) { return h.organisation, nil },
+		Catalog: h.db, Vault: h.vault, Ledger: h.ledger, Authority: h.authority, Grant: h.grant},
 		Options{Now: h.time, Log: slog.New(slog.NewTextHandler(h.log, nil))})
 	if err != nil {
 		h.t.Fatal(err)
@@ -150,6 +158,17 @@ func (h *house) party() holdfast.PartyID {
 		h.t.Fatal(err)
 	}
 	return p
+}
+
+// newParty is custody's word for party.
+func (h *house) newParty(_ context.Context, _ holdfast.CredentialID, name string) (holdfast.PartyID, error) {
+	if err := holdfast.CheckName("party", name); err != nil {
+		return holdfast.PartyID{}, err
+	}
+	h.mu.Lock()
+	h.names = append(h.names, name)
+	h.mu.Unlock()
+	return h.party(), nil
 }
 
 // owner makes a party with a credential of its own, by invitation.

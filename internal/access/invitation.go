@@ -89,6 +89,7 @@ type Redemption struct {
 	CSR   []byte // PKCS #10, DER, for a certificate; nil for a token
 	Label string // what the owner calls the credential; default "invited"
 	From  string // the guest's address, for counting failures
+	Login string // a token of an issuer: its subject is linked, and no other credential made; "" for none
 }
 
 // errInvitation is the one answer to whatever is wrong with an invitation.
@@ -125,6 +126,9 @@ func (a *Access) redeem(ctx context.Context, r Redemption, now time.Time) (Made,
 	if subtle.ConstantTimeCompare(stored, hash[:]) != 1 {
 		return Made{}, errInvitation()
 	}
+	if r.Login != "" {
+		return a.redeemLink(ctx, r, secret.ID, party, settled, now)
+	}
 	if r.Label == "" {
 		r.Label = "invited"
 	}
@@ -137,23 +141,27 @@ func (a *Access) redeem(ctx context.Context, r Redemption, now time.Time) (Made,
 		return Made{}, fmt.Errorf("redeem invitation: %w", err)
 	}
 	m.invited = true
-	err = a.catalog.Write(ctx, func(tx *sql.Tx) error {
-		u, err := tx.ExecContext(ctx, `UPDATE access_invitation SET state = $1 WHERE id = $2 AND state = $3`, invitationRedeemed, secret.ID, invitationOpen)
+	if err := a.insertInvited(ctx, m, settled, now); err != nil {
+		return Made{}, fmt.Errorf("redeem invitation: %w", err)
+	}
+	return m.handOut(), nil
+}
+
+// insertInvited writes what an invitation was redeemed for, once.
+func (a *Access) insertInvited(ctx context.Context, m *making, settled bool, now time.Time) error {
+	return a.catalog.Write(ctx, func(tx *sql.Tx) error {
+		u, err := tx.ExecContext(ctx, `UPDATE access_invitation SET state = $1 WHERE id = $2 AND state = $3`, invitationRedeemed, m.id, invitationOpen)
 		if err != nil {
 			return err
 		}
 		if n, err := u.RowsAffected(); err != nil || n != 1 {
 			return errors.Join(err, errInvitation()) // another guest was faster
 		}
-		if m.settled, err = settledInvited(ctx, tx, party, settled, now); err != nil {
+		if m.settled, err = settledInvited(ctx, tx, m.party, settled, now); err != nil {
 			return err
 		}
 		return a.insert(ctx, tx, m)
 	})
-	if err != nil {
-		return Made{}, fmt.Errorf("redeem invitation: %w", err)
-	}
-	return m.handOut(), nil
 }
 
 // Invitations lists a party's invitations, oldest first, to the owner and to

@@ -8,12 +8,12 @@ import (
 	"time"
 
 	"github.com/holdfast-iot/holdfast"
-	"github.com/holdfast-iot/holdfast/internal/vault"
 )
 
 // Credential is one in a listing. It tells no secret.
 type Credential struct {
 	ID       holdfast.CredentialID
+	Holder   holdfast.CredentialID // the first credential of the same holder
 	Kind     Kind
 	Party    holdfast.PartyID
 	Role     Role
@@ -78,7 +78,7 @@ func (a *Access) listed(c *credential, by Principal) Credential {
 	a.mu.Lock()
 	last := max(c.lastDay, a.used[c.id])
 	a.mu.Unlock()
-	l := Credential{ID: c.id, Kind: c.kind, Party: c.party, Role: c.role, Label: c.about.Label, Purposes: c.about.Purposes,
+	l := Credential{ID: c.id, Holder: c.holder, Kind: c.kind, Party: c.party, Role: c.role, Label: c.about.Label, Purposes: c.about.Purposes,
 		Grants: c.about.Grants, Issuer: c.about.Issuer, Scopes: c.scopes, Made: time.Unix(0, c.made).UTC(), NotAfter: time.Unix(0, c.notAfter).UTC()}
 	if c.role == Owner && by.Party != c.party {
 		l.Label, l.Issuer = "", ""
@@ -96,7 +96,7 @@ func (a *Access) listed(c *credential, by Principal) Credential {
 }
 
 func maySee(by Principal, party holdfast.PartyID) error {
-	if by.Can(ScopeRead) && (by.Role == Administrator || by.Role == Owner && by.Party == party) {
+	if by.Can(ScopeRead) && (by.Role.staff() || by.Role == Owner && by.Party == party) {
 		return nil
 	}
 	return holdfast.Errorf(holdfast.Denied, "this credential can't list those of that party")
@@ -120,7 +120,7 @@ func (a *Access) Revoke(ctx context.Context, by Principal, id holdfast.Credentia
 	now := a.now()
 	err := a.catalog.Write(ctx, func(tx *sql.Tx) error {
 		c, err := scanCredential(tx.QueryRowContext(ctx, `SELECT `+credentialColumns+` FROM access_credential WHERE id = $1`, id))
-		if errors.Is(err, sql.ErrNoRows) || err == nil && by.Role != Administrator && (by.Role != Owner || by.Party != c.party) {
+		if errors.Is(err, sql.ErrNoRows) || err == nil && !by.mayEnd(c) {
 			return holdfast.Errorf(holdfast.NotFound, "no credential %s", id)
 		}
 		if err != nil {
@@ -140,12 +140,7 @@ func (a *Access) Revoke(ctx context.Context, by Principal, id holdfast.Credentia
 				return holdfast.Errorf(holdfast.Conflict, "this is the last administrator: add another one first")
 			}
 		}
-		if _, err := tx.ExecContext(ctx, `UPDATE access_credential SET revoked = $1 WHERE id = $2`, now.UnixNano(), id); err != nil {
-			return err
-		}
-		_, err = a.ledger.Append(ctx, tx, vault.OfParty(c.party), "credential revoked",
-			CredentialRevoked{Credential: id, By: by.Credential, Reason: reason, At: now.UTC()})
-		return err
+		return a.ended(ctx, tx, by, c, reason, now)
 	})
 	if err != nil {
 		return fmt.Errorf("revoke credential %s: %w", id, err)

@@ -19,9 +19,13 @@ const (
 	Owner Role = 2
 	// Program reads for the purposes its credential names.
 	Program Role = 3
+	// Auditor sees the hub's records for the operating organisation: its ledger,
+	// purposes, credentials, permissions and erasures. He reads nobody's readings and
+	// changes nothing, but that he approves permissions of administrators.
+	Auditor Role = 4
 )
 
-var roleNames = [...]string{"", "administrator", "owner", "program"}
+var roleNames = [...]string{"", "administrator", "owner", "program", "auditor"}
 
 func (r Role) String() string {
 	if r.valid() {
@@ -30,7 +34,10 @@ func (r Role) String() string {
 	return "unknown"
 }
 
-func (r Role) valid() bool { return r >= Administrator && r <= Program }
+func (r Role) valid() bool { return r >= Administrator && r <= Auditor }
+
+// staff reports whether r is of who works for the operating organisation in person.
+func (r Role) staff() bool { return r == Administrator || r == Auditor }
 
 // MarshalText is String, for JSON.
 func (r Role) MarshalText() ([]byte, error) { return []byte(r.String()), nil }
@@ -46,7 +53,7 @@ func ParseRole(s string) (Role, error) {
 	if i := slices.Index(roleNames[1:], s); i >= 0 {
 		return Role(i + 1), nil
 	}
-	return 0, holdfast.Errorf(holdfast.Invalid, "a role is administrator, owner or program")
+	return 0, holdfast.Errorf(holdfast.Invalid, "a role is administrator, owner, program or auditor")
 }
 
 // Scopes is a set of what a credential may be used for, within its role. The

@@ -51,7 +51,7 @@ func (a *API) erasures() {
 	ask.slow = true
 	handle(a, route{method: "POST", path: "/v1/erasures", summary: "Erase a party, a device or a stream, or a span of time of the last two.", rule: ask}, a.addErasure)
 	handle(a, route{method: "GET", path: "/v1/erasures", summary: "List erasures: an owner's own, to administrators all.",
-		rule: reads(access.Administrator, access.Owner)},
+		rule: reads(access.Administrator, access.Owner, access.Auditor)},
 		func(ctx context.Context, by access.Principal, in *struct{ Paging }) (*reply[Page[Erasure]], error) {
 			all, err := a.Erasure.Erasures(ctx, by)
 			if err != nil {

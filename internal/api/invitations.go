@@ -9,10 +9,12 @@ import (
 	"mime"
 	"net/http"
 	"net/url"
+	"strings"
 	"unicode/utf8"
 
 	"github.com/holdfast-iot/holdfast"
 	"github.com/holdfast-iot/holdfast/internal/access"
+	"github.com/holdfast-iot/holdfast/internal/issuer"
 )
 
 //go:embed invitation.html
@@ -75,7 +77,11 @@ func (a *API) redeem(r *http.Request, in Redemption) (NewCredential, error) {
 	if err != nil {
 		return NewCredential{}, err
 	}
-	m, err := a.Access.Redeem(r.Context(), access.Redemption{Code: in.Code, CSR: csr, Label: in.Label, From: addressOf(r)})
+	login := "" // an issuer's token that is shown with the invitation: its subject is linked
+	if scheme, token, _ := strings.Cut(r.Header.Get("Authorization"), " "); strings.EqualFold(scheme, "Bearer") && issuer.Looks(strings.TrimSpace(token)) {
+		login = strings.TrimSpace(token)
+	}
+	m, err := a.Access.Redeem(r.Context(), access.Redemption{Code: in.Code, CSR: csr, Label: in.Label, From: addressOf(r), Login: login})
 	return newCredential(m), err
 }
 

@@ -31,7 +31,7 @@ type Entry struct {
 
 // WhichRecord says whose record is asked for.
 type WhichRecord struct {
-	Record string `query:"record" enum:"own,hub" doc:"own: the caller's party's; hub: the hub's, to administrators. Default: hub to administrators, else own."`
+	Record string `query:"record" enum:"own,hub" doc:"own: the caller's party's; hub: the hub's, to its staff. Default: hub to staff, else own."`
 	Device string `query:"device" doc:"A device's record in place of the party's."`
 }
 
@@ -43,7 +43,7 @@ func (a *API) record() {
 			return &reply[Checkpoint]{Checkpoint{Origin: a.Ledger.Origin(), Size: c.Size, Root: c.Root.String(), Checkpoint: string(c.Note),
 				Verifier: a.Ledger.VerifierKey()}}, err
 		})
-	verify := reads(access.Administrator)
+	verify := reads(access.Administrator, access.Auditor)
 	verify.slow = true
 	handle(a, route{method: "POST", path: "/v1/ledger/verify", summary: "Recompute the ledger from its entries.", rule: verify},
 		func(ctx context.Context, by access.Principal, _ *struct{}) (*reply[ledger.Report], error) {
@@ -55,9 +55,9 @@ func (a *API) record() {
 			r, err := a.Ledger.Verify(ctx)
 			return &reply[ledger.Report]{r}, err
 		})
-	handle(a, route{method: "GET", path: "/v1/ledger/entries", summary: "The entries of a record, oldest first.", rule: reads(access.Administrator, access.Owner)}, a.entries)
+	handle(a, route{method: "GET", path: "/v1/ledger/entries", summary: "The entries of a record, oldest first.", rule: reads(access.Administrator, access.Owner, access.Auditor)}, a.entries)
 	handle(a, route{method: "GET", path: "/v1/ledger/entries/{index}/proof", summary: "A proof that an entry is in the ledger, to check offline.",
-		rule: reads(access.Administrator, access.Owner)},
+		rule: reads(access.Administrator, access.Owner, access.Auditor)},
 		func(ctx context.Context, by access.Principal, in *struct {
 			Index string `path:"index" maxLength:"20"`
 			WhichRecord
@@ -111,10 +111,10 @@ func (a *API) recordOf(ctx context.Context, by access.Principal, in WhichRecord)
 		return vault.OfAssignment(d.Assignment), nil
 	}
 	switch {
-	case by.Role == access.Administrator && in.Record != "own":
+	case oversees(by) && in.Record != "own":
 		return vault.Hub, nil
 	case in.Record == "hub":
-		return vault.Owner{}, holdfast.Errorf(holdfast.Denied, "the hub's record is shown to administrators")
+		return vault.Owner{}, holdfast.Errorf(holdfast.Denied, "the hub's record is shown to its staff")
 	}
 	return vault.OfParty(by.Party), nil
 }

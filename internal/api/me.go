@@ -15,8 +15,10 @@ import (
 type Me struct {
 	Credential string     `json:"credential"`
 	Party      Party      `json:"party"`
-	Role       string     `json:"role" enum:"administrator,owner,program"`
+	Role       string     `json:"role" enum:"administrator,owner,program,auditor"`
 	Purposes   []string   `json:"purposes,omitempty"`
+	Issuer     string     `json:"issuer,omitempty" doc:"Whose word it is; left out: the hub's own."`
+	Settled    bool       `json:"settled" doc:"May do what can't be undone."`
 	Scopes     string     `json:"scopes"`
 	Until      *time.Time `json:"until"`
 }
@@ -70,7 +72,7 @@ func (a *API) me() {
 		func(ctx context.Context, by access.Principal, _ *struct{}) (*reply[Me], error) {
 			p, err := a.Custody.Party(ctx, by.Party)
 			return &reply[Me]{Me{Credential: by.Credential.String(), Party: partyDoc(p), Role: by.Role.String(), Purposes: words(by.Purposes),
-				Scopes: by.Scopes.String(), Until: moment(by.NotAfter)}}, err
+				Issuer: by.Issuer, Settled: by.Settled, Scopes: by.Scopes.String(), Until: moment(by.NotAfter)}}, err
 		})
 	handle(a, route{method: "GET", path: "/v1/me/recipients", summary: "Who read my data, why, and how much.",
 		rule: reads(access.Administrator, access.Owner)}, a.recipients)

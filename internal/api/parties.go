@@ -58,7 +58,7 @@ func (a *API) parties() {
 			p, err := a.Custody.AddParty(ctx, by.Credential, in.Body.Name, custody.PartyKind(in.Body.Kind))
 			return &reply[Party]{partyDoc(p)}, err
 		})
-	handle(a, route{method: "GET", path: "/v1/parties", summary: "List the parties.", rule: reads(access.Administrator)},
+	handle(a, route{method: "GET", path: "/v1/parties", summary: "List the parties.", rule: reads(access.Administrator, access.Auditor)},
 		func(ctx context.Context, _ access.Principal, in *struct{ Paging }) (*reply[Page[Party]], error) {
 			all, err := a.Custody.Parties(ctx)
 			if err != nil {
@@ -67,7 +67,7 @@ func (a *API) parties() {
 			page, err := paged(all, func(p custody.Party) string { return p.ID.String() }, in.Paging)
 			return &reply[Page[Party]]{mapped(page, partyDoc)}, err
 		})
-	handle(a, route{method: "GET", path: "/v1/parties/{id}", summary: "Show a party.", rule: reads(access.Administrator, access.Owner)},
+	handle(a, route{method: "GET", path: "/v1/parties/{id}", summary: "Show a party.", rule: reads(access.Administrator, access.Owner, access.Auditor)},
 		func(ctx context.Context, by access.Principal, in *Named) (*reply[Party], error) {
 			p, err := a.party(ctx, by, in.ID)
 			return &reply[Party]{partyDoc(p)}, err
@@ -75,7 +75,7 @@ func (a *API) parties() {
 	handle(a, route{method: "POST", path: "/v1/parties/{id}/invitations", summary: "Invite a party to make a credential of its own.",
 		status: http.StatusCreated, rule: writes(access.Administrator, access.Owner)}, a.invite)
 	handle(a, route{method: "GET", path: "/v1/parties/{id}/invitations", summary: "List a party's invitations.",
-		rule: reads(access.Administrator, access.Owner)}, a.listInvitations)
+		rule: reads(access.Administrator, access.Owner, access.Auditor)}, a.listInvitations)
 }
 
 func (a *API) invite(ctx context.Context, by access.Principal, in *Named) (*reply[Invited], error) {

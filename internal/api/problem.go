@@ -97,7 +97,7 @@ func problem(status int, detail string) *Problem {
 }
 
 func unauthenticated() *Problem {
-	return problem(http.StatusUnauthorized, "who asks is not known: a client certificate of this hub, or a token as Authorization: Bearer hft1..., is missing, revoked or expired")
+	return problem(http.StatusUnauthorized, "who asks is not known: a client certificate of this hub, or a token of it or of an issuer that it knows as Authorization: Bearer ..., is missing, revoked or expired")
 }
 
 func tooMany(detail string, after time.Duration) *Problem {

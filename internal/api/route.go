@@ -3,6 +3,7 @@ package api
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -26,6 +27,7 @@ func openRoutes() map[string]string {
 		"GET /readyz":                 "a supervisor asks whether it can work; it says nothing else",
 		"GET /v1/ca.pem":              "whom to trust is needed before a credential is",
 		"GET /v1/invitations":         "the form for an invitation: whoever opens it has no credential yet",
+		"GET /v1/issuers":             "whoever wants to log in has no credential yet; the addresses are public",
 		"POST /v1/invitations/redeem": "the invitation is the credential",
 		"GET /v1/erasures/{id}":       "the random id is the capability: who erased himself has no credential left",
 		"/.well-known/est/":           "identity judges enrolment itself",
@@ -203,7 +205,7 @@ func (a *API) admit(req *http.Request) (access.Principal, error) {
 	switch {
 	case holdfast.KindOf(err) == holdfast.Denied:
 		return by, unauthenticated()
-	case holdfast.KindOf(err) == holdfast.Unavailable:
+	case errors.Is(err, access.ErrTooMany):
 		return by, tooMany("too many failed attempts from this address", time.Minute)
 	case err != nil:
 		return by, err
@@ -261,6 +263,8 @@ func possessive(r access.Role) string {
 		return "an owner's own credential"
 	case access.Administrator:
 		return "an administrator's"
+	case access.Auditor:
+		return "an auditor's"
 	}
 	return "a program's"
 }

@@ -14,15 +14,17 @@ import (
 // Credential is a certificate or token of a person or program. It tells no secret.
 type Credential struct {
 	ID       string     `json:"id"`
-	Kind     string     `json:"kind" enum:"certificate,token"`
+	Kind     string     `json:"kind" enum:"certificate,token,link"`
 	Party    *PartyRef  `json:"party"`
-	Role     string     `json:"role" enum:"administrator,owner,program"`
+	Role     string     `json:"role" enum:"administrator,owner,program,auditor"`
 	Label    string     `json:"label,omitempty" doc:"Left out where it is another owner's own."`
 	Purposes []string   `json:"purposes,omitempty"`
 	Grants   []string   `json:"grants,omitempty" doc:"It reads under these and no others, and ends with the last of them."`
 	Scopes   string     `json:"scopes"`
+	Issuer   string     `json:"issuer,omitempty" doc:"Of a link: who vouches for its holder."`
 	Made     *time.Time `json:"made"`
-	Until    *time.Time `json:"until"`
+	Until    *time.Time `json:"until,omitempty" doc:"Of a link none: it holds until it is ended."`
+	Settled  *time.Time `json:"settled,omitempty" doc:"From when it may do what can't be undone without a second factor; left out: from the start."`
 	Revoked  *time.Time `json:"revoked,omitempty"`
 	LastUsed string     `json:"last_used,omitempty" doc:"The day."`
 }
@@ -44,7 +46,7 @@ type addToken struct {
 	Body struct {
 		Label    string   `json:"label" minLength:"1"`
 		Party    string   `json:"party,omitempty" doc:"A name or an id; default: the caller's own."`
-		Role     string   `json:"role,omitempty" enum:"administrator,owner,program" default:"program"`
+		Role     string   `json:"role,omitempty" enum:"administrator,owner,program,auditor" default:"program"`
 		Purposes []string `json:"purposes,omitempty" maxItems:"32" doc:"What a program reads for."`
 		Grants   []string `json:"grants,omitempty" maxItems:"32" doc:"A program's token may be bound to grants: it reads under no other, and ends with the last of them."`
 		Scopes   []string `json:"scopes,omitempty" maxItems:"3" enum:"read,write,metrics"`
@@ -56,7 +58,7 @@ type addToken struct {
 func (a *API) tokens() {
 	handle(a, route{method: "POST", path: "/v1/tokens", summary: "Make a credential.", status: http.StatusCreated,
 		rule: writes(access.Administrator, access.Owner)}, a.addToken)
-	handle(a, route{method: "GET", path: "/v1/tokens", summary: "List credentials.", rule: reads(access.Administrator, access.Owner)}, a.listTokens)
+	handle(a, route{method: "GET", path: "/v1/tokens", summary: "List credentials.", rule: reads(access.Administrator, access.Owner, access.Auditor)}, a.listTokens)
 	handle(a, route{method: "DELETE", path: "/v1/tokens/{id}", summary: "Revoke a credential.", rule: writes(access.Administrator, access.Owner)},
 		func(ctx context.Context, by access.Principal, in *struct {
 			ID string `path:"id"`
@@ -108,11 +110,11 @@ func (a *API) addToken(ctx context.Context, by access.Principal, in *addToken) (
 }
 
 func (a *API) listTokens(ctx context.Context, by access.Principal, in *struct {
-	Party string `query:"party" doc:"A name or an id; default: the caller's own, to administrators all."`
+	Party string `query:"party" doc:"A name or an id; default: the caller's own, to staff all."`
 	Paging
 }) (*reply[Page[Credential]], error) {
 	var party holdfast.PartyID
-	if in.Party != "" || by.Role != access.Administrator {
+	if in.Party != "" || by.Role == access.Owner {
 		p, err := a.party(ctx, by, in.Party)
 		if err != nil {
 			return nil, err
@@ -128,17 +130,22 @@ func (a *API) listTokens(ctx context.Context, by access.Principal, in *struct {
 		return nil, err
 	}
 	page, err := paged(all, func(c access.Credential) string { return c.ID.String() }, in.Paging)
-	return &reply[Page[Credential]]{mapped(page, func(c access.Credential) Credential {
-		out := Credential{ID: c.ID.String(), Kind: c.Kind.String(), Party: n.ref(c.Party), Role: c.Role.String(), Label: c.Label,
-			Purposes: words(c.Purposes), Scopes: c.Scopes.String(), Made: moment(c.Made), Until: moment(c.NotAfter), Revoked: moment(c.Revoked)}
-		for _, g := range c.Grants {
-			out.Grants = append(out.Grants, g.String())
-		}
-		if !c.LastUsed.IsZero() {
-			out.LastUsed = c.LastUsed.Format(time.DateOnly)
-		}
-		return out
-	})}, err
+	return &reply[Page[Credential]]{mapped(page, func(c access.Credential) Credential { return credentialDoc(c, n) })}, err
+}
+
+func credentialDoc(c access.Credential, n names) Credential {
+	out := Credential{ID: c.ID.String(), Kind: c.Kind.String(), Party: n.ref(c.Party), Role: c.Role.String(), Label: c.Label,
+		Purposes: words(c.Purposes), Scopes: c.Scopes.String(), Issuer: c.Issuer, Made: moment(c.Made), Until: moment(c.NotAfter), Settled: moment(c.Settled), Revoked: moment(c.Revoked)}
+	if c.Kind == access.Link {
+		out.Until = nil
+	}
+	for _, g := range c.Grants {
+		out.Grants = append(out.Grants, g.String())
+	}
+	if !c.LastUsed.IsZero() {
+		out.LastUsed = c.LastUsed.Format(time.DateOnly)
+	}
+	return out
 }
 
 func words(purposes []holdfast.Purpose) []string {

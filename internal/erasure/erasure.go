@@ -335,7 +335,7 @@ func (g *Gate) Erasure(ctx context.Context, id holdfast.ErasureID) (Erasure, err
 // Erasures returns all of them, oldest first; an owner's own only.
 func (g *Gate) Erasures(ctx context.Context, by access.Principal) ([]Erasure, error) {
 	switch by.Role {
-	case access.Administrator:
+	case access.Administrator, access.Auditor:
 		return g.list(ctx, `1 = 1`)
 	case access.Owner:
 		return g.list(ctx, `party = $1`, by.Party)

@@ -3,6 +3,8 @@ package server
 import (
 	"crypto/tls"
 	"log/slog"
+
+	"github.com/holdfast-iot/holdfast/internal/issuer"
 )
 
 // Config is what serve may be told. Only Data is required; every other field's
@@ -23,6 +25,9 @@ type Config struct {
 	// DeviceTLSMin is tls.VersionTLS13 (default) or tls.VersionTLS12, for parts in
 	// the field that can't do better.
 	DeviceTLSMin uint16
+
+	// Issuers are believed about who people are; none by default.
+	Issuers []issuer.Config
 
 	// Ground is what the hub stands on; nil is this machine.
 	Ground *Ground

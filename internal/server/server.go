@@ -26,6 +26,7 @@ import (
 	"github.com/holdfast-iot/holdfast/internal/grant"
 	"github.com/holdfast-iot/holdfast/internal/identity"
 	"github.com/holdfast-iot/holdfast/internal/ingest"
+	"github.com/holdfast-iot/holdfast/internal/issuer"
 	"github.com/holdfast-iot/holdfast/internal/ledger"
 	"github.com/holdfast-iot/holdfast/internal/mqtt"
 	"github.com/holdfast-iot/holdfast/internal/query"
@@ -99,10 +100,16 @@ func (s *Server) openKeepers(ctx context.Context) (err error) {
 	if s.identity, err = identity.Open(ctx, identity.Deps{Catalog: db, Vault: v, Ledger: s.ledger}, identity.Options{Log: s.log}); err != nil {
 		return err
 	}
-	if s.access, err = access.Open(ctx, access.Deps{Catalog: db, Vault: v, Ledger: s.ledger, Authority: s.identity, Grant: s.grantOf}, access.Options{Log: s.log}); err != nil {
+	issuers, err := issuer.Open(s.config.Issuers, issuer.Options{Log: s.log})
+	if err != nil {
 		return err
 	}
 	s.custody = custody.New(db, v, s.ledger, custody.Options{})
+	people := access.Deps{Catalog: db, Vault: v, Ledger: s.ledger, Authority: s.identity, Issuers: issuers,
+		AddParty: s.addPerson, Operating: s.custody.Operating, Grant: s.grantOf}
+	if s.access, err = access.Open(ctx, people, access.Options{Log: s.log}); err != nil {
+		return err
+	}
 	if s.grants, err = grant.Open(ctx, db, v, s.ledger, grant.Options{}); err != nil {
 		return err
 	}
@@ -198,6 +205,7 @@ func (s *Server) registerMetrics() error {
 		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
 	}
 	all = append(all, s.ingest.Metrics()...)
+	all = append(all, s.access.Metrics()...)
 	all = append(all, s.erasure.Metrics()...)
 	all = append(all, s.stores.vault.Metrics()...)
 	all = append(all, s.series.Metrics()...)

@@ -47,8 +47,10 @@ type Batch struct {
 	whole []uint16 // of the parts that are durable
 }
 
-// part is one record to be: the readings of one assignment and key bucket.
+// part is one record to be: the readings of one assignment and key bucket. A device
+// with periods has several, by the times of its readings.
 type part struct {
+	route    *custody.Route
 	header   series.Header
 	content  series.Content
 	lease    *vault.Lease
@@ -66,8 +68,8 @@ type partKey struct {
 	bucket     seal.Bucket
 }
 
-// fewParts are found by looking at each; more get a map. A device has one, a
-// gateway one for each child.
+// fewParts are found by looking at each; more get a map. A device has one, or a few
+// by its periods, a gateway one for each child.
 const fewParts = 8
 
 // touch is a part and how many rows it had before the message under way.
@@ -127,7 +129,7 @@ func (b *Batch) add(route *custody.Route, samples []holdfast.Sample, d Delivery)
 	// Rows go to the parts at once; an error takes back what this message added.
 	b.touched = b.touched[:0]
 	have := len(b.parts)
-	m := message{route: route, bars: b.gate.purposes.Bars(route.Assignment)}
+	m := message{route: route, to: route, bars: b.gate.purposes.Bars(route.Assignment)}
 	for i := range samples {
 		if err := b.reading(&m, &samples[i]); err != nil {
 			b.undo(have)
@@ -158,9 +160,10 @@ func (b *Batch) add(route *custody.Route, samples []holdfast.Sample, d Delivery)
 
 // message is what the readings of one message have in common.
 type message struct {
-	route *custody.Route
-	bars  grant.Bars
-	live  *custody.Stream // the last stream found to have a live purpose
+	route *custody.Route  // of the device
+	to    *custody.Route  // of the assignment that the last reading belongs to
+	bars  grant.Bars      // of to
+	live  *custody.Stream // the last stream of to found to have a live purpose
 	part  int             // of the last reading, if live is set
 }
 
@@ -169,18 +172,26 @@ func (b *Batch) reading(m *message, x *holdfast.Sample) error {
 	if x.Value.Size() > holdfast.MaxValueBytes+8 {
 		return holdfast.Errorf(holdfast.TooLarge, "a value has at most %d bytes", holdfast.MaxValueBytes)
 	}
+	r := holdfast.Reading{Time: x.Time, Seq: x.Seq}
+	if !x.Timed {
+		r.Time = b.arrival
+		r.Mark |= holdfast.Stamped
+	}
+	to, byArrival := m.route.At(r.Time, b.arrival)
+	if byArrival {
+		r.Mark |= holdfast.Clock
+	}
+	if to != m.to {
+		if err := to.Denied(); err != nil {
+			return err
+		}
+		m.to, m.bars, m.live = to, b.gate.purposes.Bars(to.Assignment), nil
+	}
 	stream, value, err := b.accept(m, x)
 	if err != nil {
 		return err
 	}
-	r := holdfast.Reading{Time: x.Time, Seq: x.Seq, Value: value}
-	switch {
-	case !x.Timed:
-		r.Time = b.arrival
-		r.Mark |= holdfast.Stamped
-	case x.Time > b.arrival+int64(ahead) || x.Time < b.arrival-int64(b.gate.opt.Spool):
-		r.Mark |= holdfast.Clock
-	}
+	r.Value = value
 	if b.peer.TLS12 {
 		r.Mark |= holdfast.TLS12
 	}
@@ -191,10 +202,10 @@ func (b *Batch) reading(m *message, x *holdfast.Sample) error {
 		if !slices.ContainsFunc(stream.Purposes, func(p holdfast.Purpose) bool { return b.gate.purposes.Live(b.ctx, p) }) {
 			return holdfast.Errorf(holdfast.Denied, "the stream has no live purpose: it is not collected")
 		}
-		if err := b.gate.opt.Hold(m.route.Assignment, stream.ID); err != nil {
+		if err := b.gate.opt.Hold(to.Assignment, stream.ID); err != nil {
 			return err
 		}
-		m.live, m.part = stream, b.part(m.route.Assignment, seal.BucketOf(b.arrival, stream.Daily))
+		m.live, m.part = stream, b.part(m.route, to.Assignment, seal.BucketOf(b.arrival, stream.Daily))
 	}
 	p := b.parts[m.part]
 	p.content.Rows = append(p.content.Rows, series.Row{Stream: stream.ID, Reading: r})
@@ -208,15 +219,16 @@ func (b *Batch) accept(m *message, x *holdfast.Sample) (*custody.Stream, holdfas
 		v, err := m.live.Accept(x)
 		return m.live, v, err
 	}
-	return b.gate.custody.Accept(b.ctx, m.route, x)
+	return b.gate.custody.Accept(b.ctx, m.to, x)
 }
 
 // part finds or begins the part of an assignment and bucket, which the message
-// under way is about to add to.
-func (b *Batch) part(a holdfast.AssignmentID, bucket seal.Bucket) int {
+// under way is about to add to. The device's route told that it belongs there.
+func (b *Batch) part(route *custody.Route, a holdfast.AssignmentID, bucket seal.Bucket) int {
 	at := b.find(a, bucket)
 	if at < 0 {
 		at = b.begin(a, bucket)
+		b.parts[at].route = route // the oldest: a later message's is no staler
 	}
 	if !slices.ContainsFunc(b.touched, func(t touch) bool { return t.part == at }) {
 		b.touched = append(b.touched, touch{at, len(b.parts[at].content.Rows)})
@@ -323,7 +335,7 @@ func (b *Batch) carryIDs() error {
 		} else if err != nil {
 			return err
 		}
-		at = b.part(route.Assignment, seal.BucketOf(b.arrival, false))
+		at = b.part(route, route.Assignment, seal.BucketOf(b.arrival, false))
 		if len(b.parts[at].content.Rows) == 0 {
 			b.parts[at].header.Type = series.Release
 		}
@@ -343,6 +355,9 @@ func (b *Batch) sealAll() error {
 			return err
 		}
 		p.lease = lease
+		if p.route.Stale() {
+			return holdfast.Errorf(holdfast.Unavailable, "the device's assignments changed while its readings came in: send again")
+		}
 		// Asked again now that there is a lease: an erasure that came between Add
 		// and here waits for leases older than itself, and must not miss a newer one.
 		// One that has ended since then left a bar.
@@ -428,7 +443,7 @@ const (
 func (p *part) recycle() {
 	clear(p.plain)
 	clear(p.content.Rows)
-	p.batch, p.plain, p.content.Rows = nil, p.plain[:0], p.content.Rows[:0]
+	p.batch, p.route, p.plain, p.content.Rows = nil, nil, p.plain[:0], p.content.Rows[:0]
 	if cap(p.plain) > maxKept || cap(p.record) > maxKept || cap(p.content.Rows) > maxKeptRows {
 		return
 	}

@@ -1,6 +1,7 @@
 // Package ingest is the way in: every reading passes it, from whichever edge.
 //
-// For each message it asks whose the device is (custody), whether the stream has
+// For each message it asks whose the device is (custody), and of a device with
+// periods for each reading whose it was at the reading's time; whether the stream has
 // a live purpose and no bar (grant), seals the readings with their owner's
 // journal key (vault) and appends the record to the journal. It promises that
 // Commit reports success only for what is durable and still under a key that
@@ -14,7 +15,6 @@ package ingest
 import (
 	"context"
 	"sync/atomic"
-	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 
@@ -53,18 +53,12 @@ type Tail interface {
 
 // Options tunes a Gate; the zero value works.
 type Options struct {
-	// Spool is how old a device's reading may be before its time is marked as the
-	// device's clock being off; default 30 days.
-	Spool time.Duration
 	// Hold says why readings of a stream may not come in now, nil if they may: an
 	// erasure of it is under way.
 	Hold func(a holdfast.AssignmentID, s holdfast.StreamID) error
 	// MaxBatchReadings bounds what one message carries; default 10,000.
 	MaxBatchReadings int
 }
-
-// ahead is how far a device's clock may run before the hub's.
-const ahead = 5 * time.Minute
 
 // Gate takes readings in.
 type Gate struct {
@@ -84,9 +78,6 @@ type Gate struct {
 
 // New makes a Gate over what it needs.
 func New(c Custody, p Purposes, k Keys, log journal.Log, t Tail, s *Sessions, clock *Clock, o Options) *Gate {
-	if o.Spool <= 0 {
-		o.Spool = 30 * 24 * time.Hour
-	}
 	if o.Hold == nil {
 		o.Hold = func(holdfast.AssignmentID, holdfast.StreamID) error { return nil }
 	}

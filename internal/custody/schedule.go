@@ -152,9 +152,8 @@ func (s *Schedule) check() error {
 
 // contains reports whether an instant is within the hours.
 func (s *Schedule) contains(t int64) bool {
-	at := time.Unix(0, t).In(s.zone)
-	h, m, _ := at.Clock()
-	minute := dayOf(at.Weekday())*minutesOfDay + h*60 + m
+	_, offset := time.Unix(0, t).In(s.zone).Zone()
+	minute := int(weekly(t, offset) / int64(time.Minute))
 	for _, w := range s.week {
 		if minute < w.from {
 			return false
@@ -164,6 +163,18 @@ func (s *Schedule) contains(t int64) bool {
 		}
 	}
 	return false
+}
+
+// weekly returns how long ago clocks with an offset of so many seconds showed the
+// midnight of a Monday.
+func weekly(t int64, offset int) int64 {
+	const week = minutesOfWeek * int64(time.Minute)
+	const thursday = 3 * minutesOfDay * int64(time.Minute) // 1970-01-01
+	into := (t%week + int64(offset)*int64(time.Second) + thursday) % week
+	if into < 0 {
+		into += week
+	}
+	return into
 }
 
 // stretch is a part of time; to is not in it, unless it is the last instant there
@@ -208,8 +219,7 @@ func (s *Schedule) pieces(in stretch) iter.Seq[stretch] {
 			_, offset := local.Zone()
 			for at < until {
 				// Midnight of the week's Monday as this offset has it.
-				h, m, sec := local.Clock()
-				into := int64((dayOf(local.Weekday())*24+h)*3600+m*60+sec)*int64(time.Second) + int64(local.Nanosecond())
+				into := weekly(at, offset)
 				for _, w := range s.week {
 					from, to := after(at, int64(w.from)*int64(time.Minute)-into), after(at, int64(w.to)*int64(time.Minute)-into)
 					if piece, ok := (stretch{from, to}).overlap(stretch{at, until}); ok && !yield(piece) {
@@ -217,7 +227,6 @@ func (s *Schedule) pieces(in stretch) iter.Seq[stretch] {
 					}
 				}
 				at = min(until, after(at, int64(minutesOfWeek)*int64(time.Minute)-into))
-				local = time.Unix(0, at).In(time.FixedZone("", offset))
 			}
 		}
 	}

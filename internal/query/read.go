@@ -201,7 +201,7 @@ func (q *Query) allowed(ctx context.Context, j *judge, req *Request, at place) (
 		return nil, 0, why
 	case !may:
 		return nil, 0, j.refusal(&all[0], s, at.span)
-	case s.Stream != "" && !s.Device.IsZero() && all[0].StreamID.IsZero():
+	case s.Stream != "" && !s.Device.IsZero() && !slices.ContainsFunc(all, func(c candidate) bool { return c.Allow && !c.StreamID.IsZero() }):
 		return nil, 0, holdfast.Errorf(holdfast.NotFound, "the device has no stream of this name")
 	case s.Stream != "" && !slices.ContainsFunc(all, func(c candidate) bool { return !c.StreamID.IsZero() }):
 		return nil, 0, holdfast.Errorf(holdfast.NotFound, "no device of this selection has a stream of this name")

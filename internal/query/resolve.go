@@ -6,6 +6,7 @@ import (
 	"slices"
 
 	"github.com/holdfast-iot/holdfast"
+	"github.com/holdfast-iot/holdfast/internal/access"
 	"github.com/holdfast-iot/holdfast/internal/custody"
 	"github.com/holdfast-iot/holdfast/internal/policy"
 )
@@ -29,10 +30,11 @@ func (c *candidate) whose() holdfast.PartyID {
 	return c.Owner
 }
 
-func candidateOf(d custody.Device) candidate {
+// candidateOf is a device's readings in one of its assignments.
+func candidateOf(d custody.Device, a custody.Assignment) candidate {
 	return candidate{
-		Source:  Source{Device: d.ID, DeviceName: d.Label, Owner: d.Owner, Assignment: d.Assignment, Profile: d.Profile},
-		subject: d.Subject,
+		Source:  Source{Device: d.ID, DeviceName: d.Label, Owner: a.Owner, Assignment: a.ID, Profile: d.Profile},
+		subject: a.Subject,
 	}
 }
 
@@ -74,39 +76,79 @@ func (q *Query) resolve(ctx context.Context, j *judge, s Selection) (all []candi
 	return all, exists, err
 }
 
+// ofDevice returns the streams of a device: of its own assignment, and of those of its
+// periods that may be the reader's to read. Of the others he does not learn that they
+// are there.
 func (q *Query) ofDevice(ctx context.Context, j *judge, id holdfast.DeviceID, stream string) ([]candidate, bool, error) {
 	d, err := q.custody.Device(ctx, id)
-	if err != nil || d.State == custody.Erased {
+	if err != nil {
 		return nil, false, err
 	}
-	c := candidateOf(d)
-	if ok, err := j.opens(ctx, &c); err != nil || !ok {
-		c.Stream = stream
-		return []candidate{c}, true, err
+	held, err := q.custody.Holders(ctx, id)
+	if err != nil {
+		return nil, false, err
 	}
+	near, err := j.near(ctx)
+	if err != nil {
+		return nil, false, err
+	}
+	var all []candidate
+	for _, a := range held {
+		if a.ID != d.Assignment && !near(a) {
+			continue
+		}
+		c := candidateOf(d, a)
+		ok, err := j.opens(ctx, &c)
+		switch own := a.ID == d.Assignment; {
+		case err != nil:
+			return nil, true, err
+		case ok:
+			if all, err = q.withStreams(ctx, all, c, a, stream); err != nil {
+				return nil, true, err
+			}
+		case own:
+			c.Stream = stream
+			all = append(all, c)
+		}
+	}
+	inOrder(all)
+	return all, d.State != custody.Erased || len(all) > 0, nil
+}
+
+// withStreams appends an assignment's streams, those of one name if there is one; where
+// there are none, the assignment without a stream.
+func (q *Query) withStreams(ctx context.Context, all []candidate, c candidate, a custody.Assignment, stream string) ([]candidate, error) {
 	if stream != "" {
-		s, err := q.custody.StreamByName(ctx, id, stream)
+		s, err := q.custody.StreamNamed(ctx, a.ID, stream)
 		switch {
 		case holdfast.KindOf(err) == holdfast.NotFound:
 			c.Stream = stream
-			return []candidate{c}, true, nil
+			return append(all, c), nil
 		case err != nil:
-			return nil, true, err
+			return nil, err
 		}
-		return []candidate{c.with(s)}, true, nil
+		return append(all, c.with(s)), nil
 	}
-	streams, err := q.custody.StreamsOf(ctx, d)
+	streams, err := q.custody.StreamsOfAssignment(ctx, a)
 	if err != nil {
-		return nil, true, err
+		return nil, err
 	}
 	if len(streams) == 0 {
-		return []candidate{c}, true, nil
+		return append(all, c), nil
 	}
-	var all []candidate
 	for _, s := range streams {
 		all = append(all, c.with(s))
 	}
-	return all, true, nil
+	return all, nil
+}
+
+// inOrder sorts streams by device and name; those of one name that a device has in
+// several assignments by these, so that pages agree.
+func inOrder(all []candidate) {
+	slices.SortStableFunc(all, func(a, b candidate) int {
+		return cmp.Or(cmp.Compare(a.DeviceName, b.DeviceName), slices.Compare(a.Device[:], b.Device[:]), cmp.Compare(a.Stream, b.Stream),
+			slices.Compare(a.Assignment[:], b.Assignment[:]))
+	})
 }
 
 // ofParty returns the streams of which the party is the owner or the data
@@ -116,29 +158,25 @@ func (q *Query) ofParty(ctx context.Context, j *judge, id holdfast.PartyID, stre
 	if err != nil {
 		return nil, false, err
 	}
-	var devices []custody.Device
+	var held []custody.Assignment
 	if whole {
 		p, err := q.custody.Party(ctx, id)
 		if err != nil || p.State == custody.Erased {
 			return nil, false, err
 		}
-		if devices, err = q.custody.Devices(ctx, id); err != nil {
+		if held, err = q.custody.Holdings(ctx, id); err != nil {
 			return nil, true, err
 		}
-		about, err := q.aboutAnother(ctx, id, func(a custody.Assignment) bool { return a.Owner != id })
+	} else if held, err = q.ofSubjects(ctx, j, id); err != nil {
+		return nil, false, err
+	}
+	var all []candidate
+	for _, a := range held {
+		d, err := q.custody.Device(ctx, a.Device)
 		if err != nil {
 			return nil, true, err
 		}
-		devices = append(devices, about...)
-	} else if devices, err = q.ofSubjects(ctx, j, id); err != nil {
-		return nil, false, err
-	}
-	slices.SortStableFunc(devices, func(a, b custody.Device) int {
-		return cmp.Or(cmp.Compare(a.Label, b.Label), slices.Compare(a.ID[:], b.ID[:]))
-	})
-	var all []candidate
-	for _, d := range devices {
-		c := candidateOf(d)
+		c := candidateOf(d, a)
 		if ok, err := j.opens(ctx, &c); err != nil {
 			return nil, true, err
 		} else if !ok {
@@ -146,7 +184,7 @@ func (q *Query) ofParty(ctx context.Context, j *judge, id holdfast.PartyID, stre
 			all = append(all, c)
 			continue
 		}
-		streams, err := q.custody.StreamsOf(ctx, d)
+		streams, err := q.custody.StreamsOfAssignment(ctx, a)
 		if err != nil {
 			return nil, true, err
 		}
@@ -156,6 +194,7 @@ func (q *Query) ofParty(ctx context.Context, j *judge, id holdfast.PartyID, stre
 			}
 		}
 	}
+	inOrder(all)
 	return all, whole || len(all) > 0, nil
 }
 
@@ -167,9 +206,27 @@ func (j *judge) opens(ctx context.Context, c *candidate) (bool, error) {
 	return j.concerns(ctx, c.whose())
 }
 
-// ofSubjects returns those devices of a party that are about somebody whose data
+// near returns what says whether an assignment may be the reader's to read. It asks
+// for all of them at once, whatever there is of a device: the time that it takes must
+// not tell how many others have had it.
+func (j *judge) near(ctx context.Context) (func(custody.Assignment) bool, error) {
+	if j.who.Role == access.Administrator {
+		return func(custody.Assignment) bool { return true }, nil
+	}
+	parties := []holdfast.PartyID{j.who.Party}
+	if j.purpose != holdfast.OwnAccess {
+		grantors, err := j.q.grants.Grantors(ctx, j.who.Party)
+		if err != nil {
+			return nil, err
+		}
+		parties = append(parties, grantors...)
+	}
+	return func(a custody.Assignment) bool { return a.Owner == j.who.Party || slices.Contains(parties, a.Whose()) }, nil
+}
+
+// ofSubjects returns those assignments of a party that are about somebody whose data
 // may be the reader's to read, by looking at him and not at the party.
-func (q *Query) ofSubjects(ctx context.Context, j *judge, owner holdfast.PartyID) ([]custody.Device, error) {
+func (q *Query) ofSubjects(ctx context.Context, j *judge, owner holdfast.PartyID) ([]custody.Assignment, error) {
 	subjects := []holdfast.PartyID{j.who.Party}
 	if j.purpose != holdfast.OwnAccess {
 		grants, err := q.grants.GrantsTo(ctx, j.who.Party)
@@ -177,39 +234,22 @@ func (q *Query) ofSubjects(ctx context.Context, j *judge, owner holdfast.PartyID
 			return nil, err
 		}
 		for _, g := range grants {
-			if (g.Purpose == j.purpose || slices.Contains(j.broader, g.Purpose)) && g.Live(q.now()) && !slices.Contains(subjects, g.Grantor) {
+			if g.Purpose == j.purpose && g.Live(q.now()) && !slices.Contains(subjects, g.Grantor) {
 				subjects = append(subjects, g.Grantor)
 			}
 		}
 	}
-	var devices []custody.Device
+	var about []custody.Assignment
 	for _, s := range subjects {
-		about, err := q.aboutAnother(ctx, s, func(a custody.Assignment) bool { return a.Owner == owner })
+		held, err := q.custody.Holdings(ctx, s)
 		if err != nil {
 			return nil, err
 		}
-		devices = append(devices, about...)
-	}
-	return devices, nil
-}
-
-// aboutAnother returns the devices of which a party is the data subject, of the
-// owners that which says.
-func (q *Query) aboutAnother(ctx context.Context, subject holdfast.PartyID, which func(custody.Assignment) bool) ([]custody.Device, error) {
-	assignments, err := q.custody.AssignmentsAbout(ctx, subject)
-	if err != nil {
-		return nil, err
-	}
-	var devices []custody.Device
-	for _, a := range assignments {
-		if a.State == custody.Erased || !which(a) {
-			continue
+		for _, a := range held {
+			if a.Subject == s && a.Owner == owner {
+				about = append(about, a)
+			}
 		}
-		d, err := q.custody.Device(ctx, a.Device)
-		if err != nil {
-			return nil, err
-		}
-		devices = append(devices, d)
 	}
-	return devices, nil
+	return about, nil
 }

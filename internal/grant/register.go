@@ -1,6 +1,6 @@
 // Package grant keeps why data may be used and what came of it: purposes, the
-// grants that owners make, the bars that erasures leave, and the disclosures that
-// say what left, to whom and why.
+// grants that owners make, the holds on their data, the bars that erasures leave,
+// and the disclosures that say what left, to whom and why.
 //
 // It promises that
 //   - a grant is made with the owner's own credential for his own data, and with
@@ -21,6 +21,7 @@ import (
 	"context"
 	"database/sql"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"maps"
 	"sync"
@@ -63,6 +64,8 @@ type Register struct {
 	sets     sets
 	barsMu   sync.RWMutex
 	bars     map[holdfast.AssignmentID]Bars
+	holding  sync.Mutex // one change of holds at a time
+	holds    atomic.Pointer[standing]
 
 	disclosing sync.Mutex          // held by who writes disclosures and tallies to the catalog
 	tallies    map[tallyKey]*tally // as they are in the catalog; guarded by disclosing
@@ -91,6 +94,9 @@ func Open(ctx context.Context, db *catalog.DB, keys Keys, ledger Recorder, o Opt
 	if err := db.Read(ctx, func(tx *sql.Tx) error { return r.loadBars(ctx, tx) }); err != nil {
 		return nil, fmt.Errorf("load bars: %w", err)
 	}
+	if err := r.loadHolds(ctx); err != nil {
+		return nil, fmt.Errorf("load holds: %w", err)
+	}
 	return r, nil
 }
 
@@ -100,9 +106,9 @@ const (
 	barsEvery  = time.Hour
 )
 
-// Run writes the amounts of disclosures and drops bars that have expired, until
-// ctx ends. What it can't write now it writes later: an error of the catalog is
-// handed to report and does not end it.
+// Run writes the amounts of disclosures, lifts holds whose notice is over and
+// drops bars that have expired, until ctx ends. What it can't write now it writes
+// later: an error of the catalog is handed to report and does not end it.
 func (r *Register) Run(ctx context.Context, report func(error)) error {
 	flush, bars := time.NewTicker(flushEvery), time.NewTicker(barsEvery)
 	defer flush.Stop()
@@ -113,7 +119,7 @@ func (r *Register) Run(ctx context.Context, report func(error)) error {
 		case <-ctx.Done():
 			return ctx.Err()
 		case <-flush.C:
-			err = r.Flush(ctx)
+			err = errors.Join(r.Flush(ctx), r.lift(ctx))
 		case <-bars.C:
 			err = r.expireBars(ctx)
 		}
@@ -157,6 +163,7 @@ func (r *Register) Erase(ctx context.Context, s holdfast.Scope) error {
 		return nil
 	}
 	r.forget(s.Party)
+	r.dropHolds(s.Party)
 	defer r.sets.dropAll() // grants of others to it end, too
 	r.disclosing.Lock()
 	maps.DeleteFunc(r.tallies, func(k tallyKey, _ *tally) bool { return k.owner == s.Party })
@@ -166,6 +173,7 @@ func (r *Register) Erase(ctx context.Context, s holdfast.Scope) error {
 			`DELETE FROM data_grant WHERE grantor = $1`,
 			`DELETE FROM disclosure WHERE owner = $1`,
 			`DELETE FROM disclosure_tally WHERE owner = $1`,
+			`DELETE FROM hold WHERE party = $1`,
 			`UPDATE data_grant SET state = 'ended' WHERE recipient = $1`,
 		} {
 			if _, err := tx.ExecContext(ctx, query, s.Party); err != nil {

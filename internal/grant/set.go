@@ -55,7 +55,7 @@ func (r *Register) compile(ctx context.Context, whose holdfast.PartyID) (*policy
 			grants = append(grants, g.policy())
 		}
 	}
-	set, err := policy.Compile(whose, grants, nil)
+	set, err := policy.Compile(whose, grants, r.forbids(whose))
 	if err != nil {
 		return nil, fmt.Errorf("compile grants: %w", err)
 	}

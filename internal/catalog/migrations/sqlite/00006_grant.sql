@@ -36,6 +36,15 @@ CREATE TABLE disclosure_tally (
 	PRIMARY KEY (owner, id)
 ) STRICT, WITHOUT ROWID;
 
+CREATE TABLE hold (
+	id          BLOB NOT NULL PRIMARY KEY,
+	party       BLOB NOT NULL,     -- whose data it is on
+	state       TEXT NOT NULL,     -- active | ended
+	info_sealed BLOB NOT NULL      -- under the party
+) STRICT, WITHOUT ROWID;
+CREATE INDEX hold_party ON hold (party);
+CREATE INDEX hold_active ON hold (state) WHERE state = 'active';
+
 -- A bar outlives the keys of those it was set for, so it holds ids and times alone.
 CREATE TABLE bar (
 	assignment     BLOB    NOT NULL,
@@ -51,6 +60,7 @@ CREATE INDEX bar_expires ON bar (expires);
 -- +goose Down
 DROP TABLE bar;
 DROP TABLE disclosure_tally;
+DROP TABLE hold;
 DROP TABLE disclosure;
 DROP TABLE data_grant;
 DROP TABLE purpose;

@@ -34,6 +34,8 @@ func TestGolden(t *testing.T) {
 		{"disclosure_tally", tallyInfo{Recipient: holdfast.PartyID{3}, Purpose: "care", Grant: holdfast.GrantID{4}, Permission: holdfast.PermissionID{6}, Role: "program",
 			Readers: []holdfast.CredentialID{{2}}, Streams: []holdfast.StreamID{{5}}, Obligations: policy.Obligations{Delay: 7}, Disclosures: 2, Open: 1,
 			Reads: 3, Rows: 4, Opened: 1, Last: 2, First: -1, Final: 5}, reader[tallyInfo]},
+		{"hold", holdInfo{Kind: Objection, Purpose: "care", Assignments: []holdfast.AssignmentID{{6}}, Streams: []string{"pulse"}, Reason: "A letter.", Secret: true,
+			OwnWord: true, Set: 1, Lifts: 2, Ended: 3, By: holdfast.CredentialID{2}}, reader[holdInfo]},
 	}
 	file := filepath.Join("testdata", "info.ndjson")
 	var got []byte

@@ -33,6 +33,7 @@ type commands struct {
 	Device  deviceCmd  `cmd:"" help:"Devices: add, show, revoke, claim."`
 	Purpose purposeCmd `cmd:"" help:"Why data may be used."`
 	Grant   grantCmd   `cmd:"" help:"Who may read an owner's data, and for what."`
+	Hold    holdCmd    `cmd:"" help:"Restrict or object to use, stop collection, keep data for a claim or by law."`
 	Query   queryCmd   `cmd:"" help:"Read readings, or windows of them."`
 	Erase   eraseCmd   `cmd:"" help:"Erase a party, a device or a stream, with a certificate."`
 	Export  exportCmd  `cmd:"" help:"Take everything of a party along, in open formats."`

@@ -164,7 +164,7 @@ func New(d Deps) (*API, error) {
 	}))
 	a.huma = humago.New(routes{a}, config(d.Version))
 	for _, register := range []func(){
-		a.health, a.doctor, a.parties, a.invitations, a.tokens, a.sessions, a.profiles, a.devices, a.units, a.claims, a.purposes, a.grants,
+		a.health, a.doctor, a.parties, a.invitations, a.tokens, a.sessions, a.profiles, a.devices, a.units, a.claims, a.purposes, a.grants, a.holds,
 		a.readings, a.exports, a.erasures, a.record, a.me,
 	} {
 		register()

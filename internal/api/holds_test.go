@@ -1,0 +1,47 @@
+package api
+
+import "testing"
+
+// An owner restricts and objects by himself; a hold by the hub tells him before it
+// ends; one for a claim keeps his data from being erased, and he sees why.
+func TestHolds(t *testing.T) {
+	h := build(t, Limits{})
+	watch := h.watch.ID.String()
+	read := "/v1/readings?device=" + watch + "&stream=pulse"
+	h.ask(h.anna, "POST", "/v1/grants", `{"recipient":"Institute","purpose":"study","until":"+30d"}`).is(201)
+	h.ask(h.institute, "GET", read, "").is(200)
+
+	var own Hold
+	h.ask(h.anna, "POST", "/v1/holds", `{"kind":"restriction","devices":["watch"],"streams":["pulse"]}`).is(201).into(&own)
+	if !own.OwnWord || own.State != "stands" || len(own.Devices) != 1 || own.Devices[0] != watch {
+		t.Errorf("%+v", own)
+	}
+	h.ask(h.institute, "GET", read, "").is(403)
+	h.ask(h.anna, "GET", read, "").is(200).shows("pulse")
+	h.ask(h.admin, "DELETE", "/v1/holds/"+own.ID, "").is(403).shows("only his own credential")
+	h.ask(h.ben, "GET", "/v1/holds/"+own.ID, "").is(404)
+	h.ask(h.ben, "DELETE", "/v1/holds/"+own.ID, "").is(404)
+	h.ask(h.ben, "GET", "/v1/holds", "").is(200).hides(own.ID)
+	h.ask(h.ben, "POST", "/v1/holds", `{"kind":"restriction","devices":["watch"]}`).is(404)
+	h.ask(h.institute, "GET", "/v1/holds", "").is(403)
+	h.ask(h.anna, "DELETE", "/v1/holds/"+own.ID, "").is(200).shows(`"state":"ended"`)
+	h.ask(h.institute, "GET", read, "").is(200)
+
+	h.ask(h.anna, "POST", "/v1/holds", `{"kind":"objection"}`).is(400).shows("names the purpose")
+	h.ask(h.anna, "POST", "/v1/holds", `{"kind":"objection","purpose":"study"}`).is(201)
+	h.ask(h.institute, "GET", read, "").is(403)
+
+	var ours Hold
+	h.ask(h.admin, "POST", "/v1/holds", `{"kind":"restriction"}`).is(400).shows("say whose data")
+	h.ask(h.admin, "POST", "/v1/holds", `{"kind":"restriction","devices":["`+watch+`"]}`).is(201).into(&ours)
+	h.ask(h.admin, "DELETE", "/v1/holds/"+ours.ID, "").is(200).shows(`"state":"lifting"`, `"lifts"`)
+	h.ask(h.anna, "GET", "/v1/holds", "").is(200).shows(`"state":"lifting"`, ours.ID)
+	h.ask(h.anna, "DELETE", "/v1/holds/"+ours.ID, "").is(200).shows(`"state":"ended"`)
+
+	h.ask(h.anna, "POST", "/v1/holds", `{"kind":"claim","reason":"mine"}`).is(403).shows("administrator")
+	h.ask(h.admin, "POST", "/v1/holds", `{"kind":"claim","party":"`+h.annaID.String()+`"}`).is(400).shows("says its reason")
+	h.ask(h.admin, "POST", "/v1/holds", `{"kind":"claim","party":"`+h.annaID.String()+`","reason":"case 12/26"}`).is(201)
+	h.ask(h.admin, "POST", "/v1/holds", `{"kind":"law","party":"`+h.annaID.String()+`","reason":"order 7","secret":true}`).is(201)
+	h.ask(h.anna, "GET", "/v1/holds", "").is(200).shows("case 12/26").hides("order 7", `"secret"`)
+	h.ask(h.admin, "GET", "/v1/holds", "").is(200).shows("order 7")
+}

@@ -86,7 +86,9 @@ func newPart() *part {
 	return p
 }
 
-// Add takes one message whole or not at all. child names a declared child of the
+// Add takes one message whole or not at all, but for readings whose collection was
+// stopped: those are left out, so that one stream's stop does not stop the others
+// that come with it. child names a declared child of the
 // peer, "" is the peer itself. It keeps no reference to samples.
 //
 // Of the errors, Unavailable and Internal may heal: the message must stay
@@ -139,6 +141,12 @@ func (b *Batch) add(route *custody.Route, samples []holdfast.Sample, d Delivery)
 			return err
 		}
 	}
+	if m.stopped > 0 {
+		if m.stopped == len(samples) {
+			return errStopped
+		}
+		b.gate.metrics.dropped.Add(float64(m.stopped))
+	}
 	if d.QoS2 {
 		// The id goes where the last of the message's readings are: the journal keeps
 		// a prefix, so whoever finds the id finds all of them.
@@ -154,9 +162,12 @@ func (b *Batch) add(route *custody.Route, samples []holdfast.Sample, d Delivery)
 		}
 		b.received = append(b.received, d.PacketID)
 	}
-	b.readings += len(samples)
+	b.readings += len(samples) - m.stopped
 	return nil
 }
+
+// errStopped won't heal by sending again.
+var errStopped = holdfast.Errorf(holdfast.Denied, "collection was stopped by the one whose data it is")
 
 // message is what the readings of one message have in common.
 type message struct {
@@ -165,6 +176,8 @@ type message struct {
 	bars  grant.Bars      // of to
 	live  *custody.Stream // the last stream of to found to have a live purpose
 	part  int             // of the last reading, if live is set
+
+	stopped int // readings whose collection is stopped: left out, the others are taken
 }
 
 // reading puts one sample into its part.
@@ -186,6 +199,11 @@ func (b *Batch) reading(m *message, x *holdfast.Sample) error {
 			return err
 		}
 		m.to, m.bars, m.live = to, b.gate.purposes.Bars(to.Assignment), nil
+	}
+	// Before a first reading makes its stream: of what is stopped nothing is kept.
+	if b.gate.purposes.Stopped(to.Whose(), to.Assignment, x.Stream) {
+		m.stopped++
+		return nil
 	}
 	stream, value, err := b.accept(m, x)
 	if err != nil {

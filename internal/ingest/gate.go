@@ -39,6 +39,8 @@ type Custody interface {
 type Purposes interface {
 	Live(ctx context.Context, p holdfast.Purpose) bool
 	Bars(a holdfast.AssignmentID) grant.Bars
+	// Stopped reports whether the one whose data it is has stopped their collection.
+	Stopped(whose holdfast.PartyID, a holdfast.AssignmentID, stream string) bool
 }
 
 // Keys leases journal keys.
@@ -100,6 +102,7 @@ func (g *Gate) Batch(ctx context.Context, p identity.Peer, session string) *Batc
 type metrics struct {
 	readings        *prometheus.CounterVec
 	durable, failed prometheus.Counter // of readings
+	dropped         prometheus.Counter // of readings
 	bytes           prometheus.Counter
 	records         prometheus.Counter
 }
@@ -108,12 +111,13 @@ func newMetrics() metrics {
 	m := metrics{
 		readings: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "holdfast_ingest_readings_total",
-			Help: "Readings by what became of them: durable, failed, or refused by kind of reason.",
+			Help: "Readings by what became of them: durable, failed, refused by kind of reason, or dropped from a message because their owner has stopped their collection.",
 		}, []string{"outcome"}),
 		bytes:   prometheus.NewCounter(prometheus.CounterOpts{Name: "holdfast_ingest_record_bytes_total", Help: "Bytes of sealed journal records."}),
 		records: prometheus.NewCounter(prometheus.CounterOpts{Name: "holdfast_ingest_records_total", Help: "Sealed journal records."}),
 	}
 	m.durable, m.failed = m.readings.WithLabelValues("durable"), m.readings.WithLabelValues("failed")
+	m.dropped = m.readings.WithLabelValues("dropped: collection stopped")
 	return m
 }
 

@@ -20,6 +20,7 @@ type eraseCmd struct {
 	What        string `arg:"" name:"what" help:"PARTY, DEVICE or DEVICE/STREAM, by name or id."`
 	From        string `help:"Only readings from then on, of a device or stream." placeholder:"TIME" env:"-"`
 	To          string `help:"Only readings up to then." placeholder:"TIME" env:"-"`
+	Rest        bool   `help:"Erase what no hold keeps; without it, a hold on any of it refuses all." env:"-"`
 	Yes         bool   `help:"Don't ask." env:"-"`
 	Certificate string `required:"" help:"Write the certificate to this new file." placeholder:"FILE" type:"path" env:"-"`
 	hubFlags
@@ -41,6 +42,7 @@ type target struct {
 	Stream string `json:"stream,omitempty"`
 	From   string `json:"from,omitempty"`
 	To     string `json:"to,omitempty"`
+	Rest   bool   `json:"rest,omitempty"`
 }
 
 func (c *eraseCmd) Run(a *app) error {
@@ -85,6 +87,9 @@ func (c *eraseCmd) Run(a *app) error {
 	if err := errors.Join(err, file.Sync(), file.Close()); err != nil {
 		return fmt.Errorf("write certificate: %w", err)
 	}
+	if len(e.Kept) > 0 {
+		fmt.Fprintf(a.stdout, "Holds keep some of it: %s. The certificate names them.\n", many(len(e.Kept), "part"))
+	}
 	fmt.Fprintf(a.stdout, "Erased. The certificate is in %s. To check it anywhere, without a hub:\n\n  holdfast verify %s --key '%s'\n", c.Certificate, c.Certificate, e.Verifier)
 	return nil
 }
@@ -102,7 +107,7 @@ func awaitErasure(a *app, hub *client.Client, e *api.Erasure) error {
 
 // resolve finds out what is meant and shows it.
 func (c *eraseCmd) resolve(a *app, hub *client.Client) (t target, err error) {
-	t = target{From: c.From, To: c.To}
+	t = target{From: c.From, To: c.To, Rest: c.Rest}
 	name, stream, inDevice := strings.Cut(c.What, "/")
 	var d api.Device
 	deviceErr := hub.Do(a.ctx, http.MethodGet, named("/v1/devices", name), nil, &d)

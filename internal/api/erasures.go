@@ -26,8 +26,17 @@ type Erasure struct {
 	Refused       *time.Time `json:"refused,omitempty"`
 	KeysDestroyed *time.Time `json:"keys_destroyed,omitempty"`
 	Purged        *time.Time `json:"purged,omitempty"`
+	Kept          []Kept     `json:"kept,omitempty" doc:"What holds keep of what was asked for."`
 	Certificate   string     `json:"certificate,omitempty" doc:"Signed text; holdfast verify checks it without a server."`
 	Verifier      string     `json:"verifier,omitempty" doc:"The hub's public key for it."`
+}
+
+// Kept is what a hold keeps of an assignment whose rest is erased.
+type Kept struct {
+	Assignment string   `json:"assignment"`
+	Streams    []string `json:"streams,omitempty" doc:"Ids; left out: all."`
+	Why        string   `json:"why" enum:"claim,law,restriction"`
+	Hold       string   `json:"hold,omitempty"`
 }
 
 type erasureReply struct {
@@ -43,6 +52,7 @@ type addErasure struct {
 		Stream string `json:"stream,omitempty" doc:"One stream of the device, by name."`
 		From   string `json:"from,omitempty" doc:"The earliest reading to erase; left out: all before."`
 		To     string `json:"to,omitempty" doc:"The latest; left out: all after."`
+		Rest   bool   `json:"rest,omitempty" doc:"Erase what no hold keeps; without it, a hold on any of it refuses all."`
 	}
 }
 
@@ -75,20 +85,24 @@ func (a *API) erasures() {
 }
 
 func (a *API) addErasure(ctx context.Context, by access.Principal, in *addErasure) (*erasureReply, error) {
-	return a.erase(ctx, by, in.Wait, func() (holdfast.Scope, error) { return a.scope(ctx, by, in) })
+	return a.erase(ctx, by, in.Wait, in.Body.Rest, func() (holdfast.Scope, error) { return a.scope(ctx, by, in) })
 }
 
 // scopes is how often the scope of an erasure is made: a party may be given a
 // device between that and the asking, which then is a conflict.
 const scopes = 3
 
-func (a *API) erase(ctx context.Context, by access.Principal, seconds int, scope func() (holdfast.Scope, error)) (*erasureReply, error) {
+func (a *API) erase(ctx context.Context, by access.Principal, seconds int, rest bool, scope func() (holdfast.Scope, error)) (*erasureReply, error) {
+	ask := a.Erasure.Ask
+	if rest {
+		ask = a.Erasure.AskRest
+	}
 	for try := 1; ; try++ {
 		s, err := scope()
 		if err != nil {
 			return nil, err
 		}
-		e, err := a.Erasure.Ask(ctx, by, s)
+		e, err := ask(ctx, by, s)
 		switch {
 		case err == nil:
 			return a.wait(ctx, e.ID, seconds)
@@ -173,6 +187,16 @@ func (a *API) erasureDoc(e erasure.Erasure) Erasure {
 	}
 	for _, s := range e.Scope.Streams {
 		out.Streams = append(out.Streams, s.String())
+	}
+	for _, k := range e.Kept {
+		doc := Kept{Assignment: k.Assignment.String(), Why: string(k.Why)}
+		for _, s := range k.Streams {
+			doc.Streams = append(doc.Streams, s.String())
+		}
+		if !k.Hold.IsZero() {
+			doc.Hold = k.Hold.String()
+		}
+		out.Kept = append(out.Kept, doc)
 	}
 	if out.Certificate != "" {
 		out.Verifier = a.Ledger.VerifierKey()

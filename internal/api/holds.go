@@ -3,6 +3,7 @@ package api
 import (
 	"context"
 	"net/http"
+	"slices"
 	"time"
 
 	"github.com/holdfast-iot/holdfast"
@@ -101,10 +102,14 @@ func (a *API) addHold(ctx context.Context, by access.Principal, in *addHold) (*r
 		if s.Whose.IsZero() {
 			s.Whose = whose(d)
 		}
-		if whose(d) != s.Whose {
+		slice, err := a.Custody.ScopeOfSlice(ctx, d.ID, s.Whose)
+		if err != nil {
+			return nil, err
+		}
+		if len(slice.Assignments) == 0 {
 			return nil, holdfast.Errorf(holdfast.Denied, "the data of a named device are somebody else's")
 		}
-		s.Assignments = append(s.Assignments, d.Assignment)
+		s.Assignments = append(s.Assignments, slice.Assignments...)
 	}
 	h, err := a.Grants.AddHold(ctx, holder(by), s)
 	if err != nil {
@@ -183,7 +188,9 @@ func (a *API) holdDoc(ctx context.Context, h grant.Hold, n names) (Hold, error) 
 		case err != nil:
 			return out, err
 		}
-		out.Devices = append(out.Devices, x.Device.String())
+		if id := x.Device.String(); !slices.Contains(out.Devices, id) {
+			out.Devices = append(out.Devices, id)
+		}
 	}
 	return out, nil
 }

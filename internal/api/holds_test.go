@@ -1,6 +1,12 @@
 package api
 
-import "testing"
+import (
+	"testing"
+	"time"
+
+	"github.com/holdfast-iot/holdfast"
+	"github.com/holdfast-iot/holdfast/internal/query/querytest"
+)
 
 // An owner restricts and objects by himself; a hold by the hub tells him before it
 // ends; one for a claim keeps his data from being erased, and he sees why.
@@ -44,4 +50,32 @@ func TestHolds(t *testing.T) {
 	h.ask(h.admin, "POST", "/v1/holds", `{"kind":"law","party":"`+h.annaID.String()+`","reason":"order 7","secret":true}`).is(201)
 	h.ask(h.anna, "GET", "/v1/holds", "").is(200).shows("case 12/26").hides("order 7", `"secret"`)
 	h.ask(h.admin, "GET", "/v1/holds", "").is(200).shows("order 7")
+}
+
+// What a hold keeps is not erased; the rest is, if that is asked for, and the
+// certificate says what was kept.
+func TestErasureLeavesWhatIsHeld(t *testing.T) {
+	h := build(t, Limits{})
+	anna, watch := h.annaID.String(), h.watch.ID.String()
+	h.Send(h.watch, querytest.At("steps", time.Now(), holdfast.NumberValue(7)))
+	var claim Hold
+	h.ask(h.admin, "POST", "/v1/holds", `{"kind":"claim","devices":["`+watch+`"],"streams":["pulse"],"reason":"case 12/26"}`).is(201).into(&claim)
+	for _, body := range []string{`{"device":"watch","stream":"pulse"}`, `{"device":"watch"}`, `{"party":"` + anna + `"}`} {
+		h.ask(h.anna, "POST", "/v1/erasures", body).is(403).shows("a claim at law", claim.ID)
+	}
+	h.ask(h.anna, "DELETE", "/v1/me/data", "").is(403).shows("a claim at law")
+	h.ask(h.anna, "POST", "/v1/erasures", `{"device":"watch","stream":"pulse","rest":true}`).is(403).shows("nothing was erased")
+	h.ask(h.anna, "GET", "/v1/readings?device="+watch, "").is(200).shows("pulse", "steps")
+
+	h.ask(h.anna, "DELETE", "/v1/me/data?rest=true", "").is(200).shows(`"state":"done"`, `"why":"claim"`, claim.ID, `"kept`)
+	h.ask(h.anna, "GET", "/v1/readings?device="+watch, "").is(200).shows("pulse").hides("steps")
+
+	h.ask(h.admin, "DELETE", "/v1/holds/"+claim.ID, "").is(200)
+	h.ask(h.admin, "POST", "/v1/holds", `{"kind":"law","party":"`+anna+`","reason":"order 7","secret":true}`).is(201)
+	h.ask(h.anna, "DELETE", "/v1/me/data", "").is(403).shows("the law keeps").hides("order 7", "hold ")
+
+	ben := h.benID.String()
+	h.ask(h.ben, "POST", "/v1/holds", `{"kind":"restriction"}`).is(201)
+	h.ask(h.admin, "POST", "/v1/erasures", `{"party":"`+ben+`"}`).is(403).shows("he has restricted them")
+	h.ask(h.ben, "DELETE", "/v1/me/data", "").is(200).shows(`"whole_party":true`)
 }

@@ -86,9 +86,10 @@ func (a *API) me() {
 	erase.slow = true
 	handle(a, route{method: "DELETE", path: "/v1/me/data", summary: "Erase all of mine, and myself.", rule: erase},
 		func(ctx context.Context, by access.Principal, in *struct {
-			Wait int `query:"wait" minimum:"0" maximum:"60" default:"30" doc:"How many seconds to wait for the end."`
+			Wait int  `query:"wait" minimum:"0" maximum:"60" default:"30" doc:"How many seconds to wait for the end."`
+			Rest bool `query:"rest" doc:"Erase what no hold keeps; then the party stays."`
 		}) (*erasureReply, error) {
-			return a.erase(ctx, by, in.Wait, func() (holdfast.Scope, error) { return a.Custody.ScopeOfParty(ctx, by.Party) })
+			return a.erase(ctx, by, in.Wait, in.Rest, func() (holdfast.Scope, error) { return a.Custody.ScopeOfParty(ctx, by.Party) })
 		})
 }
 

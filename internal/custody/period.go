@@ -583,7 +583,7 @@ func (c *Custody) loadPeriods(ctx context.Context, r *Route) error {
 		case r.holders[at].State != Active:
 			p.Owner, p.denied = r.holders[at].Owner, holdfast.Errorf(holdfast.Denied, "the assignment that readings of this time belong to is closed")
 		default:
-			p.Owner = r.holders[at].Owner
+			p.Owner, p.whose = r.holders[at].Owner, r.holders[at].Whose()
 			all, err := c.streams(ctx, ofAssignment, m.assignment)
 			if err != nil {
 				return err

@@ -23,6 +23,7 @@ type Route struct {
 	Owner      holdfast.PartyID
 	Gateway    holdfast.DeviceID // zero unless a declared child
 
+	whose   holdfast.PartyID // the data subject, else the owner
 	device  Device
 	profile *Profile // nil: an open device
 	denied  error    // why there is no route; then nothing above counts
@@ -121,7 +122,7 @@ func (c *Custody) loadRoute(ctx context.Context, id holdfast.DeviceID) (*Route, 
 	if err != nil {
 		return nil, err
 	}
-	r := &Route{device: d, Device: id, Assignment: d.Assignment, Owner: d.Owner, Gateway: d.Gateway}
+	r := &Route{device: d, Device: id, Assignment: d.Assignment, Owner: d.Owner, Gateway: d.Gateway, whose: Assignment{Owner: d.Owner, Subject: d.Subject}.Whose()}
 	streams := make(map[string]*Stream)
 	r.streams.Store(&streams)
 	switch d.State {

@@ -32,6 +32,8 @@ type Certificate struct {
 	Destroyed Destruction        `json:"keys_destroyed"`
 	// Purged is when every place had removed the ciphertext.
 	Purged time.Time `json:"ciphertext_purged"`
+	// Kept is what was asked for and is not covered: holds keep it.
+	Kept []Kept `json:"kept,omitempty"`
 	// Limits says in words what is not covered.
 	Limits []string     `json:"limits"`
 	Ledger ledger.Proof `json:"ledger"`
@@ -53,7 +55,7 @@ func (g *Gate) certify(e Erasure, p ledger.Proof) ([]byte, error) {
 		Hub: g.Ledger.Origin(), Erasure: e.ID, Party: e.Party, Scope: e.Scope, AskedBy: e.By, Asked: e.AskedAt, Refused: e.RefusedAt,
 		Destroyed: Destruction{At: e.KeysDeadAt, From: e.From, To: e.To, OwnerKeys: e.OwnerKeys, RecordKeys: e.RecordKeys,
 			Holders: e.Holders, Grade: grade(e.Holders)},
-		Purged: e.PurgedAt, Ledger: p, Limits: limits(e),
+		Purged: e.PurgedAt, Ledger: p, Kept: e.Kept, Limits: limits(e),
 	}
 	body, err := json.MarshalIndent(c, "", "  ")
 	if err != nil {
@@ -80,6 +82,9 @@ func limits(e Erasure) []string {
 	}
 	if len(e.Scope.Streams) > 0 || e.Scope.From != nil {
 		out = append(out, "the name of a stream erased in part of a living assignment was deleted, its key lives on with the assignment")
+	}
+	if len(e.Kept) > 0 {
+		out = append(out, "of what was asked for, what is named as kept was not erased: a claim at law, the law or the owner's restriction keeps it")
 	}
 	return out
 }

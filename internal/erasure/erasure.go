@@ -30,6 +30,7 @@ import (
 	"github.com/holdfast-iot/holdfast"
 	"github.com/holdfast-iot/holdfast/internal/access"
 	"github.com/holdfast-iot/holdfast/internal/catalog"
+	"github.com/holdfast-iot/holdfast/internal/custody"
 	"github.com/holdfast-iot/holdfast/internal/grant"
 	"github.com/holdfast-iot/holdfast/internal/ledger"
 	"github.com/holdfast-iot/holdfast/internal/seal"
@@ -45,9 +46,12 @@ const (
 )
 
 // Custody closes a party in the transaction that accepts its erasure, and refuses
-// a scope that has missed an assignment made meanwhile.
+// a scope that has missed an assignment made meanwhile. It says whose an assignment
+// is and what its streams are, for holds name parties and streams.
 type Custody interface {
 	Leave(ctx context.Context, tx *sql.Tx, s holdfast.Scope) error
+	Assignment(ctx context.Context, id holdfast.AssignmentID) (custody.Assignment, error)
+	StreamsOfAssignment(ctx context.Context, a custody.Assignment) ([]*custody.Stream, error)
 }
 
 // Deps is what a Gate is built on; all are required.
@@ -104,6 +108,7 @@ type Plan struct {
 	Holders    []vault.HolderEvidence `json:"holders,omitempty"`
 	KeysDeadAt time.Time              `json:"keys_destroyed,omitzero"`
 	PurgedAt   time.Time              `json:"purged,omitzero"`
+	Kept       []Kept                 `json:"kept,omitempty"` // what holds keep of what was asked for
 }
 
 // Scope is holdfast.Scope as it stands in certificates.
@@ -171,7 +176,19 @@ func Open(ctx context.Context, d Deps) (*Gate, error) {
 // every path when Ask returns; keys and ciphertext follow in Run. An owner may
 // ask for what is his, an administrator for anything but the operating
 // organisation itself, each with a settled credential.
+//
+// It is Denied where a hold keeps any of the scope; AskRest has the others erased.
 func (g *Gate) Ask(ctx context.Context, by access.Principal, s holdfast.Scope) (Erasure, error) {
+	return g.ask(ctx, by, s, false)
+}
+
+// AskRest is Ask for what of the scope no hold keeps. The certificate says what was
+// kept.
+func (g *Gate) AskRest(ctx context.Context, by access.Principal, s holdfast.Scope) (Erasure, error) {
+	return g.ask(ctx, by, s, true)
+}
+
+func (g *Gate) ask(ctx context.Context, by access.Principal, s holdfast.Scope, rest bool) (Erasure, error) {
 	switch {
 	case !by.Can(access.ScopeWrite):
 		return Erasure{}, holdfast.Errorf(holdfast.Denied, "this credential can't change anything")
@@ -189,9 +206,16 @@ func (g *Gate) Ask(ctx context.Context, by access.Principal, s holdfast.Scope) (
 	if s.Span.From > s.Span.To {
 		return Erasure{}, holdfast.Errorf(holdfast.Invalid, "the range ends before it begins")
 	}
+	s, kept, err := g.withoutHeld(ctx, s, by.Role == access.Owner)
+	switch {
+	case err != nil:
+		return Erasure{}, err
+	case len(kept) > 0 && (!rest || len(s.Assignments) == 0):
+		return Erasure{}, refuseHeld(kept, s)
+	}
 	s.Before = g.Arrival()
 	e := Erasure{ID: holdfast.NewID[holdfast.ErasureID](), Party: s.Party, State: Asked,
-		Plan: Plan{Scope: scopeText(s), By: by.Role.String(), AskedAt: time.Now().UTC()}}
+		Plan: Plan{Scope: scopeText(s), By: by.Role.String(), AskedAt: time.Now().UTC(), Kept: kept}}
 	if !inPart(s) {
 		keys, records, err := g.Vault.Doomed(ctx, owners(s))
 		if err != nil {
@@ -269,7 +293,12 @@ func (g *Gate) writeDown(ctx context.Context, e Erasure, s holdfast.Scope) error
 				return err
 			}
 		}
-		_, err := g.Ledger.Append(ctx, tx, on, "erasure asked", map[string]any{"erasure": e.ID, "scope": e.Scope, "by": e.By})
+		_, err := g.Ledger.Append(ctx, tx, on, "erasure asked", struct {
+			Erasure holdfast.ErasureID `json:"erasure"`
+			Scope   Scope              `json:"scope"`
+			By      string             `json:"by"`
+			Kept    []Kept             `json:"kept,omitempty"`
+		}{e.ID, e.Scope, e.By, e.Kept})
 		return err
 	})
 	if err != nil {

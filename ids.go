@@ -32,6 +32,9 @@ type (
 	group      struct{}
 	permission struct{}
 	transfer   struct{}
+	membership struct{}
+	notice     struct{}
+	joint      struct{}
 )
 
 // The ids of the word list.
@@ -50,6 +53,9 @@ type (
 	GroupID      = ID[group]      // devices declared to be asked about together
 	PermissionID = ID[permission] // of staff to read an owner's data for a while
 	TransferID   = ID[transfer]   // of a unit from one owner to the next
+	MembershipID = ID[membership] // of a party in a household or an organisation
+	NoticeID     = ID[notice]     // that a device is to be released
+	JointID      = ID[joint]      // an erasure that waits for the word of several
 )
 
 var idText = base32.NewEncoding("abcdefghijklmnopqrstuvwxyz234567").WithPadding(base32.NoPadding)

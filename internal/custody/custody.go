@@ -1,4 +1,4 @@
-// Package custody knows whose a thing is: parties, the units a maker built, the
+// Package custody knows whose a thing is: parties and their members, the units a maker built, the
 // devices they become in somebody's hands, the profiles that say what a device
 // measures, the assignments that give its readings an owner, and its streams.
 //
@@ -10,6 +10,10 @@
 //     states;
 //   - a device that nobody has claimed, or whose assignment is closed or erased,
 //     has no route: its readings have no owner, so they can't be kept;
+//   - who acts in another's place does so by a membership that the one who acts has
+//     accepted himself, and not a moment longer;
+//   - a unit changes hands by its owner's word alone, or after he was told and did
+//     not object: enrolment, codes and buttons never change the owner;
 //   - the operating organisation can't be erased.
 //
 // It does not decide who may read (package policy does), does not keep readings,
@@ -67,6 +71,8 @@ type Custody struct {
 	children   map[childKey]holdfast.DeviceID
 	models     map[modelKey]*Profile // a stored version never changes
 	operating  holdfast.PartyID
+	acting     map[holdfast.PartyID][]acting // by who acts
+	actingTurn uint64                        // counts what makes acting wrong
 
 	opening  sync.Mutex // one OpenStream at a time
 	changing sync.Mutex // one change of a device's assignments at a time
@@ -97,6 +103,7 @@ func New(db *catalog.DB, keys Keys, ledger Recorder, o Options) *Custody {
 		deviceOf: make(map[holdfast.AssignmentID]holdfast.DeviceID),
 		children: make(map[childKey]holdfast.DeviceID),
 		models:   make(map[modelKey]*Profile),
+		acting:   make(map[holdfast.PartyID][]acting),
 		attempts: attempts{made: make(map[holdfast.PartyID]attempt)},
 	}
 }

@@ -203,9 +203,23 @@ func (c *Custody) Erase(ctx context.Context, s holdfast.Scope) error {
 	if !s.Whole {
 		return nil
 	}
+	defer c.forgetActing()
 	return c.db.Write(ctx, func(tx *sql.Tx) error {
-		_, err := tx.ExecContext(ctx, `UPDATE party SET state = $1, name_hash = NULL, info_sealed = NULL WHERE id = $2`, Erased, s.Party)
-		return err
+		for _, query := range []string{
+			`DELETE FROM membership WHERE of = $1 OR member = $1 OR ward = $1`,
+			`DELETE FROM joint_word WHERE adult = $1 OR joint IN (SELECT id FROM joint_erasure WHERE party = $1)`,
+			`DELETE FROM joint_erasure WHERE party = $1`,
+			`DELETE FROM transfer WHERE seller = $1`,
+			`UPDATE transfer SET state = 'declined', buyer = NULL WHERE buyer = $1 AND state = 'offered'`,
+			`UPDATE transfer SET buyer = NULL WHERE buyer = $1`,
+			`DELETE FROM release_notice WHERE owner = $1`,
+			`UPDATE party SET state = 'erased', name_hash = NULL, info_sealed = NULL WHERE id = $1`,
+		} {
+			if _, err := tx.ExecContext(ctx, query, s.Party); err != nil {
+				return err
+			}
+		}
+		return nil
 	})
 }
 
@@ -216,6 +230,8 @@ func eraseAssignment(ctx context.Context, tx *sql.Tx, a holdfast.AssignmentID) e
 		`DELETE FROM period WHERE device IN (SELECT id FROM device WHERE assignment = $1)`,
 		`DELETE FROM assignment_version WHERE assignment = $1`,
 		`DELETE FROM stream WHERE assignment = $1`,
+		`UPDATE transfer SET state = 'withdrawn' WHERE state = 'offered' AND device IN (SELECT id FROM device WHERE assignment = $1)`,
+		`UPDATE release_notice SET state = 'withdrawn' WHERE state = 'open' AND device IN (SELECT id FROM device WHERE assignment = $1)`,
 		`UPDATE device SET state = 'erased', owner = NULL, unit = NULL, gateway = NULL, label_hash = NULL, child_hash = NULL, info_sealed = NULL WHERE assignment = $1`,
 		`UPDATE assignment SET state = 'erased', device = NULL, owner = NULL, subject = NULL, info_sealed = NULL WHERE id = $1`,
 	} {

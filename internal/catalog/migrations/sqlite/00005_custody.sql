@@ -82,7 +82,65 @@ CREATE TABLE claim_code (
 	code_hash BLOB NOT NULL UNIQUE
 ) STRICT, WITHOUT ROWID;
 
+CREATE TABLE membership (
+	id          BLOB NOT NULL PRIMARY KEY,
+	of          BLOB NOT NULL,     -- the household or organisation
+	member      BLOB NOT NULL,
+	ward        BLOB,              -- of a guardian: the child
+	state       TEXT NOT NULL,     -- offered | active | ended
+	info_sealed BLOB NOT NULL      -- under the household or organisation
+) STRICT, WITHOUT ROWID;
+CREATE INDEX membership_of ON membership (of);
+CREATE INDEX membership_member ON membership (member);
+CREATE INDEX membership_ward ON membership (ward);
+
+CREATE TABLE joint_erasure (
+	id          BLOB NOT NULL PRIMARY KEY,
+	party       BLOB NOT NULL,     -- the household
+	erasure     BLOB,              -- that it became
+	state       TEXT NOT NULL,     -- waiting | begun | withdrawn | expired
+	info_sealed BLOB NOT NULL      -- under the household
+) STRICT, WITHOUT ROWID;
+CREATE INDEX joint_erasure_party ON joint_erasure (party);
+
+CREATE TABLE joint_word (
+	joint BLOB NOT NULL,
+	adult BLOB NOT NULL,
+	PRIMARY KEY (joint, adult)
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE transfer (
+	id          BLOB NOT NULL PRIMARY KEY,
+	device      BLOB NOT NULL,     -- that is offered
+	seller      BLOB NOT NULL,
+	buyer       BLOB,              -- NULL: whoever shows the code
+	code_hash   BLOB UNIQUE,       -- NULL: offered to the buyer by name
+	next_device BLOB,              -- that the unit became
+	state       TEXT NOT NULL,     -- offered | taken | withdrawn | declined | expired | settled
+	info_sealed BLOB NOT NULL      -- under the seller
+) STRICT, WITHOUT ROWID;
+CREATE INDEX transfer_seller ON transfer (seller);
+CREATE INDEX transfer_buyer ON transfer (buyer);
+CREATE INDEX transfer_state ON transfer (state);
+CREATE UNIQUE INDEX transfer_offered ON transfer (device) WHERE state = 'offered';
+
+CREATE TABLE release_notice (
+	id          BLOB NOT NULL PRIMARY KEY,
+	device      BLOB NOT NULL,
+	owner       BLOB NOT NULL,
+	state       TEXT NOT NULL,     -- open | objected | withdrawn | released
+	info_sealed BLOB NOT NULL      -- under the owner
+) STRICT, WITHOUT ROWID;
+CREATE INDEX release_notice_owner ON release_notice (owner);
+CREATE INDEX release_notice_device ON release_notice (device);
+CREATE UNIQUE INDEX release_notice_open ON release_notice (device) WHERE state = 'open';
+
 -- +goose Down
+DROP TABLE release_notice;
+DROP TABLE transfer;
+DROP TABLE joint_word;
+DROP TABLE joint_erasure;
+DROP TABLE membership;
 DROP TABLE claim_code;
 DROP TABLE stream;
 DROP TABLE period;

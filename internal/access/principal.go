@@ -106,6 +106,7 @@ func ParseScopes(text string) (s Scopes, err error) {
 type Principal struct {
 	Credential holdfast.CredentialID
 	Party      holdfast.PartyID
+	Actor      holdfast.PartyID // who acts in Party's place with his own credential; zero: the party itself
 	Role       Role
 	Purposes   []holdfast.Purpose // a program's; must not be modified
 	Scopes     Scopes
@@ -119,6 +120,14 @@ type Principal struct {
 
 // Can reports whether p's credential has all of s.
 func (p Principal) Can(s Scopes) bool { return s != 0 && p.Scopes&s == s }
+
+// Person returns the party whose credential it is: who acts, if for another.
+func (p Principal) Person() holdfast.PartyID {
+	if p.Actor.IsZero() {
+		return p.Party
+	}
+	return p.Actor
+}
 
 // MayName reports whether p may give purpose u as the reason of a request. It is
 // a first gate, not a permission: that is policy's to decide.

@@ -179,7 +179,11 @@ func (c *Custody) jointOf(ctx context.Context, by Actor, id holdfast.JointID) (J
 	if err != nil {
 		return Joint{}, err
 	}
-	if by.Party != j.Party && !by.Administrator && !slices.Contains(j.Words, by.Party) && !slices.Contains(j.Missing, by.Party) {
+	adults, err := c.Adults(ctx, j.Party)
+	if err != nil {
+		return Joint{}, err
+	}
+	if by.Party != j.Party && !by.Administrator && !slices.Contains(j.Words, by.Party) && !slices.Contains(adults, by.Party) {
 		return Joint{}, noJoint()
 	}
 	if j.State != Waiting {

@@ -3,6 +3,7 @@ package query
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/holdfast-iot/holdfast"
@@ -35,6 +36,7 @@ type judge struct {
 	operating holdfast.PartyID
 	held      []holdfast.Purpose
 	live      bool
+	acts      []holdfast.PartyID // those in whose place the reader may read as an owner
 	about     map[holdfast.PartyID]*standing
 }
 
@@ -53,15 +55,33 @@ func (q *Query) judge(ctx context.Context, req Request, p holdfast.Purpose) (*ju
 	if j.operating, err = q.custody.Operating(ctx); err != nil {
 		return nil, fmt.Errorf("find operating organisation: %w", err)
 	}
-	j.refresh(ctx)
-	return j, nil
+	return j, j.refresh(ctx)
 }
 
 // refresh makes j look again at what may change while rows are given out.
-func (j *judge) refresh(ctx context.Context) {
+func (j *judge) refresh(ctx context.Context) error {
 	j.live = j.q.grants.Live(ctx, j.purpose)
 	j.broader = j.q.grants.Broader(j.purpose)
 	j.about = make(map[holdfast.PartyID]*standing)
+	return j.refreshActing(ctx)
+}
+
+// refreshActing asks in whose place the reader may read. Who reads for another, and
+// may no more, belongs to no party from then on.
+func (j *judge) refreshActing(ctx context.Context) (err error) {
+	if j.who.Role != access.Owner {
+		return nil
+	}
+	if j.acts, err = j.q.custody.ActsFor(ctx, j.who.Person()); err != nil {
+		return fmt.Errorf("find out for whom the reader acts: %w", err)
+	}
+	if !j.who.Actor.IsZero() {
+		if !slices.Contains(j.acts, j.who.Party) {
+			j.who.Party = holdfast.PartyID{}
+		}
+		j.acts = nil
+	}
+	return nil
 }
 
 // decide answers for one stream.
@@ -84,7 +104,8 @@ func (j *judge) standing(ctx context.Context, whose holdfast.PartyID) (st *stand
 		return st, nil
 	}
 	st = &standing{concerns: true}
-	if j.who.Role != access.Administrator && whose != j.who.Party {
+	own := whose == j.who.Party || slices.Contains(j.acts, whose)
+	if j.who.Role != access.Administrator && !own {
 		st.concerns = false
 		if j.purpose != holdfast.OwnAccess {
 			if st.concerns, err = j.q.grants.Between(ctx, j.who.Party, whose); err != nil {
@@ -100,7 +121,7 @@ func (j *judge) standing(ctx context.Context, whose holdfast.PartyID) (st *stand
 	if err != nil {
 		return nil, err
 	}
-	if whose != j.who.Party && j.who.Role != access.Administrator && st.concerns {
+	if !own && j.who.Role != access.Administrator && st.concerns {
 		st.concerns = st.set.Reaches(j.who.Party, j.purpose, j.broader, j.q.now().UnixNano())
 	}
 	j.about[whose] = st
@@ -129,7 +150,7 @@ func (j *judge) reader() policy.ReaderKind {
 
 func (j *judge) request(c *candidate, span holdfast.Span) policy.Request {
 	return policy.Request{
-		Reader: j.reader(), ReaderParty: j.who.Party, HeldPurposes: j.held,
+		Reader: j.reader(), ReaderParty: j.who.Party, ActsFor: j.acts, HeldPurposes: j.held,
 		Purpose: j.purpose, Broader: j.broader, Live: j.live,
 		Operating: j.operating, Owner: c.Owner, Subject: c.subject,
 		Device: c.Device, Assignment: c.Assignment, Stream: c.Stream, Category: c.category,

@@ -43,7 +43,7 @@ func (r *run) disclose() error {
 		d := r.wanted(wanted, c)
 		if d == nil {
 			wanted = append(wanted, grant.Disclosure{
-				Owner: c.whose(), Reader: r.j.who.Credential, Role: r.j.who.Role.String(), Recipient: r.j.who.Party, Purpose: r.j.purpose,
+				Owner: c.whose(), Reader: r.j.who.Credential, Role: r.j.who.Role.String(), Recipient: r.j.who.Person(), Purpose: r.j.purpose,
 				Grant: c.Grant, Permission: c.Permission, Reason: c.Reason, Policies: c.Policies, Obligations: c.Obligations,
 			})
 			d = &wanted[len(wanted)-1]

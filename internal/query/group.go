@@ -175,7 +175,9 @@ func (r *run) stillAll(streams []*candidate) error {
 	if !r.old() {
 		return nil
 	}
-	r.j.refresh(r.ctx)
+	if err := r.j.refresh(r.ctx); err != nil {
+		return err
+	}
 	for _, c := range streams {
 		if err := r.again(c); err != nil {
 			return err

@@ -213,7 +213,7 @@ func (j *judge) near(ctx context.Context) (func(custody.Assignment) bool, error)
 	if j.who.Role == access.Administrator {
 		return func(custody.Assignment) bool { return true }, nil
 	}
-	parties := []holdfast.PartyID{j.who.Party}
+	parties := append([]holdfast.PartyID{j.who.Party}, j.acts...)
 	if j.purpose != holdfast.OwnAccess {
 		grantors, err := j.q.grants.Grantors(ctx, j.who.Party)
 		if err != nil {
@@ -227,7 +227,7 @@ func (j *judge) near(ctx context.Context) (func(custody.Assignment) bool, error)
 // ofSubjects returns those assignments of a party that are about somebody whose data
 // may be the reader's to read, by looking at him and not at the party.
 func (q *Query) ofSubjects(ctx context.Context, j *judge, owner holdfast.PartyID) ([]custody.Assignment, error) {
-	subjects := []holdfast.PartyID{j.who.Party}
+	subjects := append([]holdfast.PartyID{j.who.Party}, j.acts...)
 	if j.purpose != holdfast.OwnAccess {
 		grants, err := q.grants.GrantsTo(ctx, j.who.Party)
 		if err != nil {

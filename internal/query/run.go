@@ -175,7 +175,9 @@ func (r *run) still(c *candidate) error {
 	if !r.old() {
 		return nil
 	}
-	r.j.refresh(r.ctx)
+	if err := r.j.refresh(r.ctx); err != nil {
+		return err
+	}
 	return r.again(c)
 }
 

@@ -55,7 +55,7 @@ func (c *Custody) actings(ctx context.Context, party holdfast.PartyID) ([]acting
 				return nil, err
 			}
 			for _, child := range of {
-				if child.Kind == Child {
+				if child.Kind == Minor {
 					all = append(all, acting{child.Member, later(m.From, child.From), earlier(m.To, child.To)})
 				}
 			}
@@ -106,14 +106,14 @@ func (c *Custody) EndMajorities(ctx context.Context) error {
 	now := c.now()
 	grown := map[[2]holdfast.PartyID]bool{}
 	for _, m := range all {
-		if m.Kind == Child && !now.Before(m.To) {
+		if m.Kind == Minor && !now.Before(m.To) {
 			grown[[2]holdfast.PartyID{m.Of, m.Member}] = true
 		}
 	}
 	for _, m := range all {
-		child := m.Kind == Child && grown[[2]holdfast.PartyID{m.Of, m.Member}]
+		child := m.Kind == Minor && grown[[2]holdfast.PartyID{m.Of, m.Member}]
 		guardian := m.Kind == Guardian && grown[[2]holdfast.PartyID{m.Of, m.Ward}]
-		over := m.Kind != Child && !m.To.IsZero() && !now.Before(m.To)
+		over := m.Kind != Minor && !m.To.IsZero() && !now.Before(m.To)
 		if !child && !guardian && !over {
 			continue
 		}

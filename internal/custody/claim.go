@@ -62,20 +62,30 @@ func (a *attempts) failed(p holdfast.PartyID, now time.Time) {
 	a.made[p] = t
 }
 
+// What a code is for stands in its hash: none does another's work.
+const (
+	claimCode    = "claim code"
+	transferCode = "transfer code"
+)
+
 // newCode makes a claim code and the hash that is stored of it.
 func (c *Custody) newCode(ctx context.Context) (string, []byte, error) {
+	return c.newCodeFor(ctx, claimCode)
+}
+
+func (c *Custody) newCodeFor(ctx context.Context, what string) (string, []byte, error) {
 	var b [codeBytes]byte
 	rand.Read(b[:])
 	text := codeText.EncodeToString(b[:])
 	code := strings.Join([]string{text[:4], text[4:8], text[8:12], text[12:]}, "-")
-	hash, err := c.codeHash(ctx, code)
+	hash, err := c.hashCode(ctx, what, code)
 	return code, hash, err
 }
 
-// codeHash reads a code as people type it: case and separators don't count.
-func (c *Custody) codeHash(ctx context.Context, code string) ([]byte, error) {
+// hashCode reads a code as people type it: case and separators don't count.
+func (c *Custody) hashCode(ctx context.Context, what, code string) ([]byte, error) {
 	plain := strings.ToLower(strings.NewReplacer("-", "", " ", "").Replace(code))
-	return c.keys.Hash(ctx, "claim code", plain)
+	return c.keys.Hash(ctx, what, plain)
 }
 
 // NewClaimCode replaces the claim code of an unclaimed device, whose old one no
@@ -113,7 +123,7 @@ func (c *Custody) Claim(ctx context.Context, by holdfast.CredentialID, party hol
 	if err := c.livingParty(ctx, party); err != nil {
 		return Device{}, err
 	}
-	hash, err := c.codeHash(ctx, code)
+	hash, err := c.hashCode(ctx, claimCode, code)
 	if err != nil {
 		return Device{}, err
 	}
@@ -179,12 +189,13 @@ func (c *Custody) claim(ctx context.Context, by holdfast.CredentialID, party hol
 	return d, nil
 }
 
-// freeLabel puts a number behind d's label until the owner has none of that name.
+// freeLabel puts a number behind d's label until the owner has none of that name;
+// for the zero party, until no unclaimed device has it.
 func (c *Custody) freeLabel(ctx context.Context, owner holdfast.PartyID, d *Device) ([]byte, error) {
-	label := d.Label
-	for len(label) > holdfast.MaxNameBytes-len(" 1000000") { // room for the number, no rune cut in two
-		_, n := utf8.DecodeLastRuneInString(label)
-		label = strings.TrimSpace(label[:len(label)-n])
+	base := d.Label
+	where, args := `owner = $2 AND state = 'active'`, []any{owner}
+	if owner.IsZero() {
+		where, args = `state = 'unclaimed'`, nil
 	}
 	for n := 2; ; n++ {
 		hash, err := c.labelHash(ctx, d.Label)
@@ -193,12 +204,21 @@ func (c *Custody) freeLabel(ctx context.Context, owner holdfast.PartyID, d *Devi
 		}
 		var used bool
 		err = c.db.Read(ctx, func(tx *sql.Tx) error {
-			used, err = exists(ctx, tx, `SELECT count(*) FROM device WHERE owner = $1 AND label_hash = $2 AND state = 'active'`, owner, hash)
+			used, err = exists(ctx, tx, `SELECT count(*) FROM device WHERE label_hash = $1 AND `+where, append([]any{hash}, args...)...)
 			return err
 		})
 		if err != nil || !used {
 			return hash, err
 		}
-		d.Label = fmt.Sprintf("%s %d", label, n)
+		d.Label = numbered(base, n)
 	}
+}
+
+// numbered is a label with a number behind it.
+func numbered(label string, n int) string {
+	for len(label) > holdfast.MaxNameBytes-len(" 1000000") { // room for the number, no rune cut in two
+		_, size := utf8.DecodeLastRuneInString(label)
+		label = strings.TrimSpace(label[:len(label)-size])
+	}
+	return fmt.Sprintf("%s %d", label, n)
 }

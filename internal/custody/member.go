@@ -19,7 +19,7 @@ type MemberKind string
 // guardian in the place of his ward; the others act for nobody.
 const (
 	Adult    MemberKind = "adult"
-	Child    MemberKind = "child"
+	Minor    MemberKind = "child"
 	Guardian MemberKind = "guardian"
 	Employee MemberKind = "employee"
 	Tenant   MemberKind = "tenant"
@@ -115,7 +115,7 @@ func (c *Custody) AddMember(ctx context.Context, by Actor, s MemberSpec) (Member
 	}
 	m := Membership{ID: holdfast.NewID[holdfast.MembershipID](), Of: s.Of, Member: s.Member, Kind: s.Kind, Ward: s.Ward, State: Offered,
 		From: s.From.UTC(), To: s.To.UTC(), offeredBy: by.Party}
-	if by.Administrator && (s.Kind == Employee || s.Kind == Tenant || s.Kind == Child && !s.Speaks) {
+	if by.Administrator && (s.Kind == Employee || s.Kind == Tenant || s.Kind == Minor && !s.Speaks) {
 		m.State = Active
 	}
 	what := "member offered"
@@ -167,7 +167,7 @@ func (c *Custody) speaksFor(ctx context.Context, by Actor, of holdfast.PartyID) 
 func kindsOf(k PartyKind) map[MemberKind][]PartyKind {
 	switch k {
 	case Household:
-		return map[MemberKind][]PartyKind{Adult: {Person}, Child: {Person}, Guardian: {Person}, Tenant: {Person}}
+		return map[MemberKind][]PartyKind{Adult: {Person}, Minor: {Person}, Guardian: {Person}, Tenant: {Person}}
 	case Organisation:
 		return map[MemberKind][]PartyKind{Employee: {Person}, Tenant: {Person, Household, Organisation}}
 	}
@@ -202,7 +202,7 @@ func (c *Custody) checkMember(ctx context.Context, by Actor, s MemberSpec, now t
 		return holdfast.Errorf(holdfast.Invalid, "a membership ends after it begins")
 	case !s.To.IsZero() && !s.To.After(now):
 		return holdfast.Errorf(holdfast.Invalid, "the end of the membership, of a child its majority, is in the past")
-	case s.Kind == Child && s.To.IsZero():
+	case s.Kind == Minor && s.To.IsZero():
 		return holdfast.Errorf(holdfast.Invalid, "a child's membership needs the day of majority, on which it ends by itself")
 	case (s.Kind == Guardian) == s.Ward.IsZero():
 		return holdfast.Errorf(holdfast.Invalid, "a guardian, and nobody else, has a child in whose place he acts: name the child of the household")
@@ -236,16 +236,16 @@ func (c *Custody) checkAges(ctx context.Context, s MemberSpec, now time.Time) er
 	for _, m := range has {
 		grown := m.Kind == Adult || m.Kind == Guardian
 		switch {
-		case m.Kind == Child && now.Before(m.To) && (s.Kind == Adult || s.Kind == Guardian):
+		case m.Kind == Minor && now.Before(m.To) && (s.Kind == Adult || s.Kind == Guardian):
 			return holdfast.Errorf(holdfast.Conflict, "party %s is a child until its majority", s.Member)
-		case s.Kind == Child && grown && (m.To.IsZero() || now.Before(m.To)):
+		case s.Kind == Minor && grown && (m.To.IsZero() || now.Before(m.To)):
 			return holdfast.Errorf(holdfast.Conflict, "party %s is an adult or a guardian: it can't be a child", s.Member)
 		}
 	}
 	if s.Kind != Guardian {
 		return nil
 	}
-	if !slices.ContainsFunc(of, func(m Membership) bool { return m.Kind == Child && m.Member == s.Ward && m.In(now) }) {
+	if !slices.ContainsFunc(of, func(m Membership) bool { return m.Kind == Minor && m.Member == s.Ward && m.In(now) }) {
 		return holdfast.Errorf(holdfast.Invalid, "a guardian is of a child of the same household that has not reached majority: add the child first")
 	}
 	return nil

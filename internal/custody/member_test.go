@@ -104,7 +104,7 @@ func TestGuardianActsUntilMajority(t *testing.T) {
 	majority := h.clock.AddDate(1, 0, 0)
 	_, err := h.AddMember(ctx, h.staff(), MemberSpec{Of: home, Member: anna, Kind: Guardian, Ward: kid})
 	wants(t, err, holdfast.Invalid, "add the child first")
-	h.join(h.staff(), MemberSpec{Of: home, Member: kid, Kind: Child, To: majority})
+	h.join(h.staff(), MemberSpec{Of: home, Member: kid, Kind: Minor, To: majority})
 	h.join(h.staff(), MemberSpec{Of: home, Member: anna, Kind: Guardian, Ward: kid})
 	h.actsFor(anna, kid) // and not for the household, whose adult she is not
 	h.clock = majority.Add(-time.Second)
@@ -133,7 +133,7 @@ func TestMembershipsRefused(t *testing.T) {
 	anna, ben, kid := h.party("Anna"), h.party("Ben"), h.party("Kim")
 	majority := h.clock.AddDate(5, 0, 0)
 	h.join(h.staff(), MemberSpec{Of: home, Member: anna, Kind: Adult})
-	h.join(h.staff(), MemberSpec{Of: home, Member: kid, Kind: Child, To: majority})
+	h.join(h.staff(), MemberSpec{Of: home, Member: kid, Kind: Minor, To: majority})
 	h.join(h.staff(), MemberSpec{Of: firm, Member: other, Kind: Tenant})
 	gone := h.party("Gone")
 	if err := h.handle.Write(t.Context(), func(tx *sql.Tx) error { return h.Leave(t.Context(), tx, holdfast.Scope{Party: gone, Whole: true}) }); err != nil {
@@ -154,13 +154,13 @@ func TestMembershipsRefused(t *testing.T) {
 		{"an organisation with adults", h.staff(), MemberSpec{Of: firm, Member: ben, Kind: Adult}, holdfast.Invalid, "employees and tenants"},
 		{"an organisation as adult", h.staff(), MemberSpec{Of: home, Member: firm, Kind: Adult}, holdfast.Invalid, "can't be the adult"},
 		{"in a circle", h.staff(), MemberSpec{Of: other, Member: firm, Kind: Tenant}, holdfast.Invalid, "circle"},
-		{"a child without majority", h.staff(), MemberSpec{Of: home, Member: ben, Kind: Child}, holdfast.Invalid, "day of majority"},
-		{"majority in the past", h.staff(), MemberSpec{Of: home, Member: ben, Kind: Child, From: h.clock.AddDate(-9, 0, 0), To: h.clock.AddDate(-1, 0, 0)}, holdfast.Invalid, "past"},
+		{"a child without majority", h.staff(), MemberSpec{Of: home, Member: ben, Kind: Minor}, holdfast.Invalid, "day of majority"},
+		{"majority in the past", h.staff(), MemberSpec{Of: home, Member: ben, Kind: Minor, From: h.clock.AddDate(-9, 0, 0), To: h.clock.AddDate(-1, 0, 0)}, holdfast.Invalid, "past"},
 		{"an end before the beginning", h.staff(), MemberSpec{Of: firm, Member: ben, Kind: Employee, To: h.clock.AddDate(-1, 0, 0)}, holdfast.Invalid, "ends after it begins"},
 		{"a guardian of an adult", h.staff(), MemberSpec{Of: home, Member: ben, Kind: Guardian, Ward: anna}, holdfast.Invalid, "guardian is of a child"},
 		{"a guardian of nobody", h.staff(), MemberSpec{Of: home, Member: ben, Kind: Guardian}, holdfast.Invalid, "name the child"},
 		{"an adult of a child", h.staff(), MemberSpec{Of: home, Member: kid, Kind: Adult}, holdfast.Conflict, "until its majority"},
-		{"an adult as child", h.staff(), MemberSpec{Of: home, Member: anna, Kind: Child, To: majority}, holdfast.Conflict, "can't be a child"},
+		{"an adult as child", h.staff(), MemberSpec{Of: home, Member: anna, Kind: Minor, To: majority}, holdfast.Conflict, "can't be a child"},
 		{"the same twice", h.staff(), MemberSpec{Of: home, Member: anna, Kind: Adult}, holdfast.Conflict, "already"},
 		{"who is being erased", h.staff(), MemberSpec{Of: home, Member: gone, Kind: Adult}, holdfast.Conflict, "leaving"},
 	} {
@@ -177,7 +177,7 @@ func TestMembershipsRefused(t *testing.T) {
 func TestChildWhoSpeaksAcceptsHimself(t *testing.T) {
 	h := newHub(t)
 	home, kid := h.group("Home", Household), h.party("Kim")
-	m := h.offer(h.staff(), MemberSpec{Of: home, Member: kid, Kind: Child, To: h.clock.AddDate(2, 0, 0), Speaks: true})
+	m := h.offer(h.staff(), MemberSpec{Of: home, Member: kid, Kind: Minor, To: h.clock.AddDate(2, 0, 0), Speaks: true})
 	if m.State != Offered {
 		t.Fatal(m.State)
 	}

@@ -471,47 +471,21 @@ func (c *Custody) CloseAssignment(ctx context.Context, by holdfast.CredentialID,
 	if err != nil {
 		return err
 	}
-	a := old
-	a.State = Closed
-	if now := c.now().UTC(); !a.Period || a.To.IsZero() || now.Before(a.To) {
-		a.To = now
-		if a.To.Before(a.From) {
-			a.To = a.From
+	if old.Period {
+		a := old
+		a.State = Closed
+		if now := c.now().UTC(); a.To.IsZero() || now.Before(a.To) {
+			if a.To = now; a.To.Before(a.From) {
+				a.To = a.From
+			}
 		}
-	}
-	if a.Period {
 		return c.supersede(ctx, by, "period closed", old, &a, d)
 	}
-	write, err := c.newVersion(ctx, old, &a, d)
+	end, err := c.planClosing(ctx, by, d)
 	if err != nil {
 		return err
 	}
-	all, err := c.AssignmentsOf(ctx, d.ID)
-	if err != nil {
-		return err
-	}
-	ends, err := c.endPeriods(ctx, by, d, all, a.To)
-	if err != nil {
-		return err
-	}
-	err = c.db.Write(ctx, func(tx *sql.Tx) error {
-		if err := write(tx); err != nil {
-			return err
-		}
-		if err := ends(tx); err != nil {
-			return err
-		}
-		if _, err := tx.ExecContext(ctx, `DELETE FROM claim_code WHERE device = $1`, a.Device); err != nil {
-			return err
-		}
-		// The name within the gateway is free for the next device.
-		if _, err := tx.ExecContext(ctx, `UPDATE device SET state = $1, child_hash = NULL WHERE assignment = $2`, Closed, id); err != nil {
-			return err
-		}
-		_, err := c.ledger.Append(ctx, tx, recordOf(a.Owner), "assignment closed", deviceEvent{a.Device, id, by})
-		return err
-	})
-	if err != nil {
+	if err := c.db.Write(ctx, func(tx *sql.Tx) error { return end(ctx, tx) }); err != nil {
 		return err
 	}
 	c.retime(d.ID)

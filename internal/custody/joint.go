@@ -24,6 +24,8 @@ const (
 // adult whom another has removed.
 const JointDays = 30
 
+const jointBegun = "joint erasure begun"
+
 // maxJoint is how many joint erasures of a household wait at once.
 const maxJoint = 16
 
@@ -127,7 +129,8 @@ func (c *Custody) AskJoint(ctx context.Context, by Actor, j Joint) (Joint, error
 
 func (c *Custody) recordJoint(ctx context.Context, tx *sql.Tx, kind string, j Joint, adults []holdfast.PartyID, by holdfast.CredentialID) error {
 	for _, id := range append([]holdfast.PartyID{j.Party}, adults...) {
-		if _, err := c.ledger.Append(ctx, tx, vault.OfParty(id), kind, jointEvent{Joint: j.ID, Party: j.Party, By: by, Erasure: j.Erasure}); err != nil {
+		_, err := c.ledger.Append(ctx, tx, vault.OfParty(id), kind, jointEvent{Joint: j.ID, Party: j.Party, By: by, Erasure: j.Erasure})
+		if err != nil && !(gone(err) && kind == jointBegun) { // who is being erased has no record any more
 			return err
 		}
 	}
@@ -213,7 +216,7 @@ func (c *Custody) BeginJoint(ctx context.Context, id holdfast.JointID, e holdfas
 		return err
 	}
 	j.Erasure = e
-	return c.endJoint(ctx, j, Begun, "joint erasure begun", holdfast.CredentialID{})
+	return c.endJoint(ctx, j, Begun, jointBegun, holdfast.CredentialID{})
 }
 
 func noJoint() error { return holdfast.Errorf(holdfast.NotFound, "there is no such joint erasure") }

@@ -111,7 +111,20 @@ type CodeMade struct {
 // MakeCode makes the one enrolment code of a device, which from now on belongs to
 // assignment a (zero while nobody owns it); an earlier code of the device ends.
 // The secret is in what it returns and nowhere else: the catalog keeps a hash.
-func (i *Identity) MakeCode(ctx context.Context, d holdfast.DeviceID, a holdfast.AssignmentID, o CodeOptions) (Code, time.Time, error) {
+func (i *Identity) MakeCode(ctx context.Context, d holdfast.DeviceID, a holdfast.AssignmentID, o CodeOptions) (c Code, until time.Time, err error) {
+	err = i.catalog.Write(ctx, func(tx *sql.Tx) error {
+		c, until, err = i.MakeCodeWithin(ctx, tx, d, a, o)
+		return err
+	})
+	if err != nil {
+		return Code{}, time.Time{}, err
+	}
+	i.live.forgetAdmissions()
+	return c, until, nil
+}
+
+// MakeCodeWithin is MakeCode in the transaction in which a new device begins.
+func (i *Identity) MakeCodeWithin(ctx context.Context, tx *sql.Tx, d holdfast.DeviceID, a holdfast.AssignmentID, o CodeOptions) (Code, time.Time, error) {
 	c := Code{Device: d, CA: i.authority.pin}
 	until := i.now().Add(codeLife)
 	if o.Life != 0 {
@@ -125,7 +138,7 @@ func (i *Identity) MakeCode(ctx context.Context, d holdfast.DeviceID, a holdfast
 	}
 	rand.Read(c.Secret[:])
 	hash := hashSecret(d, c.SecretText())
-	err := i.catalog.Write(ctx, func(tx *sql.Tx) error {
+	write := func() error {
 		if err := bind(ctx, tx, d, a); err != nil {
 			return err
 		}
@@ -137,11 +150,10 @@ func (i *Identity) MakeCode(ctx context.Context, d holdfast.DeviceID, a holdfast
 		}
 		_, err = i.ledger.Append(ctx, tx, ownerOfAssignment(a), "enrolment code made", CodeMade{Device: d, Until: until.UTC()})
 		return err
-	})
-	if err != nil {
+	}
+	if err := write(); err != nil {
 		return Code{}, time.Time{}, fmt.Errorf("make enrolment code of device %s: %w", d, err)
 	}
-	i.live.forgetAdmissions()
 	return c, until, nil
 }
 

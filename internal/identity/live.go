@@ -194,26 +194,46 @@ type Revocation struct {
 // nil, that is durable and on record, no connection of the device is admitted any
 // more, and the live ones were told to end. The device may be given a new code.
 func (i *Identity) Revoke(ctx context.Context, d holdfast.DeviceID, reason string) error {
-	now := i.now()
-	var fs [][32]byte
-	err := i.catalog.Write(ctx, func(tx *sql.Tx) error {
-		owner, err := i.ownerOf(ctx, tx, d)
-		if err != nil {
-			return err
-		}
-		if fs, err = i.takeBack(ctx, tx, d, now); err != nil {
-			return err
-		}
-		_, err = i.ledger.Append(ctx, tx, owner, "certificate revoked",
-			Revocation{Device: d, Certificates: len(fs), Reason: reason, At: now.UTC()})
+	var revoked *Revoked
+	err := i.catalog.Write(ctx, func(tx *sql.Tx) (err error) {
+		revoked, err = i.RevokeWithin(ctx, tx, d, reason)
 		return err
 	})
 	if err != nil {
 		return fmt.Errorf("revoke device %s: %w", d, err)
 	}
-	cut(i.live.revoke(now, d, fs))
-	i.log.InfoContext(ctx, "device revoked", "device", d.String(), "certificates", len(fs))
+	revoked.Cut(ctx)
 	return nil
+}
+
+// Revoked is a device whose revocation is written down and not yet felt.
+type Revoked struct {
+	i      *Identity
+	device holdfast.DeviceID
+	prints [][32]byte
+	at     time.Time
+}
+
+// RevokeWithin is Revoke in the transaction in which a device ends. When that has
+// committed, Cut must follow. It is NotFound for a device that never had a code.
+func (i *Identity) RevokeWithin(ctx context.Context, tx *sql.Tx, d holdfast.DeviceID, reason string) (*Revoked, error) {
+	now := i.now()
+	owner, err := i.ownerOf(ctx, tx, d)
+	if err != nil {
+		return nil, err
+	}
+	fs, err := i.takeBack(ctx, tx, d, now)
+	if err != nil {
+		return nil, err
+	}
+	_, err = i.ledger.Append(ctx, tx, owner, "certificate revoked", Revocation{Device: d, Certificates: len(fs), Reason: reason, At: now.UTC()})
+	return &Revoked{i, d, fs, now}, err
+}
+
+// Cut refuses the certificates from now on and ends the device's connections.
+func (r *Revoked) Cut(ctx context.Context) {
+	cut(r.i.live.revoke(r.at, r.device, r.prints))
+	r.i.log.InfoContext(ctx, "device revoked", "device", r.device.String(), "certificates", len(r.prints))
 }
 
 // cut ends connections side by side, for closing one can wait for its peer.

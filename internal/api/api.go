@@ -37,6 +37,7 @@ import (
 	"github.com/holdfast-iot/holdfast/internal/custody"
 	"github.com/holdfast-iot/holdfast/internal/erasure"
 	"github.com/holdfast-iot/holdfast/internal/grant"
+	"github.com/holdfast-iot/holdfast/internal/handover"
 	"github.com/holdfast-iot/holdfast/internal/identity"
 	"github.com/holdfast-iot/holdfast/internal/ledger"
 	"github.com/holdfast-iot/holdfast/internal/query"
@@ -59,6 +60,7 @@ type Deps struct {
 	Erasure  *erasure.Gate
 	Ledger   *ledger.Ledger
 	Archive  *archive.Archive
+	Desk     *handover.Desk // default: one over the keepers above
 
 	Gatherer prometheus.Gatherer                          // of /metrics; nil: there are none
 	Ready    func(ctx context.Context) error              // nil while the hub can do its work
@@ -140,6 +142,9 @@ func New(d Deps) (*API, error) {
 	if d.Ready == nil {
 		d.Ready = func(context.Context) error { return nil }
 	}
+	if d.Desk == nil {
+		d.Desk = handover.New(handover.Deps{Custody: d.Custody, Identity: d.Identity, Grants: d.Grants, Erasure: d.Erasure, Logger: d.Logger})
+	}
 	if d.Addresses == nil {
 		d.Addresses = func() (string, string) { return "", "" }
 	}
@@ -165,7 +170,7 @@ func New(d Deps) (*API, error) {
 	a.huma = humago.New(routes{a}, config(d.Version))
 	for _, register := range []func(){
 		a.health, a.doctor, a.parties, a.invitations, a.tokens, a.sessions, a.profiles, a.devices, a.units, a.claims, a.purposes, a.grants, a.holds,
-		a.readings, a.exports, a.erasures, a.record, a.me,
+		a.readings, a.exports, a.erasures, a.record, a.me, a.members, a.transfers, a.releases, a.joint,
 	} {
 		register()
 	}

@@ -95,7 +95,7 @@ func (a *API) devices() {
 			return &reply[Device]{doc}, err
 		})
 	handle(a, route{method: "POST", path: "/v1/devices/{id}/codes", summary: "Make a new enrolment or claim code; the old one ends.",
-		status: http.StatusCreated, rule: writes(access.Administrator)}, a.addCode)
+		status: http.StatusCreated, rule: writes(access.Administrator, access.Owner)}, a.addCode)
 	handle(a, route{method: "POST", path: "/v1/devices/{id}/revocation", summary: "Take back a device's certificates and end its connections.",
 		rule: writes(access.Administrator, access.Owner)}, a.revokeDevice)
 }
@@ -161,8 +161,13 @@ func (a *API) addCode(ctx context.Context, by access.Principal, in *struct {
 	if err != nil {
 		return nil, err
 	}
+	if err := a.ownsDevice(ctx, by, d); err != nil {
+		return nil, err
+	}
 	var out Codes
 	switch {
+	case in.Body.Kind == "claim" && by.Role == access.Owner:
+		err = holdfast.Errorf(holdfast.Denied, "a claim code is an administrator's to make; to give your device to another, offer a transfer")
 	case in.Body.Kind == "claim":
 		out.ClaimCode, err = a.Custody.NewClaimCode(ctx, by.Credential, d.ID)
 	case d.State != custody.Active && d.State != custody.Unclaimed:
@@ -185,14 +190,26 @@ func (a *API) revokeDevice(ctx context.Context, by access.Principal, in *struct 
 	if err != nil {
 		return nil, err
 	}
-	if by.Role == access.Owner && d.Owner != by.Party {
-		return nil, holdfast.Errorf(holdfast.Denied, "this needs the credential of the device's owner")
+	if err := a.ownsDevice(ctx, by, d); err != nil {
+		return nil, err
 	}
 	reason := "revoked by " + by.Role.String()
 	if in.Body != nil && in.Body.Reason != "" {
 		reason = in.Body.Reason
 	}
 	return &nothing{}, a.Identity.Revoke(ctx, d.ID, reason)
+}
+
+// ownsDevice refuses a caller who is neither an administrator nor the device's owner.
+func (a *API) ownsDevice(ctx context.Context, by access.Principal, d custody.Device) error {
+	if by.Role != access.Owner {
+		return nil
+	}
+	ok, err := a.stands(ctx, by, d.Owner)
+	if err != nil || !ok {
+		return orElse(err, holdfast.Errorf(holdfast.Denied, "this needs the credential of the device's owner"))
+	}
+	return nil
 }
 
 func (a *API) listDevices(ctx context.Context, by access.Principal, in *struct {

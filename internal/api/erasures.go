@@ -8,6 +8,7 @@ import (
 
 	"github.com/holdfast-iot/holdfast"
 	"github.com/holdfast-iot/holdfast/internal/access"
+	"github.com/holdfast-iot/holdfast/internal/custody"
 	"github.com/holdfast-iot/holdfast/internal/erasure"
 )
 
@@ -15,7 +16,7 @@ import (
 type Erasure struct {
 	ID            string     `json:"id" doc:"Whoever knows it may ask how far the erasure has come."`
 	Party         string     `json:"party"`
-	State         string     `json:"state" enum:"asked,destroyed,done" doc:"asked: refused on every path; destroyed: the keys are gone; done: the ciphertext too."`
+	State         string     `json:"state" enum:"waiting,asked,destroyed,done" doc:"waiting: for the word of every adult of the household, see joint; asked: refused on every path; destroyed: the keys are gone; done: the ciphertext too."`
 	Whole         bool       `json:"whole_party,omitempty"`
 	Assignments   []string   `json:"assignments"`
 	Streams       []string   `json:"streams,omitempty"`
@@ -29,6 +30,8 @@ type Erasure struct {
 	Kept          []Kept     `json:"kept,omitempty" doc:"What holds keep of what was asked for."`
 	Certificate   string     `json:"certificate,omitempty" doc:"Signed text; holdfast verify checks it without a server."`
 	Verifier      string     `json:"verifier,omitempty" doc:"The hub's public key for it."`
+
+	Joint *JointErasure `json:"joint,omitempty" doc:"Of a household: whose word it waits for. It has no id of its own yet."`
 }
 
 // Kept is what a hold keeps of an assignment whose rest is erased.
@@ -85,7 +88,47 @@ func (a *API) erasures() {
 }
 
 func (a *API) addErasure(ctx context.Context, by access.Principal, in *addErasure) (*erasureReply, error) {
+	j, err := a.target(ctx, by, in)
+	if err != nil {
+		return nil, err
+	}
+	if out, ok, err := a.jointly(ctx, by, in.Wait, j); ok || err != nil {
+		return out, err
+	}
+	if by, err = a.inPlaceOf(ctx, by, j.Party); err != nil {
+		return nil, err
+	}
 	return a.erase(ctx, by, in.Wait, in.Body.Rest, func() (holdfast.Scope, error) { return a.scope(ctx, by, in) })
+}
+
+// target says what is to be erased, and whose it is.
+func (a *API) target(ctx context.Context, by access.Principal, in *addErasure) (j custody.Joint, err error) {
+	b := &in.Body
+	j.Span = holdfast.Always
+	switch {
+	case (b.Party == "") == (b.Device == "") || b.Stream != "" && b.Device == "":
+		return j, holdfast.Errorf(holdfast.Invalid, "say what to erase: a party, a device, or a device and a stream")
+	case b.Party != "" && (b.From != "" || b.To != ""):
+		return j, holdfast.Errorf(holdfast.Invalid, "a span of time is erased of a device or a stream, not of a party")
+	case b.Party != "":
+		p, err := a.party(ctx, by, b.Party)
+		j.Party = p.ID
+		return j, err
+	}
+	d, err := a.device(ctx, by, b.Device)
+	if err != nil {
+		return j, err
+	}
+	j.Party, j.Device, j.Stream = whose(d), d.ID, b.Stream
+	if b.Stream != "" {
+		if err := holdfast.CheckName("stream", b.Stream); err != nil {
+			return j, err
+		}
+	}
+	if b.From != "" || b.To != "" {
+		j.Span, err = span(b.From, b.To, time.Now(), holdfast.Always.From, holdfast.Always.To)
+	}
+	return j, err
 }
 
 // scopes is how often the scope of an erasure is made: a party may be given a
@@ -114,12 +157,7 @@ func (a *API) erase(ctx context.Context, by access.Principal, seconds int, rest 
 
 func (a *API) scope(ctx context.Context, by access.Principal, in *addErasure) (s holdfast.Scope, err error) {
 	b := &in.Body
-	switch {
-	case (b.Party == "") == (b.Device == "") || b.Stream != "" && b.Device == "":
-		return s, holdfast.Errorf(holdfast.Invalid, "say what to erase: a party, a device, or a device and a stream")
-	case b.Party != "" && (b.From != "" || b.To != ""):
-		return s, holdfast.Errorf(holdfast.Invalid, "a span of time is erased of a device or a stream, not of a party")
-	case b.Party != "":
+	if b.Party != "" {
 		p, err := a.party(ctx, by, b.Party)
 		if err != nil {
 			return s, err
@@ -130,13 +168,10 @@ func (a *API) scope(ctx context.Context, by access.Principal, in *addErasure) (s
 	if err != nil {
 		return s, err
 	}
-	if by.Role == access.Owner && whose(d) != by.Party {
-		return s, holdfast.Errorf(holdfast.Denied, "the device's readings are about somebody else: he or an administrator can have them erased")
+	if ok, err := a.stands(ctx, by, whose(d)); by.Role == access.Owner && (err != nil || !ok) {
+		return s, orElse(err, holdfast.Errorf(holdfast.Denied, "the device's readings are about somebody else: he or an administrator can have them erased"))
 	}
 	if b.Stream != "" {
-		if err := holdfast.CheckName("stream", b.Stream); err != nil {
-			return s, err
-		}
 		s, err = a.Custody.ScopeOfStream(ctx, d.ID, b.Stream)
 	} else {
 		s, err = a.Custody.ScopeOfDevice(ctx, d.ID)

@@ -89,6 +89,9 @@ func (a *API) me() {
 			Wait int  `query:"wait" minimum:"0" maximum:"60" default:"30" doc:"How many seconds to wait for the end."`
 			Rest bool `query:"rest" doc:"Erase what no hold keeps; then the party stays."`
 		}) (*erasureReply, error) {
+			if out, ok, err := a.jointly(ctx, by, in.Wait, custody.Joint{Party: by.Party, Span: holdfast.Always}); ok || err != nil {
+				return out, err
+			}
 			return a.erase(ctx, by, in.Wait, in.Rest, func() (holdfast.Scope, error) { return a.Custody.ScopeOfParty(ctx, by.Party) })
 		})
 }

@@ -24,7 +24,7 @@ func oversees(by access.Principal) bool {
 }
 
 // party returns the party that a caller means: staff's is any, anyone
-// else's is his own. The empty text is the caller's own.
+// else's is his own or one in whose place he acts. The empty text is the caller's own.
 func (a *API) party(ctx context.Context, by access.Principal, text string) (custody.Party, error) {
 	switch {
 	case text == "" || text == by.Party.String():
@@ -33,10 +33,14 @@ func (a *API) party(ctx context.Context, by access.Principal, text string) (cust
 		return custody.Party{}, noParty()
 	}
 	p, err := a.Custody.ResolveParty(ctx, text)
-	if err == nil && !oversees(by) && p.ID != by.Party {
-		err = noParty()
+	if err != nil || oversees(by) {
+		return p, err
 	}
-	return p, err
+	ok, err := a.stands(ctx, by, p.ID)
+	if err != nil || !ok {
+		return custody.Party{}, orElse(err, noParty())
+	}
+	return p, nil
 }
 
 // recipient returns the party that an owner wants to grant something. Persons and
@@ -78,7 +82,11 @@ func (a *API) sees(ctx context.Context, by access.Principal, d custody.Device) (
 	case access.Administrator:
 		return true, nil
 	case access.Owner:
-		return d.Owner == by.Party || d.Subject == by.Party, nil
+		ok, err := a.stands(ctx, by, d.Owner)
+		if err != nil || ok {
+			return ok, err
+		}
+		return a.stands(ctx, by, d.Subject)
 	}
 	return a.seesData(ctx, by, d)
 }
@@ -86,11 +94,9 @@ func (a *API) sees(ctx context.Context, by access.Principal, d custody.Device) (
 // seesData reports whether a caller may know what a device measures, and when it
 // last did: the one whose data it is, and the operating organisation of its own.
 func (a *API) seesData(ctx context.Context, by access.Principal, d custody.Device) (bool, error) {
-	if whose(d).IsZero() || whose(d) != by.Party {
-		return false, nil
-	}
-	if by.Role == access.Owner {
-		return true, nil
+	ok, err := a.stands(ctx, by, whose(d))
+	if err != nil || !ok || by.Role == access.Owner {
+		return ok, err
 	}
 	return a.operates(ctx, by)
 }
@@ -103,7 +109,7 @@ func (a *API) device(ctx context.Context, by access.Principal, text string) (cus
 	}
 	d, err := custody.Device{}, noDevice()
 	if _, bad := holdfast.ParseID[holdfast.DeviceID](text); bad != nil {
-		d, err = a.Custody.DeviceByLabel(ctx, by.Party, text)
+		d, err = a.labelled(ctx, by, text)
 	}
 	if holdfast.KindOf(err) == holdfast.NotFound && (by.Role == access.Administrator || isID(text)) {
 		d, err = a.Custody.ResolveDevice(ctx, text)
@@ -115,6 +121,22 @@ func (a *API) device(ctx context.Context, by access.Principal, text string) (cus
 		return custody.Device{}, orElse(err, noDevice())
 	}
 	return d, nil
+}
+
+// labelled finds a device by its label: the caller's own first, then among those of
+// whom he acts for.
+func (a *API) labelled(ctx context.Context, by access.Principal, label string) (custody.Device, error) {
+	parties, err := a.actsFor(ctx, by)
+	if err != nil {
+		return custody.Device{}, err
+	}
+	for _, p := range append([]holdfast.PartyID{by.Party}, parties...) {
+		d, err := a.Custody.DeviceByLabel(ctx, p, label)
+		if holdfast.KindOf(err) != holdfast.NotFound {
+			return d, err
+		}
+	}
+	return custody.Device{}, noDevice()
 }
 
 func isID(text string) bool {

@@ -179,6 +179,9 @@ func (a *API) guard(pattern string, h http.HandlerFunc) http.HandlerFunc {
 			if err = r.allows(by); err == nil {
 				err = a.pace(req, by)
 			}
+			if other := forOf(req); err == nil && other != "" {
+				by, err = a.standIn(req.Context(), by, pattern, other)
+			}
 		}
 		req = req.WithContext(context.WithValue(ctx, callerKey, by))
 		if err == nil && r.body > 0 {

@@ -248,12 +248,12 @@ func (c *Custody) ReadyJoints(ctx context.Context) ([]Joint, error) {
 	var ready []Joint
 	for _, j := range all {
 		switch {
-		case len(j.Missing) == 0 && len(j.Words) > 0:
-			ready = append(ready, j)
 		case !c.now().Before(j.Until):
 			if err := c.endJoint(ctx, j, Expired, "joint erasure expired", holdfast.CredentialID{}); err != nil && holdfast.KindOf(err) != holdfast.Conflict {
 				return nil, err
 			}
+		case len(j.Missing) == 0 && len(j.Words) > 0:
+			ready = append(ready, j)
 		}
 	}
 	return ready, nil

@@ -101,6 +101,7 @@ func (s *Server) keep(ctx context.Context, g *errgroup.Group) (stop func()) {
 			return s.grants.Run(ctx, func(err error) { s.log.Error("grant: write disclosures", "err", err) })
 		},
 		s.access.Run,
+		s.desk.Run,
 	} {
 		ctx, cancel := context.WithCancel(ctx)
 		ended := make(chan struct{})
@@ -172,7 +173,7 @@ func (s *Server) public(ln net.Listener) string {
 func (s *Server) serve(ctx context.Context, g *errgroup.Group, l listeners) error {
 	people, err := api.New(api.Deps{
 		Access: s.access, Custody: s.custody, Identity: s.identity, Grants: s.grants, Query: s.query, Measure: s.series,
-		Erasure: s.erasure, Ledger: s.ledger, Archive: s.archive,
+		Erasure: s.erasure, Ledger: s.ledger, Archive: s.archive, Desk: s.desk,
 		Gatherer: s.metrics, Ready: s.ready, Doctor: s.Doctor, Logger: s.log,
 		Addresses: func() (string, string) { return s.public(l.api), s.public(l.device) }, Version: s.config.Version,
 	})

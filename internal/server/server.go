@@ -24,6 +24,7 @@ import (
 	"github.com/holdfast-iot/holdfast/internal/deviceapi"
 	"github.com/holdfast-iot/holdfast/internal/erasure"
 	"github.com/holdfast-iot/holdfast/internal/grant"
+	"github.com/holdfast-iot/holdfast/internal/handover"
 	"github.com/holdfast-iot/holdfast/internal/identity"
 	"github.com/holdfast-iot/holdfast/internal/ingest"
 	"github.com/holdfast-iot/holdfast/internal/issuer"
@@ -51,6 +52,7 @@ type Server struct {
 	query    *query.Query
 	erasure  *erasure.Gate
 	archive  *archive.Archive
+	desk     *handover.Desk
 	mqtt     *mqtt.Server
 	devices  *deviceapi.API
 
@@ -142,6 +144,7 @@ func (s *Server) openGates(ctx context.Context) (err error) {
 	s.ingest = ingest.New(s.custody, s.grants, s.stores.vault, s.stores.journal, s.series, s.sessions, s.clock, ingest.Options{Hold: s.erasure.Hold})
 	s.query = query.New(s.custody, s.grants, s.series, query.Options{Erasures: s.erasure, Budget: query.Budget{Memory: s.config.QueryMemory}})
 	s.archive = archive.New(s.query, s.custody, s.grants, s.ledger)
+	s.desk = handover.New(handover.Deps{Custody: s.custody, Identity: s.identity, Grants: s.grants, Erasure: s.erasure, Logger: s.log})
 	return nil
 }
 

@@ -164,7 +164,9 @@ func TestScopesAndRolesHold(t *testing.T) {
 	h.ask(h.anna, "POST", "/v1/parties", `{"name":"X","kind":"person"}`).is(403)
 	h.ask(h.anna, "POST", "/v1/purposes", `{"name":"x","iri":"https://x.example/","legal_basis":"none","text":"x"}`).is(403)
 	h.ask(h.anna, "POST", "/v1/ledger/verify", "").is(403)
-	h.ask(h.anna, "POST", "/v1/devices/watch/codes", `{}`).is(403)
+	h.ask(h.anna, "POST", "/v1/devices/watch/codes", `{}`).is(201) // for a device that is hers
+	h.ask(h.anna, "POST", "/v1/devices/watch/codes", `{"kind":"claim"}`).is(403)
+	h.ask(h.ben, "POST", "/v1/devices/"+h.watch.ID.String()+"/codes", `{}`).is(404)
 	h.ask(h.institute, "GET", "/v1/me", "").is(200).shows("program", "study")
 	h.ask(h.institute, "GET", "/v1/me/data", "").is(403)
 

@@ -36,6 +36,9 @@ func TestGolden(t *testing.T) {
 			Reads: 3, Rows: 4, Opened: 1, Last: 2, First: -1, Final: 5}, reader[tallyInfo]},
 		{"hold", holdInfo{Kind: Objection, Purpose: "care", Assignments: []holdfast.AssignmentID{{6}}, Streams: []string{"pulse"}, Reason: "A letter.", Secret: true,
 			OwnWord: true, Set: 1, Lifts: 2, Ended: 3, By: holdfast.CredentialID{2}}, reader[holdInfo]},
+		{"device_group", groupInfo{Name: "house", Devices: []byte{1, 2}, Every: "1d", Zone: "UTC", Made: 1, Ended: 2, By: holdfast.CredentialID{2}}, reader[groupInfo]},
+		{"group_answer", answeredInfo{Groups: map[holdfast.GroupID]map[string]*answeredPart{{7}: {"number kWh": {Memberships: [][]byte{{1}, {2}}, Cells: []byte{3}, Floor: 4}}}},
+			reader[answeredInfo]},
 	}
 	file := filepath.Join("testdata", "info.ndjson")
 	var got []byte

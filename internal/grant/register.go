@@ -67,6 +67,7 @@ type Register struct {
 	holding  sync.Mutex // one change of holds at a time
 	holds    atomic.Pointer[standing]
 
+	answering  sync.Mutex          // one answer about a group at a time is looked at and remembered
 	disclosing sync.Mutex          // held by who writes disclosures and tallies to the catalog
 	tallies    map[tallyKey]*tally // as they are in the catalog; guarded by disclosing
 	written    atomic.Uint64       // odd while catalog and memory may disagree about amounts
@@ -171,6 +172,8 @@ func (r *Register) Erase(ctx context.Context, s holdfast.Scope) error {
 	return r.db.Write(ctx, func(tx *sql.Tx) error {
 		for _, query := range []string{
 			`DELETE FROM data_grant WHERE grantor = $1`,
+			`DELETE FROM device_group WHERE party = $1`,
+			`DELETE FROM group_answer WHERE recipient = $1`,
 			`DELETE FROM disclosure WHERE owner = $1`,
 			`DELETE FROM disclosure_tally WHERE owner = $1`,
 			`DELETE FROM hold WHERE party = $1`,

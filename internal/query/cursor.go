@@ -29,8 +29,8 @@ const cursorVersion = 2
 // span, which the cursor carries, and its limit. It guards against mistakes; a
 // page's rights are decided anew, whatever its cursor says.
 func (r Request) bind(p holdfast.Purpose) []byte {
-	sum := sha256.Sum256(fmt.Appendf(nil, "%s %q %s %s %q %d %v %d %d %d %s %d %d %v %s",
-		r.Who.Party, p, r.Party, r.Device, r.Stream, r.Every, r.Aggregates, r.Calendar.Days, r.Calendar.Weeks, r.Calendar.Months, r.ruler().zone,
+	sum := sha256.Sum256(fmt.Appendf(nil, "%s %q %s %s %s %q %d %v %d %d %d %s %d %d %v %s",
+		r.Who.Party, p, r.Party, r.Device, r.Group, r.Stream, r.Every, r.Aggregates, r.Calendar.Days, r.Calendar.Weeks, r.Calendar.Months, r.ruler().zone,
 		r.By, r.Fill, r.FillValue, r.Grant))
 	return sum[:8]
 }

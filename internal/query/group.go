@@ -288,7 +288,7 @@ func (r *run) gather(g *group, span holdfast.Span, carry []before, most int) ([]
 	all := table{r: r, g: g, at: map[int64]*Window{}}
 	outgrown := false
 	err := r.fold(tasks, func(i int, w *Window) bool {
-		all.put(w, g.under[of[i]])
+		all.put(w, of[i])
 		outgrown = len(all.list) > most
 		return !outgrown
 	}, func(int) bool {
@@ -314,7 +314,8 @@ type table struct {
 	hint int // in list: where the next window of a stream is, if the one before it had them too
 }
 
-func (t *table) put(w *Window, under int) {
+// put takes in a window of a stream of the group.
+func (t *table) put(w *Window, stream int) {
 	var to *Window
 	if t.hint < len(t.list) && t.list[t.hint].Start == w.Start {
 		to = t.list[t.hint]
@@ -327,12 +328,18 @@ func (t *table) put(w *Window, under int) {
 		if len(t.g.opened) > 1 {
 			to.shares = make([]amount, len(t.g.opened))
 		}
+		if t.r.req.crowd != nil {
+			to.tally = &tally{}
+		}
 		t.at[w.Start] = to
 		t.list = append(t.list, to)
 	}
 	to.merge(w)
+	if to.tally != nil {
+		to.tally.add(t.g.streams[stream].whose(), w)
+	}
 	if to.shares != nil {
-		to.shares[under].add(w.Count, w.firstAt, w.lastAt)
+		to.shares[t.g.under[stream]].add(w.Count, w.firstAt, w.lastAt)
 	}
 }
 

@@ -45,6 +45,10 @@ func (j *judge) obey(ctx context.Context, req *Request, all []candidate) (why, e
 			}
 		}
 	}
+	if req.declared != nil {
+		req.crowd, err = j.gatherCrowd(ctx, req, all)
+		return why, err
+	}
 	if hidden { // their place among the others would tell what their device is called
 		slices.SortStableFunc(all, func(a, b candidate) int {
 			x, y := a.face(), b.face()
@@ -59,13 +63,13 @@ func (j *judge) obey(ctx context.Context, req *Request, all []candidate) (why, e
 // there.
 func (c *candidate) fits(req *Request) (reason error, ok bool) {
 	o := &c.Obligations
-	byDevice := !req.Device.IsZero()
+	byDevice := !req.Device.IsZero() || req.declared != nil && o.MinGroup == 0
 	switch {
 	case o.Check() != nil: // whoever wrote it, nobody could carry it out
 		return nil, false
 	case byDevice && slices.Contains(o.Drop, policy.FieldDevice): // whoever names the device would know which it is
 		return nil, false
-	case o.MinGroup > 0:
+	case o.MinGroup > 0 && req.declared == nil:
 		if byDevice {
 			return nil, false
 		}

@@ -365,7 +365,7 @@ func TestObligationsAreCarriedOutAsTheyAreSaid(t *testing.T) {
 		l := &lent{House: h, zero: h.Now().UTC().Truncate(24 * time.Hour).Add(-48 * time.Hour)}
 		h.Purpose("research")
 		l.anna, l.lab = h.Party("Anna"), h.Program(h.Party("Lab").Party, "research")
-		data := l.span(time.Duration(draw.Int64N(int64(6*time.Hour))), 20*time.Hour)
+		data := l.span(time.Duration(draw.Int64N(int64(6*time.Hour))), 22*time.Hour)
 		h.Later(l.zero.Add(20 * time.Hour).Sub(h.Now()))
 		l.lend(o, data)
 		d := l.device("a")

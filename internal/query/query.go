@@ -20,14 +20,19 @@ import (
 
 	"github.com/holdfast-iot/holdfast"
 	"github.com/holdfast-iot/holdfast/internal/access"
+	"github.com/holdfast-iot/holdfast/internal/grant"
 )
 
 // Selection says which streams are asked for: all of a party (Party alone) or of a
-// device (Device alone), or with Stream those of that name.
+// device (Device alone), or with Stream those of that name; or with Stream those of a
+// declared group, in windows of all of them together.
 type Selection struct {
 	Party  holdfast.PartyID
 	Device holdfast.DeviceID
+	Group  holdfast.GroupID
 	Stream string // a name
+
+	declared *grant.Group // of Group
 }
 
 // Request is one question.
@@ -50,6 +55,7 @@ type Request struct {
 	Limit      int              // rows of a page; 0: all
 	Cursor     string           // of the page before; "": from the start
 	Grant      holdfast.GrantID // the one to read under; zero: whichever fits
+	crowd      *crowd           // of a declared group; nil: its members ask for no number
 	Exact      bool             // readings as they are, or a refusal where obligations change them
 }
 

@@ -77,6 +77,11 @@ func New(c *custody.Custody, g *grant.Register, s *series.Series, o Options) *Qu
 // reason and what would help; a stream that its reader could read is NotFound if
 // it does not exist.
 func (q *Query) Read(ctx context.Context, req Request) (*Result, error) {
+	if !req.Group.IsZero() {
+		if err := q.declare(ctx, &req); err != nil {
+			return nil, err
+		}
+	}
 	p, err := req.check()
 	if err != nil {
 		return nil, err

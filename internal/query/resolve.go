@@ -44,9 +44,17 @@ func (c candidate) with(s *custody.Stream) candidate {
 }
 
 func (s Selection) check() error {
+	asked := 0
+	for _, is := range [...]bool{!s.Party.IsZero(), !s.Device.IsZero(), !s.Group.IsZero()} {
+		if is {
+			asked++
+		}
+	}
 	switch {
-	case s.Party.IsZero() == s.Device.IsZero():
-		return holdfast.Errorf(holdfast.Invalid, "ask for a party or for a device")
+	case asked != 1:
+		return holdfast.Errorf(holdfast.Invalid, "ask for a party, for a device or for a group")
+	case !s.Group.IsZero() && s.Stream == "":
+		return holdfast.Errorf(holdfast.Invalid, "name the streams that are asked for of the group")
 	case s.Stream != "":
 		return holdfast.CheckName("stream", s.Stream)
 	}
@@ -59,6 +67,9 @@ func (s Selection) check() error {
 // device is not there.
 func (q *Query) resolve(ctx context.Context, j *judge, s Selection) (all []candidate, exists bool, err error) {
 	switch {
+	case s.declared != nil:
+		all, err = q.ofDeclared(ctx, j, s.declared, s.Stream)
+		exists = len(all) > 0
 	case s.Device.IsZero():
 		all, exists, err = q.ofParty(ctx, j, s.Party, s.Stream)
 	default:

@@ -41,6 +41,9 @@ type run struct {
 func (r *run) prepare() (err error) {
 	if r.req.windows() {
 		r.plan = r.req.plan()
+		if r.req.crowd != nil {
+			r.plan.needs |= sums // what is weighed and remembered
+		}
 	}
 	if r.req.By != 0 {
 		if r.groups, err = r.group(); err != nil {
@@ -82,6 +85,8 @@ func (r *run) rows(yield func(Row, error) bool) {
 	var how step
 	var err error
 	switch {
+	case r.req.crowd != nil:
+		how, err = r.ofCrowd(yield)
 	case r.req.By != 0:
 		how, err = r.ofGroups(yield)
 	case r.req.windows():
@@ -89,7 +94,7 @@ func (r *run) rows(yield func(Row, error) bool) {
 	default:
 		how, err = r.raw(yield)
 	}
-	if how != onward || err != nil {
+	if (how != onward || err != nil) && r.req.crowd == nil {
 		if r.result.cursor = r.req.Cursor; r.given > 0 {
 			r.result.cursor = r.last.encode(r.bind)
 		}

@@ -44,6 +44,7 @@ type Window struct {
 	sketch      *sketch
 
 	filled []holdfast.Value // of a window without readings: what fill says, by aggregate
+	tally  *tally           // of a crowd
 	shares []amount         // of a group with several disclosures: what came under each
 }
 

@@ -45,6 +45,22 @@ CREATE TABLE hold (
 CREATE INDEX hold_party ON hold (party);
 CREATE INDEX hold_active ON hold (state) WHERE state = 'active';
 
+CREATE TABLE device_group (
+	id          BLOB NOT NULL PRIMARY KEY,
+	party       BLOB NOT NULL,     -- the recipient whose it is
+	state       TEXT NOT NULL,     -- active | ended
+	info_sealed BLOB NOT NULL      -- under the party
+) STRICT, WITHOUT ROWID;
+CREATE INDEX device_group_party ON device_group (party);
+
+-- What a recipient was told of groups, by stream name.
+CREATE TABLE group_answer (
+	id_hash     BLOB NOT NULL PRIMARY KEY, -- of recipient and name
+	recipient   BLOB NOT NULL,
+	info_sealed BLOB NOT NULL              -- under the hub: it must outlive the members
+) STRICT, WITHOUT ROWID;
+CREATE INDEX group_answer_recipient ON group_answer (recipient);
+
 -- A bar outlives the keys of those it was set for, so it holds ids and times alone.
 CREATE TABLE bar (
 	assignment     BLOB    NOT NULL,
@@ -58,6 +74,8 @@ CREATE TABLE bar (
 CREATE INDEX bar_expires ON bar (expires);
 
 -- +goose Down
+DROP TABLE group_answer;
+DROP TABLE device_group;
 DROP TABLE bar;
 DROP TABLE disclosure_tally;
 DROP TABLE hold;

@@ -36,6 +36,10 @@ type Options struct {
 	// comes from this hub itself.
 	AnyName bool
 
+	// For names the party in whose place a person asks: a household whose adult he
+	// is, or a child whose guardian he is, by name or id. Empty: for himself.
+	For string
+
 	// Timeout bounds connecting and waiting for the first byte of an answer, not
 	// how long the answer runs; default 30 s.
 	Timeout time.Duration
@@ -46,6 +50,7 @@ type Client struct {
 	base          *url.URL
 	http          *http.Client
 	authorization string        // the header, "" for none
+	standsFor     string        // in whose place is asked, "" for oneself
 	pause         time.Duration // the longest wait before a read is repeated
 }
 
@@ -71,7 +76,7 @@ func New(o Options) (*Client, error) {
 	if err != nil {
 		return nil, err
 	}
-	c := &Client{base: base, pause: 10 * time.Second, http: newHTTP(trust, o.Timeout)}
+	c := &Client{base: base, standsFor: o.For, pause: 10 * time.Second, http: newHTTP(trust, o.Timeout)}
 	if o.Token != "" {
 		c.authorization = "Bearer " + o.Token
 	}
@@ -215,6 +220,9 @@ func (c *Client) once(ctx context.Context, method, target string, body *Body, ac
 	}
 	if c.authorization != "" {
 		r.Header.Set("Authorization", c.authorization)
+	}
+	if c.standsFor != "" {
+		r.Header.Set("Holdfast-For", c.standsFor)
 	}
 	r.Header.Set("User-Agent", "holdfast")
 	answer, err := c.http.Do(r)

@@ -28,9 +28,10 @@ type commands struct {
 	Send  sendCmd  `cmd:"" help:"Send readings as a device."`
 
 	Party   partyCmd   `cmd:"" help:"People, households, organisations and services."`
+	Member  memberCmd  `cmd:"" help:"Who belongs to a household or organisation, and what waits for your word."`
 	Token   tokenCmd   `cmd:"" help:"Credentials of people and programs."`
 	Profile profileCmd `cmd:"" help:"Device models."`
-	Device  deviceCmd  `cmd:"" help:"Devices: add, show, revoke, claim."`
+	Device  deviceCmd  `cmd:"" help:"Devices: add, show, revoke, claim, transfer, release."`
 	Purpose purposeCmd `cmd:"" help:"Why data may be used."`
 	Grant   grantCmd   `cmd:"" help:"Who may read an owner's data, and for what."`
 	Hold    holdCmd    `cmd:"" help:"Restrict or object to use, stop collection, keep data for a claim or by law."`

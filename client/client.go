@@ -23,6 +23,9 @@ type Options struct {
 	// Neither is right for what needs no credential.
 	Identity string
 	Token    string
+	// Code is of the caller's second factor, shown with every request; the hub looks at
+	// it where it makes a difference, and takes it once.
+	Code string
 
 	// Whom to trust in place of what the identity or the token says: certificates
 	// in PEM, the SHA-256 of an authority's public key (SPKI, DER), or the system's
@@ -36,10 +39,6 @@ type Options struct {
 	// comes from this hub itself.
 	AnyName bool
 
-	// For names the party in whose place a person asks: a household whose adult he
-	// is, or a child whose guardian he is, by name or id. Empty: for himself.
-	For string
-
 	// Timeout bounds connecting and waiting for the first byte of an answer, not
 	// how long the answer runs; default 30 s.
 	Timeout time.Duration
@@ -50,7 +49,7 @@ type Client struct {
 	base          *url.URL
 	http          *http.Client
 	authorization string        // the header, "" for none
-	standsFor     string        // in whose place is asked, "" for oneself
+	code          string        // likewise
 	pause         time.Duration // the longest wait before a read is repeated
 }
 
@@ -76,7 +75,7 @@ func New(o Options) (*Client, error) {
 	if err != nil {
 		return nil, err
 	}
-	c := &Client{base: base, standsFor: o.For, pause: 10 * time.Second, http: newHTTP(trust, o.Timeout)}
+	c := &Client{code: o.Code, base: base, pause: 10 * time.Second, http: newHTTP(trust, o.Timeout)}
 	if o.Token != "" {
 		c.authorization = "Bearer " + o.Token
 	}
@@ -221,8 +220,8 @@ func (c *Client) once(ctx context.Context, method, target string, body *Body, ac
 	if c.authorization != "" {
 		r.Header.Set("Authorization", c.authorization)
 	}
-	if c.standsFor != "" {
-		r.Header.Set("Holdfast-For", c.standsFor)
+	if c.code != "" {
+		r.Header.Set("Holdfast-Code", c.code)
 	}
 	r.Header.Set("User-Agent", "holdfast")
 	answer, err := c.http.Do(r)

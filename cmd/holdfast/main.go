@@ -27,19 +27,21 @@ type commands struct {
 	Enrol enrolCmd `cmd:"" help:"Get this device its certificate with an enrolment code."`
 	Send  sendCmd  `cmd:"" help:"Send readings as a device."`
 
-	Party   partyCmd   `cmd:"" help:"People, households, organisations and services."`
-	Member  memberCmd  `cmd:"" help:"Who belongs to a household or organisation, and what waits for your word."`
-	Token   tokenCmd   `cmd:"" help:"Credentials of people and programs."`
-	Profile profileCmd `cmd:"" help:"Device models."`
-	Device  deviceCmd  `cmd:"" help:"Devices: add, show, revoke, claim, transfer, release."`
-	Purpose purposeCmd `cmd:"" help:"Why data may be used."`
-	Grant   grantCmd   `cmd:"" help:"Who may read an owner's data, and for what."`
-	Hold    holdCmd    `cmd:"" help:"Restrict or object to use, stop collection, keep data for a claim or by law."`
-	Query   queryCmd   `cmd:"" help:"Read readings, or windows of them."`
-	Erase   eraseCmd   `cmd:"" help:"Erase a party, a device or a stream, with a certificate."`
-	Export  exportCmd  `cmd:"" help:"Take everything of a party along, in open formats."`
-	Verify  verifyCmd  `cmd:"" help:"Check an export, a certificate or a proof, without a hub."`
-	Ledger  ledgerCmd  `cmd:"" help:"The record of everything that changed or left."`
+	Party      partyCmd      `cmd:"" help:"People, households, organisations and services."`
+	Token      tokenCmd      `cmd:"" help:"Credentials of people and programs."`
+	Session    sessionCmd    `cmd:"" help:"What you can come in with, and ending it."`
+	Factor     factorCmd     `cmd:"" help:"A second factor for what can't be undone."`
+	Profile    profileCmd    `cmd:"" help:"Device models."`
+	Device     deviceCmd     `cmd:"" help:"Devices: add, show, revoke, claim."`
+	Purpose    purposeCmd    `cmd:"" help:"Why data may be used."`
+	Grant      grantCmd      `cmd:"" help:"Who may read an owner's data, and for what."`
+	Permission permissionCmd `cmd:"" help:"Staff's permissions to read an owner's data."`
+	Hold       holdCmd       `cmd:"" help:"Restrict or object to use, stop collection, keep data for a claim or by law."`
+	Query      queryCmd      `cmd:"" help:"Read readings, or windows of them."`
+	Erase      eraseCmd      `cmd:"" help:"Erase a party, a device or a stream, with a certificate."`
+	Export     exportCmd     `cmd:"" help:"Take everything of a party along, in open formats."`
+	Verify     verifyCmd     `cmd:"" help:"Check an export, a certificate or a proof, without a hub."`
+	Ledger     ledgerCmd     `cmd:"" help:"The record of everything that changed or left."`
 
 	Doctor doctorCmd `cmd:"" help:"What is wrong or weak in a deployment, with the mend."`
 	Bench  benchCmd  `cmd:"" help:"What this machine can take: speed and size, measured."`

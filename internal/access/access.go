@@ -98,13 +98,16 @@ type Access struct {
 	metrics   *metrics
 
 	making sync.Mutex // held while an unknown subject gets a link
+	codes  sync.Mutex // held while a code is looked at: guesses come one after the other
 
 	mu      sync.Mutex
 	turn    uint64 // counts what invalidates known
 	known   map[holdfast.CredentialID]*credential
-	refused map[holdfast.CredentialID]struct{} // revoked or erased, until the process ends or they expire
-	used    map[holdfast.CredentialID]int64    // day of last use, not yet in the catalog
-	links   map[[32]byte]holdfast.CredentialID // by the hash of issuer and subject
+	refused map[holdfast.CredentialID]struct{}  // revoked or erased, until the process ends or they expire
+	used    map[holdfast.CredentialID]int64     // day of last use, not yet in the catalog
+	permits map[holdfast.PartyID][]permit       // approved permissions, by whose data
+	shown   map[holdfast.CredentialID]time.Time // until when a second factor counts that was shown with a credential
+	links   map[[32]byte]holdfast.CredentialID  // by the hash of issuer and subject
 }
 
 // Open reads which credentials are revoked.
@@ -113,6 +116,8 @@ func Open(ctx context.Context, d Deps, o Options) (*Access, error) {
 		catalog: d.Catalog, vault: d.Vault, ledger: d.Ledger, authority: d.Authority, grantOf: d.Grant, now: o.Now, log: o.Log,
 		issuers: d.Issuers, addParty: d.AddParty, operating: d.Operating, metrics: newMetrics(),
 		failures: budget.New(1, 3*time.Second, 20), guesses: budget.New(1, time.Minute, 10), newcomers: budget.New(1, time.Second, 200),
+		permits: make(map[holdfast.PartyID][]permit),
+		shown:   make(map[holdfast.CredentialID]time.Time),
 		links:   make(map[[32]byte]holdfast.CredentialID),
 		known:   make(map[holdfast.CredentialID]*credential),
 		refused: make(map[holdfast.CredentialID]struct{}),

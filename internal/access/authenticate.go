@@ -135,6 +135,7 @@ func (a *Access) admit(ctx context.Context, c *credential, p Principal) (Princip
 	if !live {
 		return Principal{}, a.refusal("grants ended")
 	}
+	p.Settled = p.Settled || a.shownLately(p.Credential)
 	a.touch(c)
 	return p, nil
 }
@@ -191,8 +192,10 @@ func (a *Access) refuse(ids ...holdfast.CredentialID) {
 		a.refused[id] = struct{}{}
 		delete(a.known, id)
 		delete(a.used, id)
+		delete(a.shown, id)
 	}
 	clear(a.links)
+	clear(a.permits)
 	a.turn++
 }
 

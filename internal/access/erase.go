@@ -8,8 +8,9 @@ import (
 	"github.com/holdfast-iot/holdfast"
 )
 
-// Erase removes the credentials and invitations of an erased party and refuses
-// them from now on; an erasure that leaves the party leaves them too. It needs no
+// Erase removes what an erased party came in with (credentials, links, invitations,
+// second factors) and the permissions of staff about it, and refuses them from now
+// on; an erasure that leaves the party leaves them too. It needs no
 // key of the party, and may run again.
 func (a *Access) Erase(ctx context.Context, s holdfast.Scope) error {
 	if !s.Whole {
@@ -23,8 +24,17 @@ func (a *Access) Erase(ctx context.Context, s holdfast.Scope) error {
 		if _, err := tx.ExecContext(ctx, `DELETE FROM access_credential WHERE party = $1`, s.Party); err != nil {
 			return err
 		}
-		_, err = tx.ExecContext(ctx, `DELETE FROM access_invitation WHERE party = $1`, s.Party)
-		return err
+		for _, q := range []string{
+			`DELETE FROM access_invitation WHERE party = $1`,
+			`DELETE FROM access_permission WHERE whose = $1`,
+			`DELETE FROM access_recovery WHERE holder IN (SELECT holder FROM access_factor WHERE party = $1)`,
+			`DELETE FROM access_factor WHERE party = $1`,
+		} {
+			if _, err := tx.ExecContext(ctx, q, s.Party); err != nil {
+				return err
+			}
+		}
+		return nil
 	})
 	if err != nil {
 		return fmt.Errorf("erase credentials: %w", err)

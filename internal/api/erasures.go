@@ -61,7 +61,7 @@ type addErasure struct {
 
 func (a *API) erasures() {
 	ask := writes(access.Administrator, access.Owner)
-	ask.slow = true
+	ask.slow, ask.settles = true, true
 	handle(a, route{method: "POST", path: "/v1/erasures", summary: "Erase a party, a device or a stream, or a span of time of the last two.", rule: ask}, a.addErasure)
 	handle(a, route{method: "GET", path: "/v1/erasures", summary: "List erasures: an owner's own, to administrators all.",
 		rule: reads(access.Administrator, access.Owner, access.Auditor)},

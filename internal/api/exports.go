@@ -17,7 +17,7 @@ type exportInput struct {
 // exports registers the way out in open formats. What a person takes along is
 // read by the same right as everything else; nothing is kept on this side.
 func (a *API) exports() {
-	rule := rule{needs: access.ScopeRead, roles: []access.Role{access.Administrator, access.Owner}, body: maxBody, slow: true}
+	rule := rule{needs: access.ScopeRead, roles: []access.Role{access.Administrator, access.Owner}, body: maxBody, slow: true, settles: true}
 	stream(a, route{method: "POST", path: "/v1/exports", summary: "Take everything of a party along, as a tar of a signed folder in open formats.", rule: rule},
 		[]string{"application/x-tar"}, a.export)
 }

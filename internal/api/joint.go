@@ -32,7 +32,7 @@ type JointErasure struct {
 func (a *API) joint() {
 	handle(a, route{method: "GET", path: "/v1/joint-erasures", summary: "List the erasures of one's households that wait, or waited, for the word of every adult.",
 		rule: reads(access.Owner)}, a.listJoints)
-	slow := writes(access.Owner)
+	slow := settling(access.Owner)
 	slow.slow = true
 	handle(a, route{method: "POST", path: "/v1/joint-erasures/{id}/confirmation", summary: "Confirm a joint erasure. With the last adult's word it begins.", rule: slow},
 		func(ctx context.Context, by access.Principal, in *byID) (*reply[JointErasure], error) {

@@ -83,7 +83,7 @@ func (a *API) me() {
 			return &reply[Data]{d}, err
 		})
 	erase := writes(access.Owner)
-	erase.slow = true
+	erase.slow, erase.settles = true, true
 	handle(a, route{method: "DELETE", path: "/v1/me/data", summary: "Erase all of mine, and myself.", rule: erase},
 		func(ctx context.Context, by access.Principal, in *struct {
 			Wait int  `query:"wait" minimum:"0" maximum:"60" default:"30" doc:"How many seconds to wait for the end."`

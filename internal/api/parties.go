@@ -73,7 +73,7 @@ func (a *API) parties() {
 			return &reply[Party]{partyDoc(p)}, err
 		})
 	handle(a, route{method: "POST", path: "/v1/parties/{id}/invitations", summary: "Invite a party to make a credential of its own.",
-		status: http.StatusCreated, rule: writes(access.Administrator, access.Owner)}, a.invite)
+		status: http.StatusCreated, rule: settling(access.Administrator, access.Owner)}, a.invite)
 	handle(a, route{method: "GET", path: "/v1/parties/{id}/invitations", summary: "List a party's invitations.",
 		rule: reads(access.Administrator, access.Owner, access.Auditor)}, a.listInvitations)
 }

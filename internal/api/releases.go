@@ -34,7 +34,7 @@ type Notices struct {
 
 func (a *API) releases() {
 	handle(a, route{method: "POST", path: "/v1/devices/{id}/release", summary: "Give an own device back: it becomes unclaimed, its readings stay one's own.",
-		rule: writes(access.Owner)},
+		rule: settling(access.Owner)},
 		func(ctx context.Context, by access.Principal, in *Named) (*nothing, error) {
 			d, err := a.device(ctx, by, in.ID)
 			if err != nil {

@@ -31,9 +31,6 @@ func openRoutes() map[string]string {
 		"POST /v1/invitations/redeem": "the invitation is the credential",
 		"GET /v1/erasures/{id}":       "the random id is the capability: who erased himself has no credential left",
 		"/.well-known/est/":           "identity judges enrolment itself",
-		ledgerCheckpoint:              "the ledger is public: hashes that say nothing about anybody",
-		ledgerTile:                    "as the checkpoint",
-		ledgerRenewals:                "whoever kept a checkpoint of an earlier name learns the newer ones",
 	}
 }
 
@@ -44,7 +41,12 @@ type rule struct {
 	body  int64         // most bytes of a body in JSON; 0: the route reads its own, or has none
 	file  bool          // the body is a file with a parser of its own
 	slow  bool          // the handler moves its own deadlines
+
+	settles bool // what it does needs a settled credential, or is worth more with one: a code is looked at
 }
+
+// codeHeader has a code of the caller's second factor.
+const codeHeader = "Holdfast-Code"
 
 // route is one operation.
 type route struct {
@@ -64,6 +66,13 @@ func reads(roles ...access.Role) rule {
 
 func writes(roles ...access.Role) rule {
 	return rule{needs: access.ScopeWrite, roles: roles, body: maxBody}
+}
+
+// settling is writes where a code of a second factor makes a difference.
+func settling(roles ...access.Role) rule {
+	r := writes(roles...)
+	r.settles = true
+	return r
 }
 
 // nothing is an answer without content.
@@ -182,6 +191,9 @@ func (a *API) guard(pattern string, h http.HandlerFunc) http.HandlerFunc {
 			if err = r.allows(by); err == nil {
 				err = a.pace(req, by)
 			}
+			if code := req.Header.Get(codeHeader); err == nil && r.settles && code != "" && !by.Settled {
+				by, err = a.Access.Show(req.Context(), by, code)
+			}
 			if other := forOf(req); err == nil && other != "" {
 				by, err = a.standIn(req.Context(), by, pattern, other)
 			}
@@ -243,11 +255,7 @@ func (a *API) admitGuest(req *http.Request) error {
 	if req.URL.Path == "/healthz" || req.URL.Path == "/readyz" {
 		return nil
 	}
-	limit := a.guests
-	if strings.HasPrefix(req.URL.Path, "/ledger/") {
-		limit = a.readers
-	}
-	if after := limit.wait(addressOf(req)); after > 0 {
+	if after := a.guests.wait(addressOf(req)); after > 0 {
 		return tooMany("too many requests without a credential from this address", after)
 	}
 	return nil

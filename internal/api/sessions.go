@@ -70,7 +70,7 @@ func (a *API) sessions() {
 			}
 			return &nothing{}, a.Access.EndSession(ctx, by, id)
 		})
-	handle(a, route{method: "POST", path: "/v1/me/links", summary: "Let me log in by an issuer's word, too.", status: http.StatusCreated, rule: writes(access.Owner)},
+	handle(a, route{method: "POST", path: "/v1/me/links", summary: "Let me log in by an issuer's word, too.", status: http.StatusCreated, rule: settling(access.Owner)},
 		func(ctx context.Context, by access.Principal, in *struct {
 			Body struct {
 				Login string `json:"login" minLength:"1" maxLength:"8192" doc:"A token of the issuer, about me."`

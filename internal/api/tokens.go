@@ -57,7 +57,7 @@ type addToken struct {
 
 func (a *API) tokens() {
 	handle(a, route{method: "POST", path: "/v1/tokens", summary: "Make a credential.", status: http.StatusCreated,
-		rule: writes(access.Administrator, access.Owner)}, a.addToken)
+		rule: settling(access.Administrator, access.Owner)}, a.addToken)
 	handle(a, route{method: "GET", path: "/v1/tokens", summary: "List credentials.", rule: reads(access.Administrator, access.Owner, access.Auditor)}, a.listTokens)
 	handle(a, route{method: "DELETE", path: "/v1/tokens/{id}", summary: "Revoke a credential.", rule: writes(access.Administrator, access.Owner)},
 		func(ctx context.Context, by access.Principal, in *struct {

@@ -63,7 +63,7 @@ type takeTransfer struct {
 
 func (a *API) transfers() {
 	handle(a, route{method: "POST", path: "/v1/transfers", summary: "Offer an own device to the next owner.", status: http.StatusCreated,
-		rule: writes(access.Owner)}, a.offerTransfer)
+		rule: settling(access.Owner)}, a.offerTransfer)
 	handle(a, route{method: "GET", path: "/v1/transfers", summary: "List the transfers in which one is the seller or the buyer.", rule: reads(access.Owner)},
 		func(ctx context.Context, by access.Principal, in *struct{ Paging }) (*reply[Page[Transfer]], error) {
 			all, err := a.Custody.Transfers(ctx, by.Party)

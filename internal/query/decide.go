@@ -42,8 +42,9 @@ type judge struct {
 
 // standing is how the reader stands to one party.
 type standing struct {
-	concerns bool        // that party's data may be the reader's to read at all
-	set      *policy.Set // what it said; nothing at all where it does not concern the reader
+	concerns   bool              // that party's data may be the reader's to read at all
+	set        *policy.Set       // what it said; nothing at all where it does not concern the reader
+	permission policy.Permission // of staff, approved by somebody else; zero: none
 }
 
 func (q *Query) judge(ctx context.Context, req Request, p holdfast.Purpose) (*judge, error) {
@@ -93,7 +94,9 @@ func (j *judge) decide(ctx context.Context, c *candidate, span holdfast.Span) (p
 	if err != nil {
 		return policy.Decision{}, err
 	}
-	return st.set.Decide(j.request(c, span)), nil
+	r := j.request(c, span)
+	r.Permission = st.permission
+	return st.set.Decide(r), nil
 }
 
 // standing returns how the reader stands to a party, which is found out once. What
@@ -124,8 +127,29 @@ func (j *judge) standing(ctx context.Context, whose holdfast.PartyID) (st *stand
 	if !own && j.who.Role != access.Administrator && st.concerns {
 		st.concerns = st.set.Reaches(j.who.Party, j.purpose, j.broader, j.q.now().UnixNano())
 	}
+	if st.permission, err = j.permission(ctx, whose); err != nil {
+		return nil, err
+	}
 	j.about[whose] = st
 	return st, nil
+}
+
+// permission returns the approved permission that staff have for the purpose, or for
+// a broader one.
+func (j *judge) permission(ctx context.Context, whose holdfast.PartyID) (policy.Permission, error) {
+	if j.who.Role != access.Administrator || whose == j.who.Party || whose.IsZero() {
+		return policy.Permission{}, nil
+	}
+	for _, p := range append([]holdfast.Purpose{j.purpose}, j.broader...) {
+		found, ok, err := j.q.permits.Permission(ctx, j.who, whose, p)
+		if err != nil {
+			return found, fmt.Errorf("look for permissions: %w", err)
+		}
+		if ok {
+			return found, nil
+		}
+	}
+	return policy.Permission{}, nil
 }
 
 // concerns reports whether the data of a party may be the reader's to read at all.
@@ -154,7 +178,7 @@ func (j *judge) request(c *candidate, span holdfast.Span) policy.Request {
 		Purpose: j.purpose, Broader: j.broader, Live: j.live,
 		Operating: j.operating, Owner: c.Owner, Subject: c.subject,
 		Device: c.Device, Assignment: c.Assignment, Stream: c.Stream, Category: c.category,
-		Span: span, Grant: j.named, Now: j.q.now().UnixNano(),
+		Span: span, Grant: j.named, Bound: j.who.Grants, Now: j.q.now().UnixNano(),
 	}
 }
 
@@ -199,6 +223,9 @@ func (j *judge) hint(reason string) string {
 		}
 		return "name a purpose, and ask the owner for a grant for it"
 	case policy.NoGrant:
+		if j.who.Role == access.Administrator {
+			return fmt.Sprintf("the one whose data it is can make one for the purpose %q that covers these streams and times; or ask for a permission", j.purpose)
+		}
 		return fmt.Sprintf("the one whose data it is can make one for the purpose %q that covers these streams and times", j.purpose)
 	}
 	return ""

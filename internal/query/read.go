@@ -11,6 +11,7 @@ import (
 	"github.com/holdfast-iot/holdfast/internal/access"
 	"github.com/holdfast-iot/holdfast/internal/custody"
 	"github.com/holdfast-iot/holdfast/internal/grant"
+	"github.com/holdfast-iot/holdfast/internal/policy"
 	"github.com/holdfast-iot/holdfast/internal/series"
 )
 
@@ -21,7 +22,9 @@ type Options struct {
 	// again; default 1 s.
 	Recheck  time.Duration
 	Erasures Erasures // default: there are none
-	Budget   Budget
+	// Permissions of staff to read others' data; default: there are none.
+	Permissions Permissions
+	Budget      Budget
 }
 
 // Erasures is what is being erased: package erasure.
@@ -34,6 +37,19 @@ type Erasures interface {
 	// one after that number covers any of a span.
 	Begun() uint64
 	BegunSince(n uint64, a holdfast.AssignmentID, s holdfast.StreamID, span holdfast.Span) bool
+}
+
+// Permissions says which approved permission staff have now to read a party's data
+// for a purpose: package access. It is asked again with each decision.
+type Permissions interface {
+	Permission(ctx context.Context, staff access.Principal, whose holdfast.PartyID, p holdfast.Purpose) (policy.Permission, bool, error)
+}
+
+// noPermissions is a hub whose staff read nobody's data.
+type noPermissions struct{}
+
+func (noPermissions) Permission(context.Context, access.Principal, holdfast.PartyID, holdfast.Purpose) (policy.Permission, bool, error) {
+	return policy.Permission{}, false, nil
 }
 
 // noErasures is a hub where nothing is erased.
@@ -54,6 +70,7 @@ type Query struct {
 	now      func() time.Time
 	recheck  time.Duration
 	erasures Erasures
+	permits  Permissions
 	purse    *purse
 }
 
@@ -65,10 +82,13 @@ func New(c *custody.Custody, g *grant.Register, s *series.Series, o Options) *Qu
 	if o.Recheck <= 0 {
 		o.Recheck = time.Second
 	}
+	if o.Permissions == nil {
+		o.Permissions = noPermissions{}
+	}
 	if o.Erasures == nil {
 		o.Erasures = noErasures{}
 	}
-	return &Query{custody: c, grants: g, series: s, now: o.Now, recheck: o.Recheck, erasures: o.Erasures, purse: newPurse(o.Budget)}
+	return &Query{custody: c, grants: g, series: s, now: o.Now, recheck: o.Recheck, erasures: o.Erasures, permits: o.Permissions, purse: newPurse(o.Budget)}
 }
 
 // Read answers a request. When it returns without an error, disclosures are open

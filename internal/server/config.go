@@ -3,7 +3,6 @@ package server
 import (
 	"crypto/tls"
 	"log/slog"
-	"time"
 
 	"github.com/holdfast-iot/holdfast/internal/issuer"
 )
@@ -29,9 +28,6 @@ type Config struct {
 
 	// Issuers are believed about who people are; none by default.
 	Issuers []issuer.Config
-
-	// Checkpoints is how far apart the ledger is published; 0: 5 minutes.
-	Checkpoints time.Duration
 
 	// Ground is what the hub stands on; nil is this machine.
 	Ground *Ground
@@ -66,9 +62,6 @@ func (c Config) withDefaults() Config {
 	}
 	if c.Ground == nil {
 		c.Ground = machine()
-	}
-	if c.Checkpoints == 0 {
-		c.Checkpoints = c.Ground.Checkpoint
 	}
 	return c
 }

@@ -11,7 +11,6 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
-	"path/filepath"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -97,11 +96,8 @@ func (s *Server) openKeepers(ctx context.Context) (err error) {
 	if s.ledger, err = ledger.Open(ctx, db, v); err != nil {
 		return err
 	}
-	if !s.stores.folder.named(s.ledger.Origin()) {
+	if s.ledger.Origin() != s.stores.folder.origin() {
 		return damagedFolder(s.config.Data, "at byte %d: it names another hub than the catalog", 0)
-	}
-	if err := s.ledger.KeepOutside(ctx, headFile{s.config.Ground.Folder(s.config.Data)}); err != nil {
-		return forked(s.config.Data, err)
 	}
 	if s.identity, err = identity.Open(ctx, identity.Deps{Catalog: db, Vault: v, Ledger: s.ledger}, identity.Options{Log: s.log}); err != nil {
 		return err
@@ -133,16 +129,6 @@ func (s *Server) openKeepers(ctx context.Context) (err error) {
 	return s.series.Recover(ctx, s.sessions.Replay)
 }
 
-// forked says what to do about a ledger that does not go on from its last head.
-func forked(dir string, err error) error {
-	if holdfast.KindOf(err) != holdfast.Conflict {
-		return err
-	}
-	return holdfast.Errorf(holdfast.Conflict, "%w (%s). Nothing was changed. Put back the newest catalog and %s; "+
-		"or, if this is the newest that there is, give the ledger a new name with `holdfast ledger renew --data %s`",
-		err, filepath.Join(dir, ledgerFile), ledgerFile, dir)
-}
-
 func (s *Server) openGates(ctx context.Context) (err error) {
 	s.erasure, err = erasure.Open(ctx, erasure.Deps{
 		Catalog: s.stores.catalog, Vault: s.stores.vault, Ledger: s.ledger, Series: s.series,
@@ -156,7 +142,7 @@ func (s *Server) openGates(ctx context.Context) (err error) {
 		return fmt.Errorf("finish erasures: %w", err)
 	}
 	s.ingest = ingest.New(s.custody, s.grants, s.stores.vault, s.stores.journal, s.series, s.sessions, s.clock, ingest.Options{Hold: s.erasure.Hold})
-	s.query = query.New(s.custody, s.grants, s.series, query.Options{Erasures: s.erasure, Budget: query.Budget{Memory: s.config.QueryMemory}})
+	s.query = query.New(s.custody, s.grants, s.series, query.Options{Erasures: s.erasure, Permissions: s.access, Budget: query.Budget{Memory: s.config.QueryMemory}})
 	s.archive = archive.New(s.query, s.custody, s.grants, s.ledger)
 	s.desk = handover.New(handover.Deps{Custody: s.custody, Identity: s.identity, Grants: s.grants, Erasure: s.erasure, Logger: s.log})
 	return nil

@@ -32,6 +32,36 @@ CREATE TABLE access_invitation (
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX access_invitation_party ON access_invitation (party, state);
 
+CREATE TABLE access_permission (
+	id           BLOB    NOT NULL PRIMARY KEY,
+	whose        BLOB    NOT NULL, -- party whose data staff asked to read
+	state        INTEGER NOT NULL, -- 1 asked, 2 approved, 3 refused, 4 ended
+	asked_by     BLOB    NOT NULL, -- credential
+	asker        BLOB    NOT NULL, -- its holder
+	about_sealed BLOB    NOT NULL  -- JSON: purpose, reason, devices, times, who decided and ended it
+) STRICT, WITHOUT ROWID;
+CREATE INDEX access_permission_whose ON access_permission (whose, state);
+
+CREATE TABLE access_factor (
+	holder        BLOB    NOT NULL PRIMARY KEY, -- of staff; an owner's party
+	party         BLOB    NOT NULL,
+	state         INTEGER NOT NULL, -- 1 to be confirmed, 2 confirmed
+	secret_sealed BLOB    NOT NULL,
+	last_step     INTEGER NOT NULL, -- the newest time step that a code was taken for
+	failures      INTEGER NOT NULL, -- in a row
+	locked_until  INTEGER NOT NULL  -- ns since 1970; until then no code is looked at
+) STRICT, WITHOUT ROWID;
+CREATE INDEX access_factor_party ON access_factor (party);
+
+CREATE TABLE access_recovery (
+	holder    BLOB NOT NULL,
+	code_hash BLOB NOT NULL, -- SHA-256 of a recovery code that was not used yet
+	PRIMARY KEY (holder, code_hash)
+) STRICT, WITHOUT ROWID;
+
 -- +goose Down
+DROP TABLE access_recovery;
+DROP TABLE access_factor;
+DROP TABLE access_permission;
 DROP TABLE access_invitation;
 DROP TABLE access_credential;

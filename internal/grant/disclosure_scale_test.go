@@ -69,7 +69,7 @@ func (h *hub) fillOwner(ctx context.Context, who holdfast.PartyID, grants, discl
 				}
 				u.grant, u.recipient = holdfast.NewID[holdfast.GrantID](), holdfast.PartyID{byte(1 + i%50)}
 				g := Grant{ID: u.grant, Grantor: who, Spec: h.everything(func(s *Spec) { s.Recipient = u.recipient }), Made: began}
-				if _, err := tx.ExecContext(ctx, `INSERT INTO data_grant (id, grantor, recipient, state, info_sealed) VALUES ($1, $2, $3, 'active', $4)`,
+				if _, err := tx.ExecContext(ctx, `INSERT INTO data_grant (id, n, grantor, recipient, state, info_sealed) SELECT $1, coalesce(max(n), 0) + 1, $2, $3, 'active', $4 FROM data_grant`,
 					g.ID, who, u.recipient, box("data_grant", g.ID[:], g.info(Caller{}))); err != nil {
 					return err
 				}

@@ -24,10 +24,13 @@ func TestGolden(t *testing.T) {
 		info  any
 		read  func([]byte) (any, error)
 	}{
-		{"purpose", purposeInfo{Name: "care", IRI: "https://w3id.org/dpv#ServiceProvision", LegalBasis: "contract", RetentionDays: 30, Text: "Care.", Added: 1, Ended: 2},
+		{"purpose", purposeInfo{Name: "care", IRI: "https://w3id.org/dpv#ServiceProvision", LegalBasis: "contract",
+			BasisIRI: "https://w3id.org/dpv/legal/eu/gdpr#A6-1-b", Parent: "service", Controller: holdfast.PartyID{3}, Categories: []string{"https://w3id.org/dpv/pd#Health"},
+			RetentionDays: 30, Text: "Care.", Added: 1, Ended: 2},
 			reader[purposeInfo]},
 		{"data_grant", grantInfo{Recipient: holdfast.PartyID{2}, Purpose: "care", AllDevices: true, Devices: []holdfast.DeviceID{{1}}, AllStreams: true, Streams: []string{"pulse"},
-			From: -1, To: 2, Until: 3, Made: 1, Ended: 2, By: holdfast.CredentialID{2}}, reader[grantInfo]},
+			From: -1, To: 2, Until: 3, Made: 1, Ended: 2, By: holdfast.CredentialID{2},
+			Categories: []string{"https://w3id.org/dpv/pd#Health"}, Supersedes: holdfast.GrantID{5}, Obligations: &policy.Obligations{Every: 60_000_000_000, MinGroup: 5}}, reader[grantInfo]},
 		{"disclosure", disclosureInfo{Reader: holdfast.CredentialID{2}, Recipient: holdfast.PartyID{3}, Purpose: "care", Grant: holdfast.GrantID{4},
 			Streams: []holdfast.StreamID{{5}}, Opened: 1, Last: 2, Reads: 3, Rows: 4, First: -1, Final: 5, Role: "program", Permission: holdfast.PermissionID{6},
 			Reason: policy.ByGrant, Policies: []string{"p"}, Obligations: policy.Obligations{Delay: 7}}, reader[disclosureInfo]},

@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"context"
 	"database/sql"
-	"slices"
 	"time"
 
 	"github.com/holdfast-iot/holdfast"
@@ -24,11 +23,13 @@ type Spec struct {
 	Recipient  holdfast.PartyID
 	Purpose    holdfast.Purpose
 	AllDevices bool                // now and later; else Devices
-	Devices    []holdfast.DeviceID // of the grantor; another's would allow nothing
+	Devices    []holdfast.DeviceID // that are or were the grantor's
 	AllStreams bool                // now and later; else Streams
 	Streams    []string            // names
+	Categories []string            // of DPV, by IRI or short form: streams of these and of narrower ones only; none: any
 	Data       holdfast.Span       // times of the readings; holdfast.Always: all
 	Until      time.Time           // required, at most two years ahead
+	Supersedes holdfast.GrantID    // one to the same recipient that ends when this one is made
 	policy.Obligations
 }
 
@@ -51,12 +52,14 @@ type grantInfo struct {
 	Devices    []holdfast.DeviceID   `json:"devices,omitempty"`
 	AllStreams bool                  `json:"all_streams,omitempty"`
 	Streams    []string              `json:"streams,omitempty"`
+	Categories []string              `json:"categories,omitempty"`
 	From       int64                 `json:"from"`
 	To         int64                 `json:"to"`
 	Until      int64                 `json:"until"`
 	Made       int64                 `json:"made"`
 	Ended      int64                 `json:"ended,omitempty"`
 	By         holdfast.CredentialID `json:"by"`
+	Supersedes holdfast.GrantID      `json:"supersedes,omitzero"`
 
 	Obligations *policy.Obligations `json:"obligations,omitempty"`
 }
@@ -76,7 +79,8 @@ func (c Caller) ownCredential() error {
 	return nil
 }
 
-func (r *Register) checkSpec(ctx context.Context, grantor holdfast.PartyID, s Spec) error {
+// checkSpec refuses what is wrong with a spec, and writes its categories out.
+func (r *Register) checkSpec(ctx context.Context, grantor holdfast.PartyID, s *Spec) (err error) {
 	now := r.now()
 	switch {
 	case s.Recipient.IsZero() || s.Recipient == grantor:
@@ -105,7 +109,13 @@ func (r *Register) checkSpec(ctx context.Context, grantor holdfast.PartyID, s Sp
 			return err
 		}
 	}
-	return s.Obligations.Check()
+	if s.Categories, err = CategoryIRIs(s.Categories); err != nil {
+		return err
+	}
+	if err := s.Obligations.Check(); err != nil {
+		return err
+	}
+	return r.checkReach(ctx, grantor, s)
 }
 
 // Make makes a grant of the caller's own data. It is Denied to everyone but an
@@ -114,16 +124,27 @@ func (r *Register) Make(ctx context.Context, by Caller, s Spec) (Grant, error) {
 	if err := by.ownCredential(); err != nil {
 		return Grant{}, err
 	}
-	if err := r.checkSpec(ctx, by.Party, s); err != nil {
+	if err := r.checkSpec(ctx, by.Party, &s); err != nil {
 		return Grant{}, err
 	}
-	g := Grant{ID: holdfast.NewID[holdfast.GrantID](), Grantor: by.Party, Spec: s, Made: r.now().UTC()}
+	// Decisions know milliseconds: a grant stands from when it is made.
+	g := Grant{ID: holdfast.NewID[holdfast.GrantID](), Grantor: by.Party, Spec: s, Made: r.now().UTC().Truncate(time.Millisecond)}
 	g.Until = g.Until.UTC()
+	if _, err := policy.Compile(by.Party, []policy.Grant{g.policy()}, nil); err != nil {
+		return Grant{}, holdfast.Errorf(holdfast.Invalid, "the grant can't be made a policy: %w", err)
+	}
 	box, err := r.sealGrant(ctx, g, by)
 	if err != nil {
 		return Grant{}, err
 	}
+	end, err := r.superseded(ctx, by, s)
+	if err != nil {
+		return Grant{}, err
+	}
 	err = r.db.Write(ctx, func(tx *sql.Tx) error {
+		if err := end(tx); err != nil {
+			return err
+		}
 		var have int
 		if err := tx.QueryRowContext(ctx, `SELECT count(*) FROM data_grant WHERE grantor = $1 AND state = 'active'`, g.Grantor).Scan(&have); err != nil {
 			return err
@@ -131,8 +152,8 @@ func (r *Register) Make(ctx context.Context, by Caller, s Spec) (Grant, error) {
 		if have >= maxGrants { // a recipient's list would grow without end, too
 			return holdfast.Errorf(holdfast.TooLarge, "an owner has at most %d grants: take some back, expired ones too", maxGrants)
 		}
-		if _, err := tx.ExecContext(ctx, `INSERT INTO data_grant (id, grantor, recipient, state, info_sealed) VALUES ($1, $2, $3, 'active', $4)`,
-			g.ID, g.Grantor, g.Recipient, box); err != nil {
+		if _, err := tx.ExecContext(ctx, `INSERT INTO data_grant (id, n, grantor, recipient, state, info_sealed)
+			VALUES ($1, (SELECT coalesce(max(n), 0) + 1 FROM data_grant), $2, $3, 'active', $4)`, g.ID, g.Grantor, g.Recipient, box); err != nil {
 			return err
 		}
 		return r.recordGrant(ctx, tx, g, by, "grant made")
@@ -142,6 +163,22 @@ func (r *Register) Make(ctx context.Context, by Caller, s Spec) (Grant, error) {
 	}
 	r.changed(g.Grantor)
 	return g, nil
+}
+
+// superseded returns what ends the grant that a new one takes the place of, in the
+// transaction that makes the new one.
+func (r *Register) superseded(ctx context.Context, by Caller, s Spec) (func(*sql.Tx) error, error) {
+	if s.Supersedes.IsZero() {
+		return func(*sql.Tx) error { return nil }, nil
+	}
+	old, err := r.Grant(ctx, s.Supersedes)
+	switch {
+	case err != nil && holdfast.KindOf(err) != holdfast.NotFound:
+		return nil, err
+	case err != nil || old.Grantor != by.Party || old.Recipient != s.Recipient:
+		return nil, holdfast.Errorf(holdfast.Invalid, "the grant to supersede is not one of yours to this recipient")
+	}
+	return r.ending(ctx, by, old)
 }
 
 // End takes a grant back: from the next read on it allows nothing.
@@ -156,18 +193,27 @@ func (r *Register) End(ctx context.Context, by Caller, id holdfast.GrantID) erro
 	if g.Grantor != by.Party {
 		return holdfast.Errorf(holdfast.NotFound, "there is no such grant") // as to anyone whom it does not concern
 	}
-	ended := holdfast.Errorf(holdfast.Conflict, "the grant has ended already")
-	if !g.Ended.IsZero() {
-		return ended
-	}
-	g.Ended = r.now().UTC()
-	box, err := r.sealGrant(ctx, g, by)
+	end, err := r.ending(ctx, by, g)
 	if err != nil {
 		return err
 	}
 	defer r.changed(g.Grantor)
-	return r.db.Write(ctx, func(tx *sql.Tx) error {
-		res, err := tx.ExecContext(ctx, `UPDATE data_grant SET state = 'ended', info_sealed = $1 WHERE id = $2 AND state = 'active'`, box, id)
+	return r.db.Write(ctx, end)
+}
+
+// ending returns what ends a grant, in a transaction.
+func (r *Register) ending(ctx context.Context, by Caller, g Grant) (func(*sql.Tx) error, error) {
+	ended := holdfast.Errorf(holdfast.Conflict, "the grant has ended already")
+	if !g.Ended.IsZero() {
+		return nil, ended
+	}
+	g.Ended = r.now().UTC()
+	box, err := r.sealGrant(ctx, g, by)
+	if err != nil {
+		return nil, err
+	}
+	return func(tx *sql.Tx) error {
+		res, err := tx.ExecContext(ctx, `UPDATE data_grant SET state = 'ended', info_sealed = $1 WHERE id = $2 AND state = 'active'`, box, g.ID)
 		if err != nil {
 			return err
 		}
@@ -175,7 +221,7 @@ func (r *Register) End(ctx context.Context, by Caller, id holdfast.GrantID) erro
 			return cmp.Or(err, ended)
 		}
 		return r.recordGrant(ctx, tx, g, by, "grant ended")
-	})
+	}, nil
 }
 
 func (r *Register) sealGrant(ctx context.Context, g Grant, by Caller) ([]byte, error) {
@@ -190,6 +236,7 @@ func (g Grant) info(by Caller) grantInfo {
 	return grantInfo{
 		Recipient: g.Recipient, Obligations: asks,
 		Purpose: g.Purpose, AllDevices: g.AllDevices, Devices: g.Devices, AllStreams: g.AllStreams, Streams: g.Streams,
+		Categories: g.Categories, Supersedes: g.Supersedes,
 		From: g.Data.From, To: g.Data.To, Until: g.Until.UnixNano(), Made: g.Made.UnixNano(), Ended: nanoseconds(g.Ended), By: by.Credential,
 	}
 }
@@ -201,110 +248,4 @@ func (r *Register) recordGrant(ctx context.Context, tx *sql.Tx, g Grant, by Call
 		grantInfo
 	}{g.ID, g.Recipient, g.info(by)})
 	return err
-}
-
-type grantRow struct {
-	id                 holdfast.GrantID
-	grantor, recipient holdfast.PartyID
-	state              string
-	box                []byte
-}
-
-func (r *Register) grants(ctx context.Context, where string, args ...any) ([]Grant, error) {
-	var rows []grantRow
-	err := r.db.Read(ctx, func(tx *sql.Tx) error {
-		q, err := tx.QueryContext(ctx, `SELECT id, grantor, recipient, state, info_sealed FROM data_grant WHERE `+where, args...)
-		if err != nil {
-			return err
-		}
-		defer q.Close()
-		for q.Next() {
-			var w grantRow
-			if err := q.Scan(&w.id, &w.grantor, &w.recipient, &w.state, &w.box); err != nil {
-				return err
-			}
-			rows = append(rows, w)
-		}
-		return q.Err()
-	})
-	if err != nil {
-		return nil, err
-	}
-	all := make([]Grant, 0, len(rows))
-	for _, w := range rows {
-		var i grantInfo
-		switch err := r.open(ctx, vault.OfParty(w.grantor), "data_grant", w.id[:], w.box, &i); {
-		case gone(err):
-			continue // the grantor's key is destroyed: nothing he granted stands
-		case err != nil:
-			return nil, err
-		}
-		if i.Recipient != w.recipient && !w.recipient.IsZero() { // zero: erased since
-			return nil, holdfast.Errorf(holdfast.Internal, "the row of grant %s was altered: it names another recipient than its owner did", w.id)
-		}
-		g := Grant{
-			ID: w.id, Grantor: w.grantor, Made: instant(i.Made), Ended: instant(i.Ended),
-			Spec: Spec{
-				Recipient: w.recipient, Purpose: i.Purpose, AllDevices: i.AllDevices, Devices: i.Devices, AllStreams: i.AllStreams, Streams: i.Streams,
-				Data: holdfast.Span{From: i.From, To: i.To}, Until: instant(i.Until),
-			},
-		}
-		if i.Obligations != nil {
-			g.Obligations = *i.Obligations
-		}
-		if w.state != "active" && g.Ended.IsZero() {
-			g.Ended = g.Made // its recipient was erased; when is not kept
-		}
-		all = append(all, g)
-	}
-	slices.SortFunc(all, func(a, b Grant) int { return b.Made.Compare(a.Made) })
-	return all, nil
-}
-
-// Grant returns a grant by its id. Whom it concerns is for the caller to check.
-func (r *Register) Grant(ctx context.Context, id holdfast.GrantID) (Grant, error) {
-	all, err := r.grants(ctx, `id = $1`, id)
-	if err != nil {
-		return Grant{}, err
-	}
-	if len(all) == 0 {
-		return Grant{}, holdfast.Errorf(holdfast.NotFound, "there is no such grant")
-	}
-	return all[0], nil
-}
-
-// GrantsBy returns the grants an owner made, the newest first, ended and expired
-// ones included.
-func (r *Register) GrantsBy(ctx context.Context, owner holdfast.PartyID) ([]Grant, error) {
-	return r.grants(ctx, `grantor = $1`, owner)
-}
-
-// GrantsTo returns the grants made to a recipient, the newest first, ended and
-// expired ones included.
-func (r *Register) GrantsTo(ctx context.Context, recipient holdfast.PartyID) ([]Grant, error) {
-	return r.grants(ctx, `recipient = $1`, recipient)
-}
-
-// For returns what policy.Decide is to weigh when recipient asks for owner's
-// data: the grants between the two that have not been ended. With a data subject
-// in the assignment, the owner is the subject.
-func (r *Register) For(ctx context.Context, recipient, owner holdfast.PartyID) ([]policy.Grant, error) {
-	all, err := r.grants(ctx, `grantor = $1 AND recipient = $2 AND state = 'active'`, owner, recipient)
-	if err != nil {
-		return nil, err
-	}
-	out := make([]policy.Grant, len(all))
-	for i, g := range all {
-		out[i] = g.policy()
-	}
-	return out, nil
-}
-
-func (g Grant) policy() policy.Grant {
-	return policy.Grant{
-		ID: g.ID, Grantor: g.Grantor, Recipient: g.Recipient, Purpose: g.Purpose,
-		AllDevices: g.AllDevices, Devices: g.Devices, AllStreams: g.AllStreams, Streams: g.Streams,
-		Data: g.Data, Made: g.Made.UnixNano(), Until: g.Until.UnixNano(), Ended: !g.Ended.IsZero(),
-		Obligations: g.Obligations,
-	}
 }

@@ -128,3 +128,144 @@ func TestAlteredRecipientIsNoGrant(t *testing.T) {
 	_, err = h.For(ctx, h.bob, h.ada)
 	wants(t, err, holdfast.Internal, "was altered")
 }
+
+func TestGrantReachesNoFurtherThanItsGrantor(t *testing.T) {
+	h := newHub(t)
+	h.research()
+	ctx := t.Context()
+	if _, err := h.AddPurpose(ctx, h.admin, Purpose{Name: "care", IRI: "dpv:ServiceProvision", LegalBasis: "contract", Text: "x"}); err != nil {
+		t.Fatal(err)
+	}
+	devices := func(ids ...holdfast.DeviceID) func(*Spec) {
+		return func(s *Spec) { s.AllDevices, s.Devices = false, ids }
+	}
+	_, err := h.Make(ctx, h.own(h.ada), h.everything(devices(holdfast.DeviceID{1}, holdfast.DeviceID{2})))
+	wants(t, err, holdfast.Denied, "somebody else's to grant")
+	_, err = h.Make(ctx, h.own(h.bob), h.everything(devices(holdfast.DeviceID{1})))
+	wants(t, err, holdfast.Denied, "somebody else's to grant")
+	_, err = h.Make(ctx, h.own(h.bob), h.everything())
+	wants(t, err, holdfast.Denied, "consent given to an employer")
+	if _, err = h.Make(ctx, h.own(h.bob), h.everything(func(s *Spec) { s.Purpose = "care" })); err != nil {
+		t.Errorf("a worker's grant for a contract: %v", err)
+	}
+	_, err = h.Make(ctx, h.own(h.ada), h.everything(func(s *Spec) { s.Categories = []string{"pd:Locaton"} }))
+	wants(t, err, holdfast.Invalid, "not a category of DPV")
+	_, err = h.Make(ctx, h.own(h.ada), h.everything(func(s *Spec) { s.MinGroup = 1 }))
+	wants(t, err, holdfast.Invalid, "a group has at least 2")
+	if got, _ := h.GrantsBy(ctx, h.ada); len(got) != 0 {
+		t.Errorf("what was refused stands: %+v", got)
+	}
+	g, err := h.Make(ctx, h.own(h.ada), h.everything(func(s *Spec) { s.Categories, s.Every = []string{"pd:Location"}, time.Minute }))
+	if err != nil {
+		t.Fatal(err)
+	}
+	h.restart()
+	if got, err := h.Grant(ctx, g.ID); err != nil || !cmp.Equal(got, g) || got.Categories[0] != "https://w3id.org/dpv/pd#Location" {
+		t.Errorf("%v %s", err, cmp.Diff(g, got))
+	}
+}
+
+func TestGrantTakesThePlaceOfAnother(t *testing.T) {
+	h := newHub(t)
+	h.research()
+	ctx := t.Context()
+	old, err := h.Make(ctx, h.own(h.ada), h.everything())
+	if err != nil {
+		t.Fatal(err)
+	}
+	over := func(id holdfast.GrantID) func(*Spec) { return func(s *Spec) { s.Supersedes = id } }
+	for what, try := range map[string]func() error{
+		"another's": func() error {
+			_, err := h.Make(ctx, h.own(h.bob), h.everything(over(old.ID), func(s *Spec) { s.Recipient = h.ada }))
+			return err
+		},
+		"to another": func() error {
+			_, err := h.Make(ctx, h.own(h.ada), h.everything(over(old.ID), func(s *Spec) { s.Recipient = h.bob }))
+			return err
+		},
+		"not a grant": func() error { _, err := h.Make(ctx, h.own(h.ada), h.everything(over(holdfast.GrantID{1}))); return err },
+	} {
+		if err := try(); holdfast.KindOf(err) != holdfast.Invalid {
+			t.Errorf("%s: %v", what, err)
+		}
+	}
+	g, err := h.Make(ctx, h.own(h.ada), h.everything(over(old.ID)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if was, err := h.Grant(ctx, old.ID); err != nil || was.Ended.IsZero() || g.Supersedes != old.ID {
+		t.Errorf("the old one is %+v, %v", was, err)
+	}
+	_, err = h.Make(ctx, h.own(h.ada), h.everything(over(old.ID)))
+	wants(t, err, holdfast.Conflict, "ended already")
+	if got := h.diary.kinds(vault.OfParty(h.ada)); !slices.Equal(got, []string{"grant made", "grant ended", "grant made"}) {
+		t.Errorf("recorded %v", got)
+	}
+}
+
+// What a party said is compiled once and anew when it says something else, whoever
+// asks meanwhile.
+func TestSetFollowsItsParty(t *testing.T) {
+	h := newHub(t)
+	h.research()
+	ctx := t.Context()
+	reaches := func() bool {
+		s, err := h.Set(ctx, h.ada)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return s.Reaches(h.lab, "research", nil, h.clock.UnixNano())
+	}
+	if reaches() {
+		t.Error("nothing was granted")
+	}
+	first, _ := h.Set(ctx, h.ada)
+	if again, _ := h.Set(ctx, h.ada); again != first {
+		t.Error("it is compiled twice")
+	}
+	asking := make(chan struct{})
+	done := make(chan struct{})
+	for range 2 {
+		go func() {
+			defer func() { done <- struct{}{} }()
+			for {
+				select {
+				case <-asking:
+					return
+				default:
+					if _, err := h.Set(ctx, h.ada); err != nil {
+						t.Error(err)
+						return
+					}
+				}
+			}
+		}()
+	}
+	for range 20 {
+		g, err := h.Make(ctx, h.own(h.ada), h.everything())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !reaches() {
+			t.Fatal("a grant is not seen once it is made")
+		}
+		if err := h.End(ctx, h.own(h.ada), g.ID); err != nil {
+			t.Fatal(err)
+		}
+		if reaches() {
+			t.Fatal("a grant is seen when it has ended")
+		}
+	}
+	close(asking)
+	<-done
+	<-done
+	if _, err := h.Make(ctx, h.own(h.ada), h.everything()); err != nil || !reaches() {
+		t.Fatal(err)
+	}
+	if err := h.Erase(ctx, holdfast.Scope{Party: h.lab, Whole: true}); err != nil {
+		t.Fatal(err)
+	}
+	if reaches() {
+		t.Error("a grant outlives its recipient")
+	}
+}

@@ -135,10 +135,19 @@ func newHub(t testing.TB) *hub {
 	return h
 }
 
+// Held and Employs make a hub where device 1 is Ada's and Bob works for the lab.
+func (h *hub) Held(_ context.Context, party holdfast.PartyID, device holdfast.DeviceID) (bool, error) {
+	return party == h.ada && device == holdfast.DeviceID{1}, nil
+}
+
+func (h *hub) Employs(_ context.Context, employer, worker holdfast.PartyID) (bool, error) {
+	return employer == h.lab && worker == h.bob, nil
+}
+
 // restart is what a crash and a new start do: memory is lost.
 func (h *hub) restart() {
 	h.t.Helper()
-	r, err := Open(h.t.Context(), h.catalog, h.keys, h.diary, Options{Now: func() time.Time { return h.clock }})
+	r, err := Open(h.t.Context(), h.catalog, h.keys, h.diary, Options{Now: func() time.Time { return h.clock }, Holdings: h})
 	if err != nil {
 		h.t.Fatal(err)
 	}
@@ -153,7 +162,7 @@ func (h *hub) research() {
 }
 
 var research = Purpose{
-	Name: "research", IRI: "https://w3id.org/dpv#ResearchAndDevelopment", LegalBasis: "consent", RetentionDays: 365, Text: "Finding out how bearings wear.",
+	Name: "research", IRI: "https://w3id.org/dpv#ResearchAndDevelopment", LegalBasis: "consent", BasisIRI: "https://w3id.org/dpv/legal/eu/gdpr#A6-1-a", RetentionDays: 365, Text: "Finding out how bearings wear.",
 }
 
 func (h *hub) own(p holdfast.PartyID) Caller {

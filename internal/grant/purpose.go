@@ -5,21 +5,23 @@ import (
 	"context"
 	"database/sql"
 	"maps"
-	"net/url"
 	"slices"
 	"time"
 
 	"github.com/holdfast-iot/holdfast"
+	"github.com/holdfast-iot/holdfast/internal/dpv"
 	"github.com/holdfast-iot/holdfast/internal/vault"
 )
 
 // Purpose is why data may be used.
 type Purpose struct {
 	Name          holdfast.Purpose
-	IRI           string           // W3C DPV
+	IRI           string           // of DPV: a concept that is a purpose
 	LegalBasis    string           // one of LegalBases
+	BasisIRI      string           // the same in DPV, or a narrower one; "" if there is none
 	Parent        holdfast.Purpose // the broader one that it is a part of, "" if none
 	Controller    holdfast.PartyID // who answers for it; zero: the operating organisation
+	Categories    []string         // IRIs of the data that it concerns; none: nobody said
 	RetentionDays int              // 0: no limit by this purpose
 	Text          string           // for the people whose data it is
 	BuiltIn       bool
@@ -27,21 +29,17 @@ type Purpose struct {
 	Ended         time.Time // zero while it lives
 }
 
-// LegalBases returns the words for a legal basis: those of GDPR Art. 6(1) a to f,
-// and none for data about no person.
-func LegalBases() []string {
-	return []string{"consent", "contract", "legal-obligation", "vital-interest", "public-task", "legitimate-interest", "none"}
-}
-
 // builtIn are the purposes that every hub has and that can't be ended.
 func builtIn() map[holdfast.Purpose]Purpose {
 	return map[holdfast.Purpose]Purpose{
 		holdfast.Operation: {
-			Name: holdfast.Operation, IRI: "https://w3id.org/dpv#TechnicalServiceProvision", LegalBasis: "legitimate-interest", BuiltIn: true,
+			Name: holdfast.Operation, IRI: dpv.Expand("dpv:TechnicalServiceProvision"),
+			LegalBasis: "legitimate-interest", BasisIRI: dpv.Expand("eu-gdpr:A6-1-f"), BuiltIn: true,
 			Text: "The organisation that runs this hub operates its own devices.",
 		},
 		holdfast.OwnAccess: {
-			Name: holdfast.OwnAccess, IRI: "https://w3id.org/dpv#FulfilmentOfObligation", LegalBasis: "legal-obligation", BuiltIn: true,
+			Name: holdfast.OwnAccess, IRI: dpv.Expand("dpv:FulfilmentOfObligation"),
+			LegalBasis: "legal-obligation", BasisIRI: dpv.Expand("eu-gdpr:A6-1-c"), BuiltIn: true,
 			Text: "You read your own data.",
 		},
 	}
@@ -51,8 +49,10 @@ type purposeInfo struct {
 	Name          holdfast.Purpose `json:"name"`
 	IRI           string           `json:"iri"`
 	LegalBasis    string           `json:"legal_basis"`
+	BasisIRI      string           `json:"basis_iri,omitempty"`
 	Parent        holdfast.Purpose `json:"parent,omitempty"`
 	Controller    holdfast.PartyID `json:"controller,omitzero"`
+	Categories    []string         `json:"categories,omitempty"`
 	RetentionDays int              `json:"retention_days,omitempty"`
 	Text          string           `json:"text"`
 	Added         int64            `json:"added"`
@@ -62,20 +62,26 @@ type purposeInfo struct {
 // Limits on what a purpose says.
 const (
 	maxText          = 4096
-	maxIRI           = 512
+	maxCategories    = 100
 	maxRetentionDays = 36_500
+	maxPurposes      = 1000
 )
 
-func (p Purpose) check() error {
+// check refuses what is wrong with a purpose, and writes its concepts out.
+func (p *Purpose) check() (err error) {
 	if err := holdfast.CheckName("purpose", string(p.Name)); err != nil {
 		return err
 	}
-	u, err := url.Parse(p.IRI)
+	if p.IRI, err = ConceptIRI("a purpose's IRI", p.IRI, dpv.Purpose); err != nil {
+		return err
+	}
+	if p.LegalBasis, p.BasisIRI, err = ParseBasis(cmp.Or(p.BasisIRI, p.LegalBasis)); err != nil {
+		return err
+	}
+	if p.Categories, err = CategoryIRIs(p.Categories); err != nil {
+		return err
+	}
 	switch {
-	case err != nil || (u.Scheme != "https" && u.Scheme != "http") || u.Host == "" || len(p.IRI) > maxIRI:
-		return holdfast.Errorf(holdfast.Invalid, "a purpose has an IRI, of the W3C Data Privacy Vocabulary if there is one that fits")
-	case !slices.Contains(LegalBases(), p.LegalBasis):
-		return holdfast.Errorf(holdfast.Invalid, "a purpose has one of these legal bases: %q", LegalBases())
 	case p.RetentionDays < 0 || p.RetentionDays > maxRetentionDays:
 		return holdfast.Errorf(holdfast.Invalid, "retention is 0 (no limit by this purpose) to %d days", maxRetentionDays)
 	case p.Text == "" || len(p.Text) > maxText:
@@ -90,18 +96,25 @@ func (r *Register) AddPurpose(ctx context.Context, by holdfast.CredentialID, p P
 	if err := p.check(); err != nil {
 		return Purpose{}, err
 	}
-	if have, ok := (*r.purposes.Load())[p.Name]; ok {
+	all := *r.purposes.Load()
+	if len(all) >= maxPurposes {
+		return Purpose{}, holdfast.Errorf(holdfast.TooLarge, "a hub has at most %d purposes, ended ones included", maxPurposes)
+	}
+	if have, ok := all[p.Name]; ok {
 		if !have.Ended.IsZero() {
 			return Purpose{}, holdfast.Errorf(holdfast.Conflict, "a purpose of this name has ended: choose another name")
 		}
 		return Purpose{}, holdfast.Errorf(holdfast.Conflict, "there is a purpose of this name already")
 	}
+	if err := r.checkParent(p); err != nil {
+		return Purpose{}, err
+	}
 	p.BuiltIn, p.Added, p.Ended = false, r.now().UTC(), time.Time{}
 	return p, r.writePurpose(ctx, by, p, "purpose added", `INSERT INTO purpose (name_hash, state, info_sealed) VALUES ($1, $2, $3)`)
 }
 
-// EndPurpose ends a purpose: from now on nothing is read or collected for it
-// alone.
+// EndPurpose ends a purpose, and with it those that are parts of it: from now on
+// nothing is read or collected for them alone.
 func (r *Register) EndPurpose(ctx context.Context, by holdfast.CredentialID, name holdfast.Purpose) error {
 	p, err := r.Purpose(ctx, name)
 	switch {
@@ -122,8 +135,8 @@ func (r *Register) writePurpose(ctx context.Context, by holdfast.CredentialID, p
 		return err
 	}
 	info := purposeInfo{
-		Name: p.Name, IRI: p.IRI, LegalBasis: p.LegalBasis, Parent: p.Parent, Controller: p.Controller, RetentionDays: p.RetentionDays, Text: p.Text,
-		Added: nanoseconds(p.Added), Ended: nanoseconds(p.Ended),
+		Name: p.Name, IRI: p.IRI, LegalBasis: p.LegalBasis, BasisIRI: p.BasisIRI, Parent: p.Parent, Controller: p.Controller, Categories: p.Categories,
+		RetentionDays: p.RetentionDays, Text: p.Text, Added: nanoseconds(p.Added), Ended: nanoseconds(p.Ended),
 	}
 	box, err := r.seal(ctx, vault.Hub, "purpose", hash, info)
 	if err != nil {
@@ -177,7 +190,8 @@ func (r *Register) loadPurposes(ctx context.Context) error {
 			return err
 		}
 		all[i.Name] = Purpose{
-			Name: i.Name, IRI: i.IRI, LegalBasis: i.LegalBasis, Parent: i.Parent, Controller: i.Controller, RetentionDays: i.RetentionDays, Text: i.Text,
+			Name: i.Name, IRI: i.IRI, LegalBasis: i.LegalBasis, BasisIRI: i.BasisIRI, Parent: i.Parent, Controller: i.Controller, Categories: i.Categories,
+			RetentionDays: i.RetentionDays, Text: i.Text,
 			Added: instant(i.Added), Ended: instant(i.Ended),
 		}
 	}
@@ -213,9 +227,6 @@ func (r *Register) Live(_ context.Context, name holdfast.Purpose) bool {
 	}
 	return false
 }
-
-// maxDepth is how many purposes stand above one another at most.
-const maxDepth = 8
 
 // Broader returns the purposes that one is a part of, the nearest first. It reads
 // memory only.

@@ -49,9 +49,13 @@ func TestPurposeLivesUntilItIsEnded(t *testing.T) {
 func TestPurposeSaysWhatItIs(t *testing.T) {
 	h := newHub(t)
 	for reason, change := range map[string]func(*Purpose){
-		"has no name":           func(p *Purpose) { p.Name = "" },
-		"has an IRI":            func(p *Purpose) { p.IRI = "research" },
-		"these legal bases":     func(p *Purpose) { p.LegalBasis = "because" },
+		"has no name": func(p *Purpose) { p.Name = "" },
+		"IRI is not a purpose of DPV 2.3: take one that is, as dpv:AcademicResearch": func(p *Purpose) { p.IRI = "research" },
+		"IRI is not a purpose":  func(p *Purpose) { p.IRI = "https://x.example/" },
+		"is not a purpose ":     func(p *Purpose) { p.IRI = "pd:Location" },
+		"a legal basis is one":  func(p *Purpose) { p.LegalBasis, p.BasisIRI = "because", "" },
+		"a legal basis is one ": func(p *Purpose) { p.BasisIRI = "dpv:LegalBasis" },
+		"is not a category":     func(p *Purpose) { p.Categories = []string{"pd:Location", "dpv:Marketing"} },
 		"retention is":          func(p *Purpose) { p.RetentionDays = -1 },
 		"for the people whose":  func(p *Purpose) { p.Text = "" },
 		"of this name already":  func(p *Purpose) { p.Name = holdfast.Operation },
@@ -64,4 +68,63 @@ func TestPurposeSaysWhatItIs(t *testing.T) {
 			t.Errorf("%v, want %q", err, reason)
 		}
 	}
+}
+
+// A part of a purpose is narrower in every way: a grant for the whole covers it.
+func TestPurposeIsPartOfAnother(t *testing.T) {
+	h := newHub(t)
+	h.research()
+	ctx := t.Context()
+	part := Purpose{Name: "wear", IRI: "dpv:AcademicResearch", LegalBasis: "eu-gdpr:A6-1-a-explicit-consent", Parent: "research", RetentionDays: 30,
+		Categories: []string{"pd:Location", "https://w3id.org/dpv/pd#Location"}, Controller: h.lab, Text: "How bearings wear."}
+	for reason, change := range map[string]func(*Purpose){
+		"not a part of itself":       func(p *Purpose) { p.Parent = "wear" },
+		"no purpose of the parent's": func(p *Purpose) { p.Parent = "science" },
+		"own-access has no parts":    func(p *Purpose) { p.Parent = holdfast.OwnAccess },
+		"no part of its parent's":    func(p *Purpose) { p.IRI = "dpv:Marketing" },
+		"legal basis is not its":     func(p *Purpose) { p.LegalBasis = "contract" },
+		"legal basis is not its ":    func(p *Purpose) { p.LegalBasis = "dpv:Consent" },
+		"no longer":                  func(p *Purpose) { p.RetentionDays = 0 },
+		"no longer, or name":         func(p *Purpose) { p.RetentionDays = 366 },
+	} {
+		p := part
+		change(&p)
+		_, err := h.AddPurpose(ctx, h.admin, p)
+		wants(t, err, holdfast.Invalid, strings.TrimSpace(reason))
+	}
+	got, err := h.AddPurpose(ctx, h.admin, part)
+	if err != nil {
+		t.Fatal(err)
+	}
+	h.restart()
+	if kept, _ := h.Purpose(ctx, "wear"); !cmp.Equal(got, kept) || kept.LegalBasis != Consent || len(kept.Categories) != 1 ||
+		kept.IRI != "https://w3id.org/dpv#AcademicResearch" || kept.BasisIRI != "https://w3id.org/dpv/legal/eu/gdpr#A6-1-a-explicit-consent" {
+		t.Errorf("%+v, %s", kept, cmp.Diff(got, kept))
+	}
+	if above := h.Broader("wear"); !slices.Equal(above, []holdfast.Purpose{"research"}) || h.Broader("research") != nil {
+		t.Errorf("above it stand %v", above)
+	}
+	name := holdfast.Purpose("wear")
+	for i := range maxDepth {
+		next := part
+		next.Name, next.Parent = holdfast.Purpose("p"+string(rune('a'+i))), name
+		if _, err = h.AddPurpose(ctx, h.admin, next); err != nil {
+			break
+		}
+		name = next.Name
+	}
+	wants(t, err, holdfast.Invalid, "stand above one another")
+	if len(h.Broader(name)) != maxDepth-1 || !h.Live(ctx, name) {
+		t.Errorf("%s has %v above it", name, h.Broader(name))
+	}
+	if err := h.EndPurpose(ctx, h.admin, "research"); err != nil {
+		t.Fatal(err)
+	}
+	if h.Live(ctx, "wear") || h.Live(ctx, name) {
+		t.Error("a part outlives the whole")
+	}
+	late := part
+	late.Name = "late"
+	_, err = h.AddPurpose(ctx, h.admin, late)
+	wants(t, err, holdfast.Invalid, "the parent has ended")
 }

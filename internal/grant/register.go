@@ -49,16 +49,18 @@ type Recorder interface {
 
 // Options tunes a Register; the zero value works.
 type Options struct {
-	Now func() time.Time // default time.Now
+	Holdings Holdings         // default: nobody has anything, and no grant can name a device
+	Now      func() time.Time // default time.Now
 }
 
 // Register keeps purposes, grants, bars and disclosures. It is safe for
 // concurrent use.
 type Register struct {
-	db     *catalog.DB
-	keys   Keys
-	ledger Recorder
-	now    func() time.Time
+	db       *catalog.DB
+	keys     Keys
+	ledger   Recorder
+	now      func() time.Time
+	holdings Holdings
 
 	purposes atomic.Pointer[map[holdfast.Purpose]Purpose]
 	sets     sets
@@ -82,8 +84,11 @@ func Open(ctx context.Context, db *catalog.DB, keys Keys, ledger Recorder, o Opt
 	if o.Now == nil {
 		o.Now = time.Now
 	}
+	if o.Holdings == nil {
+		o.Holdings = noHoldings{}
+	}
 	r := &Register{
-		db: db, keys: keys, ledger: ledger, now: o.Now,
+		holdings: o.Holdings, db: db, keys: keys, ledger: ledger, now: o.Now,
 		sets:    sets{kept: make(map[holdfast.PartyID]*said)},
 		tallies: make(map[tallyKey]*tally),
 		byKey:   make(map[disclosureKey]*disclosing),

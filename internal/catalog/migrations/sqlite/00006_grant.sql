@@ -7,14 +7,17 @@ CREATE TABLE purpose (
 ) STRICT, WITHOUT ROWID;
 
 CREATE TABLE data_grant (
-	id          BLOB NOT NULL PRIMARY KEY,
-	grantor     BLOB NOT NULL,
-	recipient   BLOB NOT NULL,
-	state       TEXT NOT NULL,     -- active | ended
-	info_sealed BLOB NOT NULL      -- under the grantor
+	id          BLOB    NOT NULL PRIMARY KEY,
+	n           INTEGER NOT NULL,  -- rises with every grant that is made
+	grantor     BLOB    NOT NULL,
+	recipient   BLOB    NOT NULL,
+	state       TEXT    NOT NULL,  -- active | ended
+	info_sealed BLOB    NOT NULL   -- under the grantor
 ) STRICT, WITHOUT ROWID;
-CREATE INDEX data_grant_grantor ON data_grant (grantor, recipient);
-CREATE INDEX data_grant_recipient ON data_grant (recipient);
+CREATE UNIQUE INDEX data_grant_n ON data_grant (n);
+CREATE INDEX data_grant_grantor ON data_grant (grantor, state, recipient);
+CREATE INDEX data_grant_made ON data_grant (grantor, n);
+CREATE INDEX data_grant_given ON data_grant (recipient, n);
 
 CREATE TABLE disclosure (
 	owner       BLOB    NOT NULL,

@@ -3,10 +3,12 @@ package main
 import (
 	"fmt"
 	"net/http"
+	"reflect"
 	"strings"
 	"time"
 
 	"github.com/holdfast-iot/holdfast/internal/api"
+	"github.com/holdfast-iot/holdfast/internal/dpv"
 )
 
 type grantCmd struct {
@@ -32,6 +34,14 @@ type grantAddCmd struct {
 	Stream    []string `help:"Only streams of this name; all, now and later, if left out. May be given again." placeholder:"STREAM" env:"-"`
 	DataFrom  string   `help:"Only readings from then on." placeholder:"TIME" env:"-"`
 	DataTo    string   `help:"Only readings up to then." placeholder:"TIME" env:"-"`
+	Category  []string `help:"Only streams of this category of the W3C Data Privacy Vocabulary, as pd:Location, and of narrower ones. May be given again." placeholder:"IRI" env:"-"`
+	Every     string   `help:"Give out windows of at least this length in place of readings: 15m, 1d." placeholder:"DURATION" env:"-"`
+	Decimals  *int     `help:"Keep so many decimals of a location: 0 to 6." placeholder:"N" env:"-"`
+	Step      float64  `help:"Round numbers to multiples of it." placeholder:"NUMBER" env:"-"`
+	Delay     string   `help:"Hold readings back until they are so old: 1h." placeholder:"DURATION" env:"-"`
+	Drop      []string `help:"Leave fields out: device, sequence, altitude, mark." placeholder:"FIELD" env:"-"`
+	MinGroup  int      `help:"Only windows over a declared group with so many data subjects in each." placeholder:"N" env:"-"`
+	Instead   string   `name:"supersedes" help:"A grant of yours to the same recipient that ends when this one is made." placeholder:"ID" env:"-"`
 	hubFlags
 	outputFlags
 }
@@ -40,7 +50,8 @@ func (*grantAddCmd) Help() string {
 	return `Makes a grant, with your own credential. Every read under it is on your record (/v1/me/recipients), and you can take it back at any time.
 
 Example:
-  holdfast grant add --to "Acme Pumps" --purpose maintenance --device pump-1 --stream vibration --until +90d --token my.token --hub https://HOST:8443`
+  holdfast grant add --to "Acme Pumps" --purpose maintenance --device pump-1 --stream vibration --until +90d --token my.token --hub https://HOST:8443
+  holdfast grant add --to "Heart Lab" --purpose study --category pd:Health --every 15m --delay 1h --drop device --until +1y --token my.token --hub https://HOST:8443`
 }
 
 func (c *grantAddCmd) Run(a *app) error {
@@ -61,6 +72,16 @@ func (c *grantAddCmd) Run(a *app) error {
 	if len(c.Stream) > 0 {
 		body["streams"] = c.Stream
 	}
+	if len(c.Category) > 0 {
+		body["categories"] = c.Category
+	}
+	if c.Instead != "" {
+		body["supersedes"] = c.Instead
+	}
+	asked := api.Asked{Every: c.Every, Decimals: c.Decimals, Step: c.Step, Delay: c.Delay, Drop: c.Drop, MinGroup: c.MinGroup}
+	if !reflect.DeepEqual(asked, api.Asked{}) {
+		body["obligations"] = asked
+	}
 	var g api.Grant
 	if err := hub.Do(a.ctx, http.MethodPost, "/v1/grants", body, &g); err != nil {
 		return err
@@ -80,7 +101,7 @@ func checkTime(flag, text string) error {
 }
 
 func grantHeader() []string {
-	return []string{"ID", "OWNER", "TO", "PURPOSE", "DEVICES", "STREAMS", "UNTIL", "STATE"}
+	return []string{"ID", "OWNER", "TO", "PURPOSE", "DEVICES", "STREAMS", "ASKS", "UNTIL", "STATE"}
 }
 
 func grantRow(g api.Grant) []string {
@@ -91,13 +112,47 @@ func grantRow(g api.Grant) []string {
 	if len(g.Streams) > 0 {
 		streams = strings.Join(g.Streams, ",")
 	}
+	for _, c := range g.Categories {
+		if streams == "all" {
+			streams = "of"
+		}
+		streams += " " + dpv.Short(c)
+	}
 	switch {
 	case g.Ended != nil:
 		state = "taken back"
 	case !g.Live:
 		state = "expired"
 	}
-	return []string{g.ID, partyName(g.Owner), partyName(g.Recipient), g.Purpose, devices, streams, whenever(g.Until), state}
+	return []string{g.ID, partyName(g.Owner), partyName(g.Recipient), g.Purpose, devices, streams, asks(g.Obligations), whenever(g.Until), state}
+}
+
+// asks writes obligations as the flags that make them.
+func asks(o *api.Asked) string {
+	if o == nil {
+		return ""
+	}
+	var all []string
+	say := func(flag string, value any) { all = append(all, fmt.Sprintf("%s %v", flag, value)) }
+	if o.Every != "" {
+		say("every", o.Every)
+	}
+	if o.Decimals != nil {
+		say("decimals", *o.Decimals)
+	}
+	if o.Step != 0 {
+		say("step", o.Step)
+	}
+	if o.Delay != "" {
+		say("delay", o.Delay)
+	}
+	if len(o.Drop) > 0 {
+		say("drop", strings.Join(o.Drop, ","))
+	}
+	if o.MinGroup != 0 {
+		say("min-group", o.MinGroup)
+	}
+	return strings.Join(all, ", ")
 }
 
 type grantListCmd struct {

@@ -1,10 +1,13 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"net/http"
+	"time"
 
 	"github.com/holdfast-iot/holdfast/internal/api"
+	"github.com/holdfast-iot/holdfast/internal/dpv"
 )
 
 type purposeCmd struct {
@@ -18,15 +21,18 @@ func (*purposeCmd) Help() string {
 	return `A purpose is why data may be used, with its legal basis. Nothing is collected or read without one.
 
 Example:
-  holdfast purpose add maintenance --iri https://w3id.org/dpv#Maintenance --basis contract --text "To see when your device needs care." --data DATA`
+  holdfast purpose add maintenance --iri dpv:ServiceMonitoring --basis contract --retention 90d --text "To see when your device needs care." --data DATA`
 }
 
 type purposeAddCmd struct {
-	Name  string `arg:"" help:"A short name, used once."`
-	IRI   string `name:"iri" required:"" help:"Of the W3C Data Privacy Vocabulary, if one fits." placeholder:"IRI" env:"-"`
-	Basis string `required:"" enum:"consent,contract,legal-obligation,vital-interest,public-task,legitimate-interest,none" help:"${enum}." placeholder:"BASIS" env:"-"`
-	Days  int    `help:"How long readings are kept for it; no limit if left out." placeholder:"N" env:"-"`
-	Text  string `help:"What it is, for the people whose data it is; its name if left out." placeholder:"TEXT" env:"-"`
+	Name       string   `arg:"" help:"A short name, used once."`
+	IRI        string   `name:"iri" required:"" help:"A purpose of the W3C Data Privacy Vocabulary, as dpv:ServiceProvision." placeholder:"IRI" env:"-"`
+	Basis      string   `required:"" help:"The legal basis: consent, contract, legal-obligation, vital-interest, public-task, legitimate-interest, none; or one of the vocabulary, as eu-gdpr:A6-1-b." placeholder:"BASIS" env:"-"`
+	Parent     string   `help:"The purpose that it is a part of: a grant for that one covers this one." placeholder:"PURPOSE" env:"-"`
+	Retention  string   `help:"How long readings are kept for it, in whole days: 90d; no limit if left out." placeholder:"DURATION" env:"-"`
+	Controller string   `help:"The organisation that answers for it; the operating organisation if left out." placeholder:"PARTY" env:"-"`
+	Category   []string `help:"Data that it concerns, as pd:Location. May be given again." placeholder:"IRI" env:"-"`
+	Text       string   `help:"What it is, for the people whose data it is; its name if left out." placeholder:"TEXT" env:"-"`
 	hubFlags
 	outputFlags
 }
@@ -35,10 +41,14 @@ func (*purposeAddCmd) Help() string {
 	return `Adds a purpose. A name is used once: what it stood for must not be read as something else later.
 
 Example:
-  holdfast purpose add maintenance --iri https://w3id.org/dpv#Maintenance --basis contract --text "To see when your device needs care." --data DATA`
+  holdfast purpose add maintenance --iri dpv:ServiceMonitoring --basis contract --retention 90d --text "To see when your device needs care." --data DATA`
 }
 
 func (c *purposeAddCmd) Run(a *app) error {
+	days, err := wholeDays(c.Retention)
+	if err != nil {
+		return usagef("--retention: %w", err)
+	}
 	hub, err := c.connect(a)
 	if err != nil {
 		return err
@@ -49,24 +59,38 @@ func (c *purposeAddCmd) Run(a *app) error {
 	}
 	var p api.Purpose
 	err = hub.Do(a.ctx, http.MethodPost, "/v1/purposes", map[string]any{"name": c.Name, "iri": c.IRI, "legal_basis": c.Basis,
-		"retention_days": c.Days, "text": c.Text}, &p)
+		"parent": c.Parent, "controller": c.Controller, "categories": c.Category, "retention_days": days, "text": c.Text}, &p)
 	if err != nil {
 		return err
 	}
 	return c.print(a, p, purposeHeader(), [][]string{purposeRow(p)})
 }
 
-func purposeHeader() []string { return []string{"NAME", "BASIS", "DAYS", "STATE", "TEXT", "IRI"} }
+// wholeDays reads a duration of days.
+func wholeDays(text string) (int, error) {
+	if text == "" {
+		return 0, nil
+	}
+	d, err := api.ParseDuration(text)
+	if err == nil && (d <= 0 || d%(24*time.Hour) != 0) {
+		err = errors.New("give whole days, as 90d")
+	}
+	return int(d / (24 * time.Hour)), err
+}
+
+func purposeHeader() []string {
+	return []string{"NAME", "PART OF", "BASIS", "DAYS", "STATE", "TEXT", "IRI"}
+}
 
 func purposeRow(p api.Purpose) []string {
 	state, days := "live", ""
-	if p.Ended != nil {
+	if !p.Live {
 		state = "ended"
 	}
 	if p.RetentionDays > 0 {
 		days = fmt.Sprint(p.RetentionDays)
 	}
-	return []string{p.Name, p.LegalBasis, days, state, p.Text, p.IRI}
+	return []string{p.Name, p.Parent, p.LegalBasis, days, state, p.Text, dpv.Short(p.IRI)}
 }
 
 type purposeListCmd struct {

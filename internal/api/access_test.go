@@ -162,7 +162,7 @@ func TestScopesAndRolesHold(t *testing.T) {
 	h.ask(h.scraper, "GET", "/v1/devices", "").is(403)
 	h.ask(h.anna, "POST", "/v1/devices", `{"label":"x"}`).is(403)
 	h.ask(h.anna, "POST", "/v1/parties", `{"name":"X","kind":"person"}`).is(403)
-	h.ask(h.anna, "POST", "/v1/purposes", `{"name":"x","iri":"https://x.example/","legal_basis":"none","text":"x"}`).is(403)
+	h.ask(h.anna, "POST", "/v1/purposes", `{"name":"x","iri":"dpv:ServiceProvision","legal_basis":"none","text":"x"}`).is(403)
 	h.ask(h.anna, "POST", "/v1/ledger/verify", "").is(403)
 	h.ask(h.anna, "POST", "/v1/devices/watch/codes", `{}`).is(201) // for a device that is hers
 	h.ask(h.anna, "POST", "/v1/devices/watch/codes", `{"kind":"claim"}`).is(403)

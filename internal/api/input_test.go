@@ -113,7 +113,7 @@ func TestBadInputIsNotRepeated(t *testing.T) {
 		"bad invitation":      {"POST", "/v1/invitations/redeem", `{"code":"` + secret + `"}`, 403},
 		"long invitation":     {"POST", "/v1/invitations/redeem", `{"code":"` + long + `"}`, 413},
 		"odd invitation":      {"POST", "/v1/invitations/redeem", `{"` + secret + `":"x"}`, 400},
-		"legal basis":         {"POST", "/v1/purposes", `{"name":"x","iri":"https://x.example/","legal_basis":"` + secret + `","text":"x"}`, 422},
+		"legal basis":         {"POST", "/v1/purposes", `{"name":"x","iri":"dpv:ServiceProvision","legal_basis":"` + secret + `","text":"x"}`, 400},
 		"IRI":                 {"POST", "/v1/purposes", `{"name":"x","iri":"` + secret + `","legal_basis":"none","text":"x"}`, 400},
 	} {
 		t.Run(name, func(t *testing.T) {

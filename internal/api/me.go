@@ -176,7 +176,7 @@ func (a *API) myPurposes(ctx context.Context, by access.Principal, _ *struct{}) 
 	}
 	out := Page[DataPurpose]{Items: []DataPurpose{}}
 	for _, p := range all {
-		doc := DataPurpose{Purpose: purposeDoc(p), Streams: []DataStreamID{}}
+		doc := DataPurpose{Purpose: a.purposeDoc(p), Streams: []DataStreamID{}}
 		for id, s := range streams {
 			if slices.Contains(s.Purposes, p.Name) {
 				doc.Streams = append(doc.Streams, ids[id])

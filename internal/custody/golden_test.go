@@ -31,10 +31,10 @@ func TestGolden(t *testing.T) {
 		{"assignment", assignmentInfo{From: 1, To: 2, Basis: Employ, Period: true, Schedule: &scheduleInfo{Hours: "Mo-Fr 08:00-17:00", Zone: "Europe/Berlin"},
 			EraseAfter: 30, Recorded: 3, Superseded: 4}, reader[assignmentInfo]},
 		{"period", periodInfo{From: 1, To: 2, Schedule: &scheduleInfo{Hours: "Mo-Fr 08:00-17:00", Zone: "Europe/Berlin"}}, reader[periodInfo]},
-		{"stream", streamInfo{Name: "pulse", Type: "integer", Unit: "beat/min", Category: dpvPersonalData + "HeartRate", Sensitivity: SensitivitySpecial,
+		{"stream", streamInfo{Name: "pulse", Type: "integer", Unit: "beat/min", Category: "https://w3id.org/dpv/pd#PhysicalHealth", Sensitivity: SensitivitySpecial,
 			Purposes: []holdfast.Purpose{"care"}, RetentionDays: 30, MinimumTier: 2, Open: true}, reader[streamInfo]},
 		{"profile", Profile{Name: "wearable", Version: 2, Tags: map[string]TagRule{"cpu": TagPrefix, "host": TagIgnore}, Streams: []ProfileStream{
-			{Name: "pulse", Type: "integer", Unit: "beat/min", Category: dpvPersonalData + "HeartRate", Purposes: []holdfast.Purpose{"care"},
+			{Name: "pulse", Type: "integer", Unit: "beat/min", Category: "https://w3id.org/dpv/pd#PhysicalHealth", Purposes: []holdfast.Purpose{"care"},
 				RetentionDays: 30, Sensitivity: SensitivitySpecial, MinimumTier: 2},
 		}}, reader[Profile]},
 	}

@@ -8,12 +8,12 @@ import (
 	"encoding/json"
 	"errors"
 	"io"
-	"net/url"
 	"reflect"
 	"slices"
 	"strings"
 
 	"github.com/holdfast-iot/holdfast"
+	"github.com/holdfast-iot/holdfast/internal/dpv"
 	"github.com/holdfast-iot/holdfast/internal/vault"
 )
 
@@ -68,9 +68,6 @@ const (
 	maxTags          = 64
 	maxVersion       = 1_000_000_000
 )
-
-// dpvPersonalData is the vocabulary that a category's short name is a term of.
-const dpvPersonalData = "https://w3id.org/dpv/pd#"
 
 // ParseProfile reads a profile file strictly: a field that it doesn't know is an
 // error, and so is anything that would only show when a device sends. Categories
@@ -167,22 +164,22 @@ func (s *ProfileStream) check() error {
 	return err
 }
 
-// categoryIRI writes out the short name of a DPV category.
+// categoryIRI returns the IRI of a category of DPV, which is given by IRI, by short
+// form (pd:Location), or by the name alone.
 func categoryIRI(s string) (string, error) {
 	if s == "" {
 		return "", nil
 	}
-	letters := !strings.ContainsFunc(s, func(r rune) bool {
-		return !(r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || r == '-')
-	})
-	if letters && len(s) <= holdfast.MaxNameBytes {
-		return dpvPersonalData + s, nil
+	for _, text := range []string{s, "pd:" + s} {
+		if c, ok := dpv.Lookup(text); ok && c.Kind == dpv.Category {
+			return c.IRI, nil
+		}
 	}
-	u, err := url.Parse(s)
-	if err != nil || (u.Scheme != "https" && u.Scheme != "http") || u.Host == "" || len(s) > 512 {
-		return "", holdfast.Errorf(holdfast.Invalid, "a category is a DPV term or its IRI")
+	near := dpv.Near(s, dpv.Category)
+	if near == nil {
+		near = []string{"pd:Health", "pd:Location"}
 	}
-	return s, nil
+	return "", holdfast.Errorf(holdfast.Invalid, "a category is one of DPV %s (https://w3id.org/dpv/pd), as %s", dpv.Version, strings.Join(near, ", "))
 }
 
 func (p *Profile) stream(name string) (ProfileStream, bool) {

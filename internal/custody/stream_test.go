@@ -92,7 +92,7 @@ func TestOpenStreamLearnsItsUnitOnce(t *testing.T) {
 func TestProfileSaysWhichStreamsThereAre(t *testing.T) {
 	h := newHub(t)
 	h.profile(`{"name":"band","version":1,"tags":{"host":"ignore","cpu":"prefix"},"streams":[
-		{"name":"pulse","type":"integer","unit":"beat/min","category":"HeartRate","purposes":["care"],"retention_days":30,"sensitivity":"special","minimum_tier":2},
+		{"name":"pulse","type":"integer","unit":"beat/min","category":"PhysicalHealth","purposes":["care"],"retention_days":30,"sensitivity":"special","minimum_tier":2},
 		{"name":"steps","type":"integer","purposes":["operation"],"retention_days":63}]}`)
 	d := h.device(DeviceSpec{Label: "band", Profile: "band"})
 	// A higher version is for later devices.
@@ -100,7 +100,7 @@ func TestProfileSaysWhichStreamsThereAre(t *testing.T) {
 	later := h.device(DeviceSpec{Label: "later", Profile: "band"})
 
 	s := h.send(d.ID, number("pulse", 61))
-	want := &Stream{ID: s.ID, Assignment: d.Assignment, Name: "pulse", Type: holdfast.Integer, Unit: "beat/min", Category: "https://w3id.org/dpv/pd#HeartRate",
+	want := &Stream{ID: s.ID, Assignment: d.Assignment, Name: "pulse", Type: holdfast.Integer, Unit: "beat/min", Category: "https://w3id.org/dpv/pd#PhysicalHealth",
 		Purposes: []holdfast.Purpose{"care"}, RetentionDays: 30, Sensitivity: SensitivitySpecial, MinimumTier: 2, Daily: true}
 	if diff := cmp.Diff(want, s); diff != "" {
 		t.Error(diff)
@@ -292,8 +292,8 @@ func TestProfileIsReadStrictly(t *testing.T) {
 		profileOf(okP + `,"retention_days":40000`):            "retention_days",
 		profileOf(okP + `,"minimum_tier":4`):                  "minimum_tier",
 		profileOf(okP + `,"sensitivity":"very"`):              "sensitivity is",
-		profileOf(okP + `,"category":"a b"`):                  "DPV term",
-		profileOf(okP + `,"category":"ftp://x/y"`):            "DPV term",
+		profileOf(okP + `,"category":"a b"`):                  "a category is one of DPV",
+		profileOf(okP + `,"category":"ftp://x/y"`):            "a category is one of DPV",
 		profileOf(okP + `},{"name":"s","type":"text",` + okP): "another of this name",
 		profileOf(`"purposes":["a","a"]`):                     "twice",
 		`{"name":"a","version":1,"streams":[{"name":"s","type":"text",` + okP + `}],"tags":{"host":"drop"}}`:     "a tag's rule",

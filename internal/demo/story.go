@@ -163,7 +163,7 @@ func (t *teller) adaGrants(ctx context.Context) (string, error) {
 	}
 	admin := t.hub.admin
 	if err := admin.Do(ctx, http.MethodPost, "/v1/purposes", map[string]any{
-		"name": "heart-study", "iri": "https://w3id.org/dpv#ScientificResearch", "legal_basis": "consent", "text": "A study of resting heart rates.",
+		"name": "heart-study", "iri": "https://w3id.org/dpv#AcademicResearch", "legal_basis": "consent", "text": "A study of resting heart rates.",
 	}, nil); err != nil {
 		return "", fmt.Errorf("add purpose: %w", err)
 	}

@@ -336,6 +336,8 @@ func (a *Access) add(ctx context.Context, by Principal, s Spec, csr []byte, afte
 func mayAdd(by Principal, s Spec) error {
 	own := by.Party == s.Party
 	switch {
+	case !by.Actor.IsZero():
+		return by.inPerson()
 	case !by.Can(ScopeWrite):
 		return errReadOnly()
 	case by.Role == Administrator && s.Role == Owner:

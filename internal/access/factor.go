@@ -78,6 +78,9 @@ func factorHolder(p Principal) holdfast.CredentialID {
 }
 
 func mayHaveFactor(by Principal) error {
+	if err := by.inPerson(); err != nil {
+		return err
+	}
 	if by.Role == Program || factorHolder(by).IsZero() {
 		return holdfast.Errorf(holdfast.Denied, "a second factor is a person's")
 	}
@@ -199,6 +202,9 @@ func (a *Access) RemoveFactor(ctx context.Context, by Principal) error {
 // Factor says whether the caller has a confirmed second factor, and how many recovery
 // codes are left.
 func (a *Access) Factor(ctx context.Context, by Principal) (has bool, left int, err error) {
+	if err := by.inPerson(); err != nil {
+		return false, 0, err
+	}
 	f, err := a.factorOf(ctx, by)
 	if err != nil || f == nil || f.state != factorConfirmed {
 		return false, 0, err

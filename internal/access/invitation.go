@@ -47,6 +47,9 @@ func (a *Access) Invite(ctx context.Context, by Principal, party holdfast.PartyI
 	if !by.Can(ScopeWrite) {
 		return "", until, errReadOnly()
 	}
+	if err := by.inPerson(); err != nil {
+		return "", until, err
+	}
 	if by.Role != Administrator && (by.Role != Owner || by.Party != party) || party.IsZero() {
 		return "", until, holdfast.Errorf(holdfast.Denied, "this credential can't invite that party")
 	}

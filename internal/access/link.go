@@ -240,6 +240,9 @@ func (a *Access) Link(ctx context.Context, by Principal, login string) (Made, er
 	if !by.Can(ScopeWrite) {
 		return Made{}, errReadOnly()
 	}
+	if err := by.inPerson(); err != nil {
+		return Made{}, err
+	}
 	if by.Role != Owner {
 		return Made{}, holdfast.Errorf(holdfast.Denied, "an owner links a login, with his own credential")
 	}

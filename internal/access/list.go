@@ -117,6 +117,9 @@ func (a *Access) Revoke(ctx context.Context, by Principal, id holdfast.Credentia
 	if !by.Can(ScopeWrite) {
 		return errReadOnly()
 	}
+	if err := by.inPerson(); err != nil {
+		return err
+	}
 	now := a.now()
 	err := a.catalog.Write(ctx, func(tx *sql.Tx) error {
 		c, err := scanCredential(tx.QueryRowContext(ctx, `SELECT `+credentialColumns+` FROM access_credential WHERE id = $1`, id))

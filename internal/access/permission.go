@@ -223,7 +223,7 @@ func (a *Access) DecidePermission(ctx context.Context, by Principal, id holdfast
 	to, kind := permissionRefused, "permission refused"
 	if approve {
 		to, kind = permissionApproved, "permission approved"
-		if err := by.MustBeSettled(); err != nil {
+		if err := errors.Join(by.inPerson(), by.MustBeSettled()); err != nil {
 			return Permission{}, err
 		}
 		if by.Role.staff() {

@@ -118,6 +118,15 @@ type Principal struct {
 	Holder  holdfast.CredentialID // the first credential of the same holder
 }
 
+// inPerson refuses who asks in another's place. What one comes in with is one's own:
+// made in another's place it would outlive the standing there.
+func (p Principal) inPerson() error {
+	if !p.Actor.IsZero() {
+		return holdfast.Errorf(holdfast.Denied, "credentials are everybody's own: this can't be asked in another's place")
+	}
+	return nil
+}
+
 // Can reports whether p's credential has all of s.
 func (p Principal) Can(s Scopes) bool { return s != 0 && p.Scopes&s == s }
 

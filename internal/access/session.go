@@ -14,6 +14,9 @@ import (
 // Sessions lists what the caller can come in with, oldest first, ended ones apart:
 // of an owner every credential of his party, of staff those of the same person.
 func (a *Access) Sessions(ctx context.Context, by Principal) ([]Credential, error) {
+	if err := by.inPerson(); err != nil {
+		return nil, err
+	}
 	if by.Role == Program || !by.Can(ScopeRead) {
 		return nil, holdfast.Errorf(holdfast.Denied, "this credential can't list others")
 	}
@@ -44,6 +47,9 @@ func (a *Access) EndSession(ctx context.Context, by Principal, id holdfast.Crede
 func (a *Access) EndOtherSessions(ctx context.Context, by Principal, programs bool) (ended int, err error) {
 	if !by.Can(ScopeWrite) {
 		return 0, errReadOnly()
+	}
+	if err := by.inPerson(); err != nil {
+		return 0, err
 	}
 	if by.Role == Owner {
 		err := a.catalog.Write(ctx, func(tx *sql.Tx) error {

@@ -20,6 +20,7 @@ type queryCmd struct {
 	Stream  string `arg:"" optional:"" help:"STREAM of all one's devices, or DEVICE/STREAM. With --device, the name of a stream, slashes and all."`
 	Device  string `help:"All of a device: a label or an id." placeholder:"DEVICE" env:"-"`
 	Owner   string `help:"All of a party: a name or an id." placeholder:"PARTY" env:"-"`
+	Group   string `help:"A declared group, by name or id: windows of the streams of that name of all its devices." placeholder:"GROUP" env:"-"`
 	From    string `help:"The earliest time: RFC 3339, a date, or -2h; an hour ago if left out." placeholder:"TIME" env:"-"`
 	To      string `help:"The latest time, included; 5 minutes from now if left out." placeholder:"TIME" env:"-"`
 	Every   string `help:"Windows of this length in place of readings: 30s, 1m, 1h, or by the calendar 1d, 1w, 1mo, 1y." placeholder:"DURATION" env:"-"`
@@ -40,6 +41,7 @@ Example:
   holdfast query pump-1/temperature --from -1d --every 15m --agg mean,max --data DATA
   holdfast query temperature --every 1h --agg p50,p99 --by none --data DATA
   holdfast query energy --every 1mo --agg increase --by device --tz Europe/Warsaw --from -365d --data DATA
+  holdfast query energy --group house-12 --agg sum --from -7d --token landlord.token --hub https://HOST:8443
   holdfast query --device pump-1 --from 2026-01-01 --to 2026-01-31 -o csv --data DATA > january.csv`
 }
 
@@ -58,7 +60,7 @@ func (c *queryCmd) Run(a *app) error {
 	defer hub.Close()
 	body, _, err := hub.Stream(a.ctx, http.MethodGet, "/v1/readings", q, nil)
 	if err != nil {
-		if bare := c.Device == "" && c.Owner == "" && !strings.Contains(c.Stream, "/"); bare && holdfast.KindOf(err) == holdfast.NotFound {
+		if bare := c.Device == "" && c.Owner == "" && c.Group == "" && !strings.Contains(c.Stream, "/"); bare && holdfast.KindOf(err) == holdfast.NotFound {
 			return fmt.Errorf("%w (all of a device is read with --device %s)", err, quoted(c.Stream))
 		}
 		return err
@@ -79,8 +81,13 @@ func (c *queryCmd) query() (url.Values, error) {
 	if label, rest, ok := strings.Cut(stream, "/"); ok && device == "" {
 		device, stream = label, rest
 	}
-	if stream == "" && device == "" && c.Owner == "" {
-		return nil, usagef("say what to read: STREAM, DEVICE/STREAM, --device or --owner")
+	switch {
+	case stream == "" && device == "" && c.Owner == "" && c.Group == "":
+		return nil, usagef("say what to read: STREAM, DEVICE/STREAM, --device, --owner or --group")
+	case c.Group != "" && (device != "" || c.Owner != ""):
+		return nil, usagef("--group is without a device or an owner")
+	case c.Group != "" && stream == "":
+		return nil, usagef("--group needs the STREAM that is asked for")
 	}
 	for flag, text := range map[string]string{"--from": c.From, "--to": c.To} {
 		if err := checkTime(flag, text); err != nil {
@@ -94,7 +101,7 @@ func (c *queryCmd) query() (url.Values, error) {
 	if format == "table" {
 		format = "ndjson"
 	}
-	for name, value := range map[string]string{"stream": stream, "device": device, "owner": c.Owner, "from": c.From, "to": c.To, "every": c.Every,
+	for name, value := range map[string]string{"stream": stream, "device": device, "owner": c.Owner, "group": c.Group, "from": c.From, "to": c.To, "every": c.Every,
 		"agg": c.Agg, "by": c.By, "fill": c.Fill, "tz": c.TZ, "purpose": c.Purpose, "format": format} {
 		if value != "" {
 			q.Set(name, value)
@@ -110,7 +117,7 @@ func (c *queryCmd) checkWindows() error {
 			return usagef("--tz: %w", err)
 		}
 	}
-	if c.Every == "" {
+	if c.Every == "" && c.Group == "" {
 		for flag, text := range map[string]string{"--agg": c.Agg, "--by": c.By, "--fill": c.Fill} {
 			if text != "" {
 				return usagef("%s needs --every: how long are the windows?", flag)
@@ -118,8 +125,10 @@ func (c *queryCmd) checkWindows() error {
 		}
 		return nil
 	}
-	if _, _, err := api.ParseEvery(c.Every); err != nil {
-		return usagef("--every: %w", err)
+	if c.Every != "" {
+		if _, _, err := api.ParseEvery(c.Every); err != nil {
+			return usagef("--every: %w", err)
+		}
 	}
 	if _, err := api.ParseAggregates(c.Agg); err != nil {
 		return usagef("--agg: %w", err)
@@ -143,7 +152,10 @@ func (c *queryCmd) checkWindows() error {
 // columns names those of a table of windows that say what a row is of, as they stand
 // in the hub's answer.
 func (c *queryCmd) columns() []string {
-	if c.By == "" {
+	switch {
+	case c.By == "" && c.Group != "":
+		return []string{"streams"}
+	case c.By == "":
 		return []string{"label", "stream"}
 	}
 	keys, _ := query.ParseKeys(c.By) // it was checked
@@ -182,7 +194,7 @@ const flushEvery = 500
 func (c *queryCmd) table(a *app, body io.Reader) error {
 	header := []string{"TIME", "DEVICE", "STREAM", "VALUE", "UNIT", "MARKS"}
 	var aggregates []string
-	if c.Every != "" {
+	if c.Every != "" || c.Group != "" {
 		names, err := api.ParseAggregates(c.Agg)
 		if err != nil {
 			return err

@@ -18,6 +18,7 @@ type readingsInput struct {
 	Device  string `query:"device" doc:"A label or an id; * for all devices of the owner."`
 	Stream  string `query:"stream" doc:"A name; without a device, the streams of that name of all devices of the owner."`
 	Owner   string `query:"owner" doc:"A name or an id: all of that party; default the caller's own."`
+	Group   string `query:"group" doc:"A declared group, by name or id, in place of device and owner: windows of the streams of that name of all its devices."`
 	From    string `query:"from" doc:"RFC 3339, a date, or -2h; default an hour ago."`
 	To      string `query:"to" doc:"The end, included; default 5 minutes from now, for clocks that are ahead."`
 	Every   string `query:"every" doc:"Windows of this length in place of readings: 1m, 1h, or by the calendar 1d, 1w, 1mo, 1y."`
@@ -197,7 +198,7 @@ func (in *readingsInput) request(by access.Principal, now time.Time) (query.Requ
 
 // windows reads what a question says of windows.
 func (in *readingsInput) windows(q *query.Request) (err error) {
-	if in.Every == "" {
+	if in.Every == "" && in.Group == "" {
 		for name, text := range map[string]string{"agg": in.Agg, "by": in.By, "fill": in.Fill} {
 			if text != "" {
 				return holdfast.Errorf(holdfast.Invalid, "%s needs every: how long are the windows?", name)
@@ -205,10 +206,12 @@ func (in *readingsInput) windows(q *query.Request) (err error) {
 		}
 		return nil
 	}
-	if q.Every, q.Calendar, err = ParseEvery(in.Every); err != nil {
-		return err
+	if in.Every != "" { // else it is the group's
+		if q.Every, q.Calendar, err = ParseEvery(in.Every); err != nil {
+			return err
+		}
+		q.Calendar.Zone = q.Zone
 	}
-	q.Calendar.Zone = q.Zone
 	if in.By != "" {
 		if q.By, err = query.ParseKeys(in.By); err != nil {
 			return err
@@ -254,8 +257,15 @@ func (a *API) selection(ctx context.Context, by access.Principal, in *readingsIn
 	}
 	all := in.Device == "" || in.Device == "*"
 	switch {
+	case in.Group != "" && (in.Device != "" || in.Owner != ""):
+		return s, holdfast.Errorf(holdfast.Invalid, "a group is asked about without a device or an owner")
+	case in.Group != "":
+		if s.Group, err = holdfast.ParseID[holdfast.GroupID](in.Group); err != nil {
+			g, err := a.group(ctx, by, in.Group)
+			return query.Selection{Group: g.ID, Stream: in.Stream}, err
+		}
 	case in.Device == "" && in.Owner == "" && in.Stream == "":
-		return s, holdfast.Errorf(holdfast.Invalid, "say what to read: a stream, a device or an owner")
+		return s, holdfast.Errorf(holdfast.Invalid, "say what to read: a stream, a device, an owner or a group")
 	case !all:
 		s.Device, err = a.deviceToRead(ctx, by, in)
 	case in.Owner == "":

@@ -55,7 +55,10 @@ func (s *GroupSpec) check() error {
 	if err := holdfast.CheckName("group", s.Name); err != nil {
 		return err
 	}
+	_, notID := holdfast.ParseID[holdfast.GroupID](s.Name)
 	switch {
+	case notID == nil:
+		return holdfast.Errorf(holdfast.Invalid, "a group's name does not look like an id")
 	case len(s.Devices) == 0:
 		return holdfast.Errorf(holdfast.Invalid, "a group has devices")
 	case len(s.Devices) > MaxGroupDevices:

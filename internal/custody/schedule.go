@@ -214,6 +214,11 @@ func (s *Schedule) pieces(in stretch) iter.Seq[stretch] {
 			_, end := local.ZoneBounds()
 			until := in.to
 			if !end.IsZero() && end.Before(holdfast.MaxTime) {
+				// On the last day of leap years beyond the zone's table Go has the end of
+				// the year before now: then an hour at a time.
+				if end.UnixNano() <= at {
+					end = local.Add(time.Hour)
+				}
 				until = min(until, end.UnixNano())
 			}
 			_, offset := local.Zone()

@@ -133,6 +133,26 @@ func TestWindowsMinuteByMinute(t *testing.T) {
 	}
 }
 
+// Two that never meet are told apart, to the end of time.
+func TestSchedulesOfOtherZonesThatNeverMeet(t *testing.T) {
+	start := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
+	x := windowOf(start, time.Time{}, schedule(t, "Mo-Su 00:00-08:00", "Europe/Berlin"))
+	y := windowOf(start, time.Time{}, schedule(t, "Mo-Su 14:00-15:00", "Asia/Kolkata"))
+	if at, shared := x.collides(y); shared {
+		t.Errorf("they share %v", time.Unix(0, at))
+	}
+	var days int
+	for p := range x.parts() {
+		if d := time.Duration(p.to - p.from); d != 8*time.Hour && d != 7*time.Hour && d != 9*time.Hour && p.to < windowOf(start.AddDate(230, 0, 0), time.Time{}, nil).from {
+			t.Fatalf("%v from %v", d, time.Unix(0, p.from).UTC())
+		}
+		days++
+	}
+	if days < 230*365 {
+		t.Errorf("%d days", days)
+	}
+}
+
 // Two open periods of other zones are compared over all of time.
 func BenchmarkOverlap(b *testing.B) {
 	start := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)

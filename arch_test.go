@@ -33,7 +33,7 @@ var floors = map[string]int{
 
 	"internal/ingest": 6, "internal/query": 6, "internal/erasure": 6,
 
-	"internal/archive": 7, "internal/handover": 7,
+	"internal/archive": 7, "internal/handover": 7, "internal/timeline": 7,
 
 	"internal/mqtt": 8, "internal/deviceapi": 8, "internal/api": 8,
 

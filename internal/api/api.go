@@ -42,6 +42,7 @@ import (
 	"github.com/holdfast-iot/holdfast/internal/ledger"
 	"github.com/holdfast-iot/holdfast/internal/query"
 	"github.com/holdfast-iot/holdfast/internal/series"
+	"github.com/holdfast-iot/holdfast/internal/timeline"
 )
 
 // Measure says how much there is of a stream, without its values: package series.
@@ -61,6 +62,7 @@ type Deps struct {
 	Ledger   *ledger.Ledger
 	Archive  *archive.Archive
 	Desk     *handover.Desk // default: one over the keepers above
+	Timeline *timeline.Timeline
 
 	Gatherer prometheus.Gatherer                          // of /metrics; nil: there are none
 	Ready    func(ctx context.Context) error              // nil while the hub can do its work
@@ -133,7 +135,7 @@ type API struct {
 // New builds the API.
 func New(d Deps) (*API, error) {
 	if d.Access == nil || d.Custody == nil || d.Identity == nil || d.Grants == nil || d.Query == nil || d.Measure == nil ||
-		d.Erasure == nil || d.Ledger == nil || d.Archive == nil {
+		d.Erasure == nil || d.Ledger == nil || d.Archive == nil || d.Timeline == nil {
 		return nil, errors.New("api: a keeper is not wired")
 	}
 	if d.Logger == nil {
@@ -174,6 +176,7 @@ func New(d Deps) (*API, error) {
 	} {
 		register()
 	}
+	a.assignments()
 	return a, a.describe()
 }
 

@@ -1,9 +1,11 @@
 package api
 
 import (
+	"cmp"
 	"context"
 	"encoding/hex"
 	"net/http"
+	"slices"
 	"time"
 
 	"github.com/holdfast-iot/holdfast"
@@ -226,7 +228,16 @@ func (a *API) listDevices(ctx context.Context, by access.Principal, in *struct {
 		return nil, err
 	}
 	page, err := paged(all, func(d custody.Device) string { return d.ID.String() }, in.Paging)
-	return &reply[Page[Device]]{mapped(page, func(d custody.Device) Device { return deviceDoc(d, n) })}, err
+	if err != nil {
+		return nil, err
+	}
+	out := mapped(page, func(d custody.Device) Device { return deviceDoc(d, n) })
+	for i, d := range page.Items {
+		if out.Items[i], err = a.deviceSeen(ctx, by, d, n); err != nil {
+			return nil, err
+		}
+	}
+	return &reply[Page[Device]]{out}, nil
 }
 
 func (a *API) visibleDevices(ctx context.Context, by access.Principal, owner string, unclaimed bool) ([]custody.Device, error) {
@@ -265,14 +276,19 @@ func (a *API) ofParty(ctx context.Context, id holdfast.PartyID) ([]custody.Devic
 	if err != nil {
 		return nil, err
 	}
-	assignments, err := a.Custody.Assignments(ctx, id)
+	held, err := a.Custody.Holdings(ctx, id)
 	if err != nil {
 		return nil, err
 	}
-	for _, s := range assignments {
-		if s.Subject != id || s.Owner == id || s.State == custody.Erased {
+	have := make(map[holdfast.DeviceID]bool, len(all))
+	for _, d := range all {
+		have[d.ID] = true
+	}
+	for _, s := range held {
+		if have[s.Device] {
 			continue
 		}
+		have[s.Device] = true
 		d, err := a.Custody.Device(ctx, s.Device)
 		if err != nil {
 			return nil, err
@@ -297,7 +313,16 @@ func (a *API) wholeDevice(ctx context.Context, by access.Principal, d custody.De
 	if err != nil {
 		return Device{}, err
 	}
-	out := deviceDoc(d, n)
+	out, err := a.deviceSeen(ctx, by, d, n)
+	if err != nil {
+		return Device{}, err
+	}
+	if out.Streams, err = a.streamsSeen(ctx, by, d); err != nil {
+		return out, err
+	}
+	if by.Role == access.Owner && d.Owner != by.Party && d.Subject != by.Party {
+		return out, nil // a period of it is his, its certificates are not
+	}
 	if by.Role == access.Administrator && !d.Unit.IsZero() {
 		u, err := a.Custody.Unit(ctx, d.Unit)
 		if err != nil {
@@ -316,18 +341,35 @@ func (a *API) wholeDevice(ctx context.Context, by access.Principal, d custody.De
 			Fingerprint: hex.EncodeToString(c.Fingerprint[:]), From: moment(c.NotBefore), Until: moment(c.NotAfter), State: c.State,
 		})
 	}
-	if ok, err := a.seesData(ctx, by, d); err != nil || !ok {
-		return out, err
-	}
-	out.Streams, err = a.streamDocs(ctx, d)
-	return out, err
+	return out, nil
 }
 
-func (a *API) streamDocs(ctx context.Context, d custody.Device) ([]Stream, error) {
-	streams, err := a.Custody.StreamsOf(ctx, d)
+// streamsSeen returns the streams of those assignments of a device whose data are the
+// caller's.
+func (a *API) streamsSeen(ctx context.Context, by access.Principal, d custody.Device) ([]Stream, error) {
+	if by.Role != access.Owner {
+		if ok, err := a.operates(ctx, by); err != nil || !ok {
+			return nil, err
+		}
+	}
+	mine, err := a.slices(ctx, by.Party, d.ID)
 	if err != nil {
 		return nil, err
 	}
+	return a.streamDocs(ctx, mine)
+}
+
+// streamDocs describes the streams of assignments, by name.
+func (a *API) streamDocs(ctx context.Context, held []custody.Assignment) ([]Stream, error) {
+	var streams []*custody.Stream
+	for _, h := range held {
+		of, err := a.Custody.StreamsOfAssignment(ctx, h)
+		if err != nil {
+			return nil, err
+		}
+		streams = append(streams, of...)
+	}
+	slices.SortStableFunc(streams, func(x, y *custody.Stream) int { return cmp.Compare(x.Name, y.Name) })
 	var out []Stream
 	for _, s := range streams {
 		x, err := a.Measure.Extent(ctx, s.Assignment, s.ID)

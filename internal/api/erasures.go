@@ -53,6 +53,7 @@ type addErasure struct {
 		Party  string `json:"party,omitempty" doc:"All of a party, by name or id."`
 		Device string `json:"device,omitempty" doc:"All of a device, by label or id."`
 		Stream string `json:"stream,omitempty" doc:"One stream of the device, by name."`
+		Period string `json:"assignment,omitempty" doc:"One assignment of a device, by id; of device: all those whose data are the caller's, for administrators its owner's."`
 		From   string `json:"from,omitempty" doc:"The earliest reading to erase; left out: all before."`
 		To     string `json:"to,omitempty" doc:"The latest; left out: all after."`
 		Rest   bool   `json:"rest,omitempty" doc:"Erase what no hold keeps; without it, a hold on any of it refuses all."`
@@ -106,8 +107,8 @@ func (a *API) target(ctx context.Context, by access.Principal, in *addErasure) (
 	b := &in.Body
 	j.Span = holdfast.Always
 	switch {
-	case (b.Party == "") == (b.Device == "") || b.Stream != "" && b.Device == "":
-		return j, holdfast.Errorf(holdfast.Invalid, "say what to erase: a party, a device, or a device and a stream")
+	case b.Party != "" && b.Device+b.Period != "" || b.Device != "" && b.Period != "" || b.Party+b.Device+b.Period == "" || b.Stream != "" && b.Party != "":
+		return j, holdfast.Errorf(holdfast.Invalid, "say what to erase: a party, a device or an assignment, or a stream of one of these two")
 	case b.Party != "" && (b.From != "" || b.To != ""):
 		return j, holdfast.Errorf(holdfast.Invalid, "a span of time is erased of a device or a stream, not of a party")
 	case b.Party != "":
@@ -115,11 +116,10 @@ func (a *API) target(ctx context.Context, by access.Principal, in *addErasure) (
 		j.Party = p.ID
 		return j, err
 	}
-	d, err := a.device(ctx, by, b.Device)
-	if err != nil {
+	if j.Party, j.Device, err = a.whoseSlice(ctx, by, b.Device, b.Period); err != nil {
 		return j, err
 	}
-	j.Party, j.Device, j.Stream = whose(d), d.ID, b.Stream
+	j.Stream = b.Stream
 	if b.Stream != "" {
 		if err := holdfast.CheckName("stream", b.Stream); err != nil {
 			return j, err
@@ -164,26 +164,68 @@ func (a *API) scope(ctx context.Context, by access.Principal, in *addErasure) (s
 		}
 		return a.Custody.ScopeOfParty(ctx, p.ID)
 	}
-	d, err := a.device(ctx, by, b.Device)
-	if err != nil {
-		return s, err
-	}
-	if ok, err := a.stands(ctx, by, whose(d)); by.Role == access.Owner && (err != nil || !ok) {
-		return s, orElse(err, holdfast.Errorf(holdfast.Denied, "the device's readings are about somebody else: he or an administrator can have them erased"))
-	}
-	if b.Stream != "" {
-		s, err = a.Custody.ScopeOfStream(ctx, d.ID, b.Stream)
-	} else {
-		s, err = a.Custody.ScopeOfDevice(ctx, d.ID)
-	}
-	if by.Role == access.Owner {
-		s.Party = by.Party // the one whose data it is, be he the owner or the data subject
+	if s, err = a.slice(ctx, by, b.Device, b.Period); err == nil && b.Stream != "" {
+		s, err = a.Custody.OfStream(ctx, s, b.Stream)
 	}
 	if err != nil || b.From == "" && b.To == "" {
 		return s, err
 	}
 	s.Span, err = span(b.From, b.To, time.Now(), holdfast.Always.From, holdfast.Always.To)
 	return s, err
+}
+
+// whoseSlice says whose data are to be erased: of a device those of the party that the
+// caller is or acts for, first of all the one whose device it is; of an assignment
+// those of the one whose it is. An administrator names whom he likes.
+func (a *API) whoseSlice(ctx context.Context, by access.Principal, device, period string) (whom holdfast.PartyID, of holdfast.DeviceID, err error) {
+	var held []custody.Assignment
+	if period != "" {
+		x, err := a.assignment(ctx, by, period)
+		if err != nil {
+			return whom, of, err
+		}
+		p, err := a.Custody.Party(ctx, x.Whose())
+		if err != nil {
+			return whom, of, err
+		}
+		if p.Kind == custody.Household {
+			return whom, of, holdfast.Errorf(holdfast.Invalid, "a household's data are erased by device, with the word of its adults: name the device")
+		}
+		of, held = x.Device, []custody.Assignment{x}
+	} else {
+		d, err := a.device(ctx, by, device)
+		if err != nil {
+			return whom, of, err
+		}
+		of = d.ID
+		if held, err = a.Custody.Holders(ctx, of); err != nil {
+			return whom, of, err
+		}
+	}
+	for _, x := range held {
+		if by.Role != access.Owner {
+			return x.Whose(), of, nil
+		}
+		if ok, err := a.stands(ctx, by, x.Whose()); err != nil || ok {
+			return x.Whose(), of, err
+		}
+	}
+	return whom, of, holdfast.Errorf(holdfast.Denied, "the readings are about somebody else: he or an administrator can have them erased")
+}
+
+// slice is the scope that is what a party has of a device, or one assignment.
+func (a *API) slice(ctx context.Context, by access.Principal, device, period string) (s holdfast.Scope, err error) {
+	whom, of, err := a.whoseSlice(ctx, by, device, period)
+	switch {
+	case err != nil:
+		return s, err
+	case period != "":
+		x, err := a.assignment(ctx, by, period)
+		return a.Custody.ScopeOfAssignment(x), err
+	case by.Role != access.Owner:
+		return a.Custody.ScopeOfDevice(ctx, of)
+	}
+	return a.Custody.ScopeOfSlice(ctx, of, whom)
 }
 
 // wait answers when an erasure has ended or the time is over, whichever is first.

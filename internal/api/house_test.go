@@ -22,6 +22,7 @@ import (
 	"github.com/holdfast-iot/holdfast/internal/erasure"
 	"github.com/holdfast-iot/holdfast/internal/identity"
 	"github.com/holdfast-iot/holdfast/internal/query/querytest"
+	"github.com/holdfast-iot/holdfast/internal/timeline"
 )
 
 // house is a hub with its API: the operating organisation Acme with a pump, Anna
@@ -79,6 +80,7 @@ func build(t testing.TB, l Limits) *house {
 	h.API, err = New(Deps{
 		Access: keeper, Custody: h.House.Custody, Identity: authority, Grants: h.Register, Query: h.House.Query, Measure: h.Series, Erasure: gone,
 		Ledger: h.House.Ledger, Archive: archive.New(h.House.Query, h.House.Custody, h.Register, h.House.Ledger),
+		Timeline: timeline.New(timeline.Deps{Custody: h.House.Custody, Query: h.House.Query, Series: h.Series, Ingest: h.Gate, Erasure: gone}),
 		Gatherer: h.registry, Logger: logger, Limits: l,
 	})
 	h.must(err)

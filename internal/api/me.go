@@ -96,10 +96,29 @@ func (a *API) me() {
 		})
 }
 
-// mine returns the devices whose data are the caller's party's.
-func (a *API) mine(ctx context.Context, by access.Principal) ([]custody.Device, error) {
+// deviceOfMine is a device with those of its assignments whose data are the caller's.
+type deviceOfMine struct {
+	custody.Device
+	slices []custody.Assignment
+}
+
+// mine returns the devices of whose data some are the caller's party's.
+func (a *API) mine(ctx context.Context, by access.Principal) ([]deviceOfMine, error) {
 	all, err := a.ofParty(ctx, by.Party)
-	return slices.DeleteFunc(all, func(d custody.Device) bool { return whose(d) != by.Party }), err
+	if err != nil {
+		return nil, err
+	}
+	var mine []deviceOfMine
+	for _, d := range all {
+		slices, err := a.slices(ctx, by.Party, d.ID)
+		if err != nil {
+			return nil, err
+		}
+		if len(slices) > 0 {
+			mine = append(mine, deviceOfMine{d, slices})
+		}
+	}
+	return mine, nil
 }
 
 // streamsOfMine names every stream of the caller's.
@@ -110,12 +129,14 @@ func (a *API) streamsOfMine(ctx context.Context, by access.Principal) (map[holdf
 	}
 	ids, streams := map[holdfast.StreamID]DataStreamID{}, map[holdfast.StreamID]*custody.Stream{}
 	for _, d := range devices {
-		all, err := a.Custody.StreamsOf(ctx, d)
-		if err != nil {
-			return nil, nil, err
-		}
-		for _, s := range all {
-			ids[s.ID], streams[s.ID] = DataStreamID{Device: d.ID.String(), Label: d.Label, Stream: s.Name}, s
+		for _, slice := range d.slices {
+			all, err := a.Custody.StreamsOfAssignment(ctx, slice)
+			if err != nil {
+				return nil, nil, err
+			}
+			for _, s := range all {
+				ids[s.ID], streams[s.ID] = DataStreamID{Device: d.ID.String(), Label: d.Label, Stream: s.Name}, s
+			}
 		}
 	}
 	return ids, streams, nil
@@ -212,8 +233,8 @@ func (a *API) data(ctx context.Context, by access.Principal) (Data, error) {
 		return out, err
 	}
 	for _, d := range devices {
-		doc := DataDevice{Device: deviceDoc(d, n)}
-		if doc.Streams, err = a.streamDocs(ctx, d); err != nil {
+		doc := DataDevice{Device: deviceDoc(asSeen(by, d.Device, d.slices), n)}
+		if doc.Streams, err = a.streamDocs(ctx, d.slices); err != nil {
 			return out, err
 		}
 		for _, s := range doc.Streams {

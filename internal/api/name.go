@@ -3,6 +3,7 @@ package api
 import (
 	"context"
 	"fmt"
+	"slices"
 
 	"github.com/holdfast-iot/holdfast"
 	"github.com/holdfast-iot/holdfast/internal/access"
@@ -82,13 +83,51 @@ func (a *API) sees(ctx context.Context, by access.Principal, d custody.Device) (
 	case access.Administrator:
 		return true, nil
 	case access.Owner:
-		ok, err := a.stands(ctx, by, d.Owner)
-		if err != nil || ok {
-			return ok, err
+		held, err := a.Custody.Holders(ctx, d.ID)
+		if err != nil {
+			return false, err
 		}
-		return a.stands(ctx, by, d.Subject)
+		return a.standsFor(ctx, by, append(held, custody.Assignment{Owner: d.Owner, Subject: d.Subject}))
 	}
 	return a.seesData(ctx, by, d)
+}
+
+// standsFor reports whether a caller is, or acts for, an owner or a data subject.
+func (a *API) standsFor(ctx context.Context, by access.Principal, held []custody.Assignment) (bool, error) {
+	for _, s := range held {
+		for _, p := range []holdfast.PartyID{s.Owner, s.Subject} {
+			if ok, err := a.stands(ctx, by, p); err != nil || ok {
+				return ok, err
+			}
+		}
+	}
+	return false, nil
+}
+
+// slices returns those assignments of a device whose data are a party's.
+func (a *API) slices(ctx context.Context, party holdfast.PartyID, d holdfast.DeviceID) ([]custody.Assignment, error) {
+	held, err := a.Custody.Holders(ctx, d)
+	return slices.DeleteFunc(held, func(s custody.Assignment) bool { return s.Whose() != party }), err
+}
+
+// asSeen is a device as a caller may know it. Whoever has only a period of it learns
+// whose that is, not whose the device is.
+func asSeen(by access.Principal, d custody.Device, held []custody.Assignment) custody.Device {
+	if by.Role == access.Owner && d.Owner != by.Party && d.Subject != by.Party {
+		d.Owner, d.Subject = holdfast.PartyID{}, holdfast.PartyID{}
+		for _, s := range held {
+			if s.Owner == by.Party || s.Subject == by.Party {
+				d.Owner, d.Subject = s.Owner, s.Subject
+			}
+		}
+	}
+	return d
+}
+
+// deviceSeen is the document of a device for a caller.
+func (a *API) deviceSeen(ctx context.Context, by access.Principal, d custody.Device, n names) (Device, error) {
+	held, err := a.Custody.Holders(ctx, d.ID)
+	return deviceDoc(asSeen(by, d, held), n), err
 }
 
 // seesData reports whether a caller may know what a device measures, and when it

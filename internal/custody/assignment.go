@@ -59,6 +59,20 @@ type Assignment struct {
 
 	Recorded   time.Time // when this came to be known
 	Superseded time.Time // when something else did; zero: it is what is known now
+
+	Pending *Pending // what is still to become of readings that were sealed before a change
+}
+
+// Pending is what becomes of readings that lie in the time by which a change moved a
+// period, and were sealed before it: they are erased from where they are, with Move
+// after they were taken over into the assignment whose they are now.
+type Pending struct {
+	Move   bool                  `json:"move,omitempty"`
+	Gained []holdfast.Span       `json:"gained,omitempty"` // from the device's own into the period
+	Lost   []holdfast.Span       `json:"lost,omitempty"`   // the other way
+	By     holdfast.CredentialID `json:"by"`               // who has asked for it
+	Party  holdfast.PartyID      `json:"party"`
+	Staff  bool                  `json:"staff,omitempty"` // an administrator
 }
 
 // Whose returns the one whose data the readings are.
@@ -92,6 +106,7 @@ type assignmentInfo struct {
 	EraseAfter int           `json:"erase_after_days,omitempty"`
 	Recorded   int64         `json:"recorded,omitempty"` // from, if absent
 	Superseded int64         `json:"superseded,omitempty"`
+	Pending    *Pending      `json:"pending,omitempty"`
 }
 
 type scheduleInfo struct {
@@ -116,14 +131,14 @@ func (i *scheduleInfo) schedule() (*Schedule, error) {
 func (a Assignment) info() assignmentInfo {
 	return assignmentInfo{
 		From: nanoseconds(a.From), To: nanoseconds(a.To), Basis: a.Basis, Period: a.Period, Schedule: a.Schedule.info(),
-		EraseAfter: a.EraseAfter, Recorded: nanoseconds(a.Recorded), Superseded: nanoseconds(a.Superseded),
+		EraseAfter: a.EraseAfter, Recorded: nanoseconds(a.Recorded), Superseded: nanoseconds(a.Superseded), Pending: a.Pending,
 	}
 }
 
 // put fills in what is sealed.
 func (a *Assignment) put(i assignmentInfo) (err error) {
 	a.From, a.To, a.Basis, a.Period, a.EraseAfter = instant(i.From), instant(i.To), cmp.Or(i.Basis, Own), i.Period, i.EraseAfter
-	a.Recorded, a.Superseded = instant(cmp.Or(i.Recorded, i.From)), instant(i.Superseded)
+	a.Recorded, a.Superseded, a.Pending = instant(cmp.Or(i.Recorded, i.From)), instant(i.Superseded), i.Pending
 	a.Schedule, err = i.Schedule.schedule()
 	return err
 }

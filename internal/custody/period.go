@@ -1,7 +1,6 @@
 package custody
 
 import (
-	"cmp"
 	"context"
 	"database/sql"
 	"slices"
@@ -31,6 +30,7 @@ type PeriodSpec struct {
 	Owner   holdfast.PartyID // zero: the device's
 	Subject holdfast.PartyID // whom the readings are about, if another than the owner
 	Terms                    // a zero From is now
+	Pending *Pending
 }
 
 // MaxPeriods is how many periods a device has at most, those that are over included.
@@ -71,6 +71,7 @@ func (c *Custody) AddPeriod(ctx context.Context, by holdfast.CredentialID, spec 
 	now := c.now().UTC()
 	a := Assignment{
 		ID: holdfast.NewID[holdfast.AssignmentID](), Device: d.ID, Owner: spec.Owner, Subject: spec.Subject, Period: true, State: Active, Recorded: now,
+		Pending: spec.Pending,
 	}
 	if a.Owner.IsZero() {
 		a.Owner = d.Owner
@@ -296,17 +297,64 @@ func (c *Custody) marks(ctx context.Context, d Device) ([]mark, error) {
 // with the time until which they were known. What lies in the new time and comes from
 // now on is told apart by it; what came before stays where it is.
 func (c *Custody) ChangePeriod(ctx context.Context, by holdfast.CredentialID, id holdfast.AssignmentID, t Terms) (Assignment, error) {
+	return c.amend(ctx, by, id, "period changed", nil, func(Assignment) (Terms, error) { return t, nil })
+}
+
+// EndPeriod ends a period at a time, the zero one being now: what lies behind it and
+// comes from now on is the device's own assignment's again. One that has not begun
+// and is ended now never begins.
+func (c *Custody) EndPeriod(ctx context.Context, by holdfast.CredentialID, id holdfast.AssignmentID, at time.Time) (Assignment, error) {
+	return c.amend(ctx, by, id, "period ended", nil, func(a Assignment) (Terms, error) { return c.ended(a, at) })
+}
+
+// Amend is ChangePeriod, or with ends EndPeriod, for a change after which something
+// is to become of readings that are sealed already: that is Pending until Settle.
+func (c *Custody) Amend(ctx context.Context, by holdfast.CredentialID, id holdfast.AssignmentID, t Terms, ends bool, p *Pending) (Assignment, error) {
+	if ends {
+		return c.amend(ctx, by, id, "period ended", p, func(a Assignment) (Terms, error) { return c.ended(a, t.To) })
+	}
+	return c.amend(ctx, by, id, "period changed", p, func(Assignment) (Terms, error) { return t, nil })
+}
+
+func (c *Custody) amend(ctx context.Context, by holdfast.CredentialID, id holdfast.AssignmentID, kind string, p *Pending,
+	terms func(Assignment) (Terms, error)) (Assignment, error) {
 	c.changing.Lock()
 	defer c.changing.Unlock()
 	old, d, err := c.openPeriod(ctx, id)
 	if err != nil {
 		return Assignment{}, err
 	}
-	a := old
-	if err := c.checkPeriod(ctx, d, &a, t); err != nil {
+	t, err := terms(old)
+	if err != nil {
 		return Assignment{}, err
 	}
-	return a, c.supersede(ctx, by, "period changed", old, &a, d)
+	a := old
+	if kind == "period ended" { // its end may be its beginning
+		a.To = t.To
+	} else if err := c.checkPeriod(ctx, d, &a, t); err != nil {
+		return Assignment{}, err
+	}
+	a.Pending = p
+	return a, c.supersede(ctx, by, kind, old, &a, d)
+}
+
+// Settle writes down that what was pending of a period is done.
+func (c *Custody) Settle(ctx context.Context, id holdfast.AssignmentID) error {
+	c.changing.Lock()
+	defer c.changing.Unlock()
+	a, err := c.Assignment(ctx, id)
+	if err != nil || a.State == Erased || a.Pending == nil {
+		return err
+	}
+	a.Pending = nil
+	box, err := c.seal(ctx, vault.OfAssignment(id), "assignment", id[:], a.info())
+	if err != nil {
+		return err
+	}
+	return c.db.Write(ctx, func(tx *sql.Tx) error {
+		_, err := tx.ExecContext(ctx, `UPDATE assignment SET info_sealed = $1 WHERE id = $2 AND state <> 'erased'`, box, id)
+		return err
+	})
 }
 
 // CheckChange refuses what ChangePeriod would refuse, and returns the period as it is
@@ -320,34 +368,20 @@ func (c *Custody) CheckChange(ctx context.Context, id holdfast.AssignmentID, t T
 	return old, a, c.checkPeriod(ctx, d, &a, t)
 }
 
-// EndPeriod ends a period at a time, the zero one being now: what lies behind it and
-// comes from now on is the device's own assignment's again. One that has not begun
-// and is ended now never begins.
-func (c *Custody) EndPeriod(ctx context.Context, by holdfast.CredentialID, id holdfast.AssignmentID, at time.Time) (Assignment, error) {
-	c.changing.Lock()
-	defer c.changing.Unlock()
-	old, d, err := c.openPeriod(ctx, id)
-	if err != nil {
-		return Assignment{}, err
-	}
-	a, err := c.ended(old, at)
-	if err != nil {
-		return Assignment{}, err
-	}
-	return a, c.supersede(ctx, by, "period ended", old, &a, d)
-}
-
 // CheckEnd refuses what EndPeriod would refuse, and returns the period as it is and
 // as it would be.
 func (c *Custody) CheckEnd(ctx context.Context, id holdfast.AssignmentID, at time.Time) (old, a Assignment, err error) {
 	if old, _, err = c.openPeriod(ctx, id); err != nil {
 		return old, a, err
 	}
-	a, err = c.ended(old, at)
+	a = old
+	t, err := c.ended(old, at)
+	a.To = t.To
 	return old, a, err
 }
 
-func (c *Custody) ended(a Assignment, at time.Time) (Assignment, error) {
+func (c *Custody) ended(a Assignment, at time.Time) (Terms, error) {
+	t := a.Terms()
 	if at.IsZero() {
 		at = c.now()
 		if at.Before(a.From) {
@@ -356,12 +390,12 @@ func (c *Custody) ended(a Assignment, at time.Time) (Assignment, error) {
 	}
 	switch at = at.UTC(); {
 	case at.Before(a.From):
-		return a, holdfast.Errorf(holdfast.Invalid, "the period begins at %s: it can't end before", a.From.Format(time.RFC3339))
+		return t, holdfast.Errorf(holdfast.Invalid, "the period begins at %s: it can't end before", a.From.Format(time.RFC3339))
 	case !a.To.IsZero() && !at.Before(a.To):
-		return a, holdfast.Errorf(holdfast.Conflict, "the period ends at %s already: change it to have it end later", a.To.Format(time.RFC3339))
+		return t, holdfast.Errorf(holdfast.Conflict, "the period ends at %s already: change it to have it end later", a.To.Format(time.RFC3339))
 	}
-	a.To = at
-	return a, nil
+	t.To = at
+	return t, nil
 }
 
 // openPeriod returns a period that may change, and its device.
@@ -377,6 +411,8 @@ func (c *Custody) openPeriod(ctx context.Context, id holdfast.AssignmentID) (Ass
 		return a, Device{}, holdfast.Errorf(holdfast.Conflict, "this is the device's own assignment: it ends with the device")
 	case a.State != Active:
 		return a, Device{}, holdfast.Errorf(holdfast.Conflict, "assignment %s is closed", id)
+	case a.Pending != nil:
+		return a, Device{}, holdfast.Errorf(holdfast.Conflict, "readings are still being moved or erased after the last change of this period: try again in a moment")
 	}
 	d, err := c.readDevice(ctx, a.Device)
 	return a, d, err
@@ -572,14 +608,21 @@ func (c *Custody) loadPeriods(ctx context.Context, r *Route) error {
 	return nil
 }
 
-// Due returns the periods that erase themselves and whose time for it has come, the
-// earliest first.
-func (c *Custody) Due(ctx context.Context, now time.Time) ([]Assignment, error) {
-	all, err := c.assignments(ctx, `state <> 'erased' AND id IN (SELECT assignment FROM period)`)
+// Due returns the periods that erase themselves and whose time for it has come, and
+// those of which something is pending.
+func (c *Custody) Due(ctx context.Context, now time.Time) (over, pending []Assignment, err error) {
+	all, err := c.assignments(ctx, `state <> 'erased' AND id IN (SELECT assignment FROM period WHERE assignment IS NOT NULL)`)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	all = slices.DeleteFunc(all, func(a Assignment) bool { return a.Ends().IsZero() || a.Ends().After(now) })
-	slices.SortFunc(all, func(a, b Assignment) int { return cmp.Or(a.Ends().Compare(b.Ends()), slices.Compare(a.ID[:], b.ID[:])) })
-	return all, nil
+	for _, a := range all {
+		switch ends := a.Ends(); {
+		case a.State == Erased:
+		case !ends.IsZero() && !ends.After(now):
+			over = append(over, a)
+		case a.Pending != nil:
+			pending = append(pending, a)
+		}
+	}
+	return over, pending, nil
 }

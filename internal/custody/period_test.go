@@ -75,7 +75,7 @@ func TestLoan(t *testing.T) {
 			t.Errorf("on his record: %v", kinds)
 		}
 	}
-	due, err := h.Due(t.Context(), h.clock.AddDate(0, 0, 31))
+	due, _, err := h.Due(t.Context(), h.clock.AddDate(0, 0, 31))
 	if err != nil || len(due) != 1 || due[0].ID != loan.ID {
 		t.Errorf("due: %v, %v", due, err)
 	}

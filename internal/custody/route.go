@@ -190,6 +190,37 @@ func (r *Route) concerns(a holdfast.AssignmentID) bool {
 	return r.Assignment == a || slices.ContainsFunc(r.holders, func(h Assignment) bool { return h.ID == a })
 }
 
+// holds reports whether an assignment is a period of the device that takes readings.
+func (r *Route) holds(a holdfast.AssignmentID) bool {
+	return slices.ContainsFunc(r.holders, func(h Assignment) bool { return h.ID == a && h.State == Active })
+}
+
+// RouteInto returns the route into one assignment, whatever the time: for readings
+// that are moved into it.
+func (c *Custody) RouteInto(ctx context.Context, a Assignment) (*Route, error) {
+	r, err := c.Route(ctx, a.Device)
+	if err != nil {
+		return nil, err
+	}
+	if into := r.of(a.ID); into != nil {
+		return into, into.denied
+	}
+	if !r.holds(a.ID) {
+		return nil, holdfast.Errorf(holdfast.Denied, "assignment %s takes no readings", a.ID)
+	}
+	into := &Route{Device: r.Device, Assignment: a.ID, Owner: a.Owner, Gateway: r.Gateway, device: r.device, profile: r.profile}
+	all, err := c.streams(ctx, ofAssignment, a.ID)
+	if err != nil {
+		return nil, err
+	}
+	streams := make(map[string]*Stream, len(all))
+	for _, s := range all {
+		streams[s.Name] = s
+	}
+	into.streams.Store(&streams)
+	return into, nil
+}
+
 // retime is Forget after the periods of a device have changed: readings that were
 // told apart by the old ones and are not sealed yet must be told apart again.
 func (c *Custody) retime(device holdfast.DeviceID) {
@@ -244,7 +275,12 @@ func (c *Custody) OpenStream(ctx context.Context, r *Route, x holdfast.Sample) (
 	if err != nil {
 		return nil, err
 	}
-	if now = now.of(r.Assignment); now == nil {
+	switch found := now.of(r.Assignment); {
+	case found != nil:
+		now = found
+	case now.holds(r.Assignment): // a period that is long over
+		now = r
+	default:
 		return nil, holdfast.Errorf(holdfast.Denied, "device %s is in another assignment now", r.Device)
 	}
 	if now.denied != nil {

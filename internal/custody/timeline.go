@@ -158,3 +158,51 @@ func (r *Route) of(a holdfast.AssignmentID) *Route {
 	}
 	return nil
 }
+
+// Shifted returns the time before an instant that a change of a period gives it, and
+// takes from it; at most so many spans. A period that is new has had none before.
+func Shifted(old, a Assignment, until time.Time, most int) (gained, lost []holdfast.Span, err error) {
+	had, has := old.before(until), a.before(until)
+	if gained, err = without(has, had, most); err != nil {
+		return nil, nil, err
+	}
+	lost, err = without(had, has, most)
+	return gained, lost, err
+}
+
+func (a Assignment) before(until time.Time) iter.Seq[stretch] {
+	if a.From.IsZero() {
+		return func(func(stretch) bool) {}
+	}
+	w := a.window()
+	w.to = min(w.to, until.UnixNano())
+	return w.parts()
+}
+
+// without returns what of some stretches is in none of others, both in order.
+func without(these, those iter.Seq[stretch], most int) ([]holdfast.Span, error) {
+	var out []holdfast.Span
+	next, stop := iter.Pull(those)
+	defer stop()
+	b, more := next()
+	for a := range these {
+		for a.from < a.to {
+			for ; more && b.to <= a.from; b, more = next() {
+			}
+			free := a
+			if more && b.from < a.to {
+				free.to = max(a.from, b.from)
+				a.from = min(a.to, b.to)
+			} else {
+				a.from = a.to
+			}
+			if free.from < free.to {
+				out = append(out, holdfast.Span{From: free.from, To: free.to - 1})
+			}
+			if len(out) > most {
+				return nil, holdfast.Errorf(holdfast.TooLarge, "the change reaches over more than %d stretches of the past: take a later beginning", most)
+			}
+		}
+	}
+	return out, nil
+}

@@ -38,6 +38,7 @@ type Batch struct {
 	received []uint16
 	released []uint16
 	readings int
+	moves    bool // of readings that the hub has already
 
 	// Of the commit under way.
 	done  func(error)
@@ -387,7 +388,7 @@ func (b *Batch) sealAll() error {
 					return err
 				}
 			}
-			if bars.Bar(r.Stream, r.Time, b.arrival) {
+			if !b.moves && bars.Bar(r.Stream, r.Time, b.arrival) {
 				return holdfast.Errorf(holdfast.Unavailable, "readings of this stream were erased while they came in: send again")
 			}
 		}

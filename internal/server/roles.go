@@ -97,6 +97,7 @@ func (s *Server) keep(ctx context.Context, g *errgroup.Group) (stop func()) {
 		s.sessions.Run,
 		func(ctx context.Context) error { return s.ledger.Run(ctx, s.config.Ground.Checkpoint) },
 		s.erasure.Run,
+		s.timeline.Run,
 		func(ctx context.Context) error {
 			return s.grants.Run(ctx, func(err error) { s.log.Error("grant: write disclosures", "err", err) })
 		},
@@ -173,7 +174,7 @@ func (s *Server) public(ln net.Listener) string {
 func (s *Server) serve(ctx context.Context, g *errgroup.Group, l listeners) error {
 	people, err := api.New(api.Deps{
 		Access: s.access, Custody: s.custody, Identity: s.identity, Grants: s.grants, Query: s.query, Measure: s.series,
-		Erasure: s.erasure, Ledger: s.ledger, Archive: s.archive, Desk: s.desk,
+		Erasure: s.erasure, Ledger: s.ledger, Archive: s.archive, Desk: s.desk, Timeline: s.timeline,
 		Gatherer: s.metrics, Ready: s.ready, Doctor: s.Doctor, Logger: s.log,
 		Addresses: func() (string, string) { return s.public(l.api), s.public(l.device) }, Version: s.config.Version,
 	})

@@ -32,6 +32,7 @@ import (
 	"github.com/holdfast-iot/holdfast/internal/mqtt"
 	"github.com/holdfast-iot/holdfast/internal/query"
 	"github.com/holdfast-iot/holdfast/internal/series"
+	"github.com/holdfast-iot/holdfast/internal/timeline"
 )
 
 // Server is a hub, open and not yet running.
@@ -53,6 +54,7 @@ type Server struct {
 	erasure  *erasure.Gate
 	archive  *archive.Archive
 	desk     *handover.Desk
+	timeline *timeline.Timeline
 	mqtt     *mqtt.Server
 	devices  *deviceapi.API
 
@@ -145,6 +147,7 @@ func (s *Server) openGates(ctx context.Context) (err error) {
 	s.query = query.New(s.custody, s.grants, s.series, query.Options{Erasures: s.erasure, Permissions: s.access, Budget: query.Budget{Memory: s.config.QueryMemory}})
 	s.archive = archive.New(s.query, s.custody, s.grants, s.ledger)
 	s.desk = handover.New(handover.Deps{Custody: s.custody, Identity: s.identity, Grants: s.grants, Erasure: s.erasure, Logger: s.log})
+	s.timeline = timeline.New(timeline.Deps{Custody: s.custody, Query: s.query, Series: s.series, Ingest: s.ingest, Erasure: s.erasure, Logger: s.log})
 	return nil
 }
 

@@ -147,7 +147,13 @@ func (s *Server) openGates(ctx context.Context) (err error) {
 	s.query = query.New(s.custody, s.grants, s.series, query.Options{Erasures: s.erasure, Permissions: s.access, Budget: query.Budget{Memory: s.config.QueryMemory}})
 	s.archive = archive.New(s.query, s.custody, s.grants, s.ledger)
 	s.desk = handover.New(handover.Deps{Custody: s.custody, Identity: s.identity, Grants: s.grants, Erasure: s.erasure, Logger: s.log})
-	s.timeline = timeline.New(timeline.Deps{Custody: s.custody, Query: s.query, Series: s.series, Ingest: s.ingest, Erasure: s.erasure, Logger: s.log})
+	s.timeline = timeline.New(timeline.Deps{
+		Custody: s.custody, Query: s.query, Series: s.series, Ingest: s.ingest, Erasure: s.erasure, Logger: s.log,
+		Held: func(a custody.Assignment) bool {
+			_, held := s.grants.Keeps(a.ID, "", false, a.Owner, a.Subject)
+			return held
+		},
+	})
 	return nil
 }
 

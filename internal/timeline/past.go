@@ -311,12 +311,11 @@ func (l *Timeline) Once(ctx context.Context) error {
 			}
 			continue
 		}
-		held, err := l.Held(ctx, a.ID)
-		if err == nil && !held {
-			hub := access.Principal{Party: operating, Role: access.Administrator, Scopes: access.ScopeWrite, Settled: true}
-			_, err = l.Erasure.Ask(ctx, hub, l.Custody.ScopeOfAssignment(a))
+		if l.Held(a) {
+			continue
 		}
-		if err != nil {
+		hub := access.Principal{Party: operating, Role: access.Administrator, Scopes: access.ScopeWrite, Settled: true}
+		if _, err := l.Erasure.Ask(ctx, hub, l.Custody.ScopeOfAssignment(a)); err != nil {
 			errs = append(errs, fmt.Errorf("erase assignment %s, which is over: %w", a.ID, err))
 		}
 	}

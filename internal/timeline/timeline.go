@@ -70,9 +70,9 @@ type Deps struct {
 	Series  Reader
 	Ingest  Mover
 	Erasure Eraser
-	// Held reports whether a legal hold keeps an assignment from erasing itself;
-	// default: there are none.
-	Held   func(ctx context.Context, a holdfast.AssignmentID) (bool, error)
+	// Held reports whether a hold keeps an assignment from erasing itself; default:
+	// there are none.
+	Held   func(a custody.Assignment) bool
 	Now    func() time.Time
 	Logger *slog.Logger
 }
@@ -86,7 +86,7 @@ type Timeline struct {
 // New makes a Timeline.
 func New(d Deps) *Timeline {
 	if d.Held == nil {
-		d.Held = func(context.Context, holdfast.AssignmentID) (bool, error) { return false, nil }
+		d.Held = func(custody.Assignment) bool { return false }
 	}
 	if d.Now == nil {
 		d.Now = time.Now

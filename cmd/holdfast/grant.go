@@ -16,6 +16,9 @@ type grantCmd struct {
 	List grantListCmd `cmd:"" help:"List the grants you made or were given."`
 	Show grantShowCmd `cmd:"" help:"Show a grant."`
 	End  grantEndCmd  `cmd:"" help:"Take a grant back."`
+
+	Receipt   grantReceiptCmd   `cmd:"" help:"The signed receipt of a grant, to keep."`
+	Agreement grantAgreementCmd `cmd:"" help:"A grant in ODRL, for other programs."`
 }
 
 func (*grantCmd) Help() string {

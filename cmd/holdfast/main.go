@@ -41,7 +41,7 @@ type commands struct {
 	Query      queryCmd      `cmd:"" help:"Read readings, or windows of them."`
 	Erase      eraseCmd      `cmd:"" help:"Erase a party, a device or a stream, with a certificate."`
 	Export     exportCmd     `cmd:"" help:"Take everything of a party along, in open formats."`
-	Verify     verifyCmd     `cmd:"" help:"Check an export, a certificate or a proof, without a hub."`
+	Verify     verifyCmd     `cmd:"" help:"Check an export, a certificate, a receipt, a report or a proof, without a hub."`
 	Ledger     ledgerCmd     `cmd:"" help:"The record of everything that changed or left."`
 
 	Doctor doctorCmd `cmd:"" help:"What is wrong or weak in a deployment, with the mend."`

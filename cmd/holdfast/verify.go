@@ -13,16 +13,17 @@ import (
 	"github.com/holdfast-iot/holdfast/internal/archive"
 	"github.com/holdfast-iot/holdfast/internal/erasure"
 	"github.com/holdfast-iot/holdfast/internal/ledger"
+	"github.com/holdfast-iot/holdfast/internal/receipt"
 )
 
 type verifyCmd struct {
-	Path string  `arg:"" help:"The folder of an export, an erasure's certificate, or a proof of the ledger." type:"path"`
+	Path string  `arg:"" help:"The folder of an export, an erasure's certificate, a grant's receipt, a report, or a proof of the ledger." type:"path"`
 	Key  *string `help:"The hub's public key, from holdfast ledger show; else the one that is in there, to compare by hand." placeholder:"KEY" env:"-"`
 	outputFlags
 }
 
 func (*verifyCmd) Help() string {
-	return `Checks an export, a certificate or a proof. No hub is asked. Exits 1 if anything in it was changed, is missing, or is not by the hub of --key.
+	return `Checks an export, a certificate, a receipt, a report or a proof. No hub is asked. Exits 1 if anything in it was changed, is missing, or is not by the hub of --key.
 
 Example:
   holdfast verify ada
@@ -55,9 +56,15 @@ func (c *verifyCmd) Run(a *app) error {
 	if erasure.IsCertificate(text) {
 		return c.certificate(a, text)
 	}
+	if receipt.IsReceipt(text) {
+		return c.receipt(a, text)
+	}
+	if receipt.IsReport(text) {
+		return c.report(a, text)
+	}
 	var p ledger.Proof
 	if json.Unmarshal(text, &p) != nil || p.Checkpoint == "" {
-		return holdfast.Errorf(holdfast.Invalid, "%s is no export, certificate or proof", c.Path)
+		return holdfast.Errorf(holdfast.Invalid, "%s is no export, certificate, receipt, report or proof", c.Path)
 	}
 	return c.proof(a, p)
 }

@@ -68,6 +68,7 @@ type DataDevice struct {
 }
 
 func (a *API) me() {
+	a.receipts()
 	handle(a, route{method: "GET", path: "/v1/me", summary: "Who am I?", rule: rule{}},
 		func(ctx context.Context, by access.Principal, _ *struct{}) (*reply[Me], error) {
 			p, err := a.Custody.Party(ctx, by.Party)

@@ -35,7 +35,7 @@ func (x *export) records() error {
 			return err
 		}
 	}
-	return nil
+	return x.receipts()
 }
 
 // held returns the living assignments whose data are the party's.
@@ -182,17 +182,17 @@ func (x *export) grants(l *lines) error {
 func instant(ns int64) time.Time { return time.Unix(0, ns).UTC() }
 
 func (x *export) disclosures(l *lines) error {
-	all, err := x.a.grants.Disclosures(x.ctx, x.party)
-	if err != nil {
-		return err
-	}
-	for _, d := range all {
+	for d, err := range x.a.grants.AllDisclosures(x.ctx, x.party) {
+		if err != nil {
+			return err
+		}
 		name, err := x.nameOf(d.Recipient)
 		if err != nil {
 			return err
 		}
 		out := bundle.Disclosure{
-			ID: d.ID, Recipient: d.Recipient, RecipientName: name, Reader: d.Reader, Purpose: d.Purpose, Grant: d.Grant, Streams: d.Streams,
+			ID: d.ID, Recipient: d.Recipient, RecipientName: name, Reader: d.Reader, Purpose: d.Purpose, Grant: d.Grant, Permission: d.Permission,
+			Role: d.Role, Reason: d.Reason, Policies: d.Policies, Streams: d.Streams,
 			Opened: d.Opened, Last: d.Last, Reads: d.Reads, Rows: d.Rows, Complete: d.Complete,
 		}
 		if d.Rows > 0 {

@@ -13,6 +13,7 @@
 //	data/observations/part-NNNNNN.parquet   the readings
 //	data/*.ndjson             devices, streams, assignments, purposes, grants,
 //	                          disclosures, events and the balance sheet
+//	data/receipts/GRANT.json  the signed receipt of each grant
 //
 // The package has the structures and their bytes; it promises that what it writes
 // it reads back bit for bit, and that what it reads may be anybody's: damaged or
@@ -57,6 +58,7 @@ const (
 	EventsName      = "data/events.ndjson"
 	BalanceName     = "data/balance.ndjson"
 	partsFolder     = "data/observations/"
+	receiptsFolder  = "data/receipts/"
 )
 
 // Declaration is the content of bagit.txt.
@@ -64,6 +66,9 @@ const Declaration = "BagIt-Version: 1.0\nTag-File-Character-Encoding: UTF-8\n"
 
 // PartName returns the name of the n-th file of readings, from 1.
 func PartName(n int) string { return fmt.Sprintf("%spart-%06d.parquet", partsFolder, n) }
+
+// ReceiptName returns the name of a grant's receipt.
+func ReceiptName(grant string) string { return receiptsFolder + grant + ".json" }
 
 // IsPart reports whether a payload file holds readings.
 func IsPart(name string) bool {

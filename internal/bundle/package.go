@@ -53,7 +53,9 @@ func NewPackage(id string, created time.Time, files []File) Package {
 	for _, f := range files {
 		name := strings.TrimPrefix(strings.TrimSuffix(f.Name, path.Ext(f.Name)), PayloadFolder)
 		r := Resource{Name: strings.ReplaceAll(name, "/", "-"), Path: f.Name, Bytes: f.Size, Hash: "sha256:" + hex.EncodeToString(f.SHA256[:])}
-		if IsPart(f.Name) {
+		if strings.HasPrefix(f.Name, receiptsFolder) {
+			r.Format, r.MediaType, r.Encoding = "json", "application/ld+json", "utf-8"
+		} else if IsPart(f.Name) {
 			r.Format, r.MediaType = "parquet", "application/vnd.apache.parquet"
 			r.Schema = &TableSchema{Fields: fields()}
 		} else {

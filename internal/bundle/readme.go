@@ -9,6 +9,7 @@ This folder holds all of an owner's data, exported from Holdfast, in open format
   ` + "`type`" + ` says which of number, integer, boolean, text, bytes and latitude, longitude, altitude has the value.
 - ` + "`data/*.ndjson`" + `: devices, streams, assignments, purposes, grants you made, disclosures (who read what, when and why),
   events (your part of the ledger) and the balance sheet. One JSON object a line; ids connect them.
+- ` + "`data/receipts/*.json`" + `: a signed receipt of each grant, to keep by itself (` + "`holdfast verify`" + ` checks one).
 
 ## Is it complete and unchanged?
 

@@ -90,6 +90,10 @@ type Disclosure struct {
 	Reader        holdfast.CredentialID `json:"reader"`
 	Purpose       holdfast.Purpose      `json:"purpose"`
 	Grant         holdfast.GrantID      `json:"grant,omitzero"`
+	Permission    holdfast.PermissionID `json:"permission,omitzero"` // of staff
+	Role          string                `json:"role,omitempty"`      // of the reader's credential
+	Reason        string                `json:"reason,omitempty"`    // why it was allowed
+	Policies      []string              `json:"policies,omitempty"`
 	Streams       []holdfast.StreamID   `json:"streams,omitempty"`
 	Opened        time.Time             `json:"opened"`
 	Last          time.Time             `json:"last"`

@@ -58,7 +58,6 @@ type Duties struct {
 // Grant is an owner's word, with what the hub knows about it.
 type Grant struct {
 	Hub          string // origin of the ledger: the hub's name in every IRI
-	API          string // HOST:PORT where people reach it
 	Jurisdiction string // of the hub, ISO 3166; "" if not configured
 	ID           string
 	Owner        Party // by id alone: a receipt names no data subject
@@ -90,7 +89,11 @@ func (g Grant) State(now time.Time) (state string, since time.Time) {
 // object is a node of JSON-LD. Keys are written in byte order.
 type object = map[string]any
 
-func (g Grant) iri(kind, id string) string { return "https://" + g.Hub + "/" + kind + "/" + id }
+// iri names a thing of the hub. It is a name and no address: a hub has several, and
+// they change.
+func (g Grant) iri(kind, id string) string { return hubIRI(g.Hub) + kind + "/" + id }
+
+func hubIRI(hub string) string { return "holdfast:" + strings.TrimPrefix(hub, "holdfast/") + "/" }
 
 func stamp(t time.Time) string { return t.UTC().Format(time.RFC3339Nano) }
 
@@ -160,7 +163,7 @@ func (g Grant) record(now time.Time) object {
 		"dpv:hasProcess":        []any{g.process()},
 		"dpv:hasConsentStatus":  g.events(now),
 		"dpv:hasConsentControl": object{
-			"@type": "dpv:WithdrawConsent", "dpv:isExercisedAt": g.url("/v1/grants/" + g.ID),
+			"@type": "dpv:WithdrawConsent", "dpv:isExercisedAt": g.iri("v1/grants", g.ID),
 			"dct:description": "The owner takes the grant back with a credential of his own: holdfast grant end " + g.ID + ". From the next read on it allows nothing.",
 		},
 		"dpv:hasRight": g.rights(),
@@ -172,14 +175,6 @@ func (g Grant) record(now time.Time) object {
 		r["dpv:hasJurisdiction"] = "loc:" + g.Jurisdiction
 	}
 	return r
-}
-
-func (g Grant) url(path string) string {
-	host := g.API
-	if host == "" {
-		host = g.Hub
-	}
-	return "https://" + host + path
 }
 
 func (g Grant) entities() []any {
@@ -209,7 +204,7 @@ func (g Grant) process() object {
 		"dpv:hasProcessing":     []any{"dpv:MakeAvailable", "dpv:Use"},
 		"dpv:hasDataSource":     "dpv:DataSubjectDataSource",
 		"dpv:hasStorageCondition": []any{
-			object{"@type": "dpv:StorageLocation", "dct:description": "The hub " + g.Hub + ", sealed with the owner's key."},
+			object{"@type": "dpv:StorageLocation", "dct:description": "The hub " + g.Hub + ", each reading sealed with the owner's key."},
 			object{"@type": "dpv:StorageDuration", "dpv:hasDuration": g.storage()},
 		},
 		"dpv:hasDuration": object{"@type": "dpv:UntilTimeDuration", "rdf:value": stamp(g.Until)},
@@ -287,14 +282,14 @@ func (g Grant) events(now time.Time) []any {
 func (g Grant) rights() []any {
 	var all []any
 	for _, r := range []struct{ article, title, path string }{
-		{"A7-3", "Withdraw this consent", "/v1/grants/" + g.ID},
-		{"A15", "See what there is, who read it and why", "/v1/me/recipients"},
-		{"A17", "Erase", "/v1/me/data"},
-		{"A18", "Restrict", "/v1/holds"},
-		{"A20", "Take everything along", "/v1/exports"},
-		{"A21", "Object to a purpose", "/v1/holds"},
+		{"A7-3", "Withdraw this consent: holdfast grant end " + g.ID, "grants/" + g.ID},
+		{"A15", "See what there is, who read it and why: holdfast me report FILE.html", "me/report"},
+		{"A17", "Erase: holdfast erase", "me/data"},
+		{"A18", "Restrict: holdfast hold add", "holds"},
+		{"A20", "Take everything along: holdfast export", "exports"},
+		{"A21", "Object to a purpose: holdfast hold add", "holds"},
 	} {
-		all = append(all, object{"@type": []any{"dpv:DataSubjectRight", "eu-gdpr:" + r.article}, "dct:title": r.title, "dpv:isExercisedAt": g.url(r.path)})
+		all = append(all, object{"@type": []any{"dpv:DataSubjectRight", "eu-gdpr:" + r.article}, "dct:title": r.title, "dpv:isExercisedAt": g.iri("v1", r.path)})
 	}
 	return all
 }

@@ -46,7 +46,7 @@ const hostile = `</script><script>alert(1)</script>"'<!--`
 func heart() Grant {
 	two := 2
 	return Grant{
-		Hub: "hub.example/log", API: "hub.example:8443", Jurisdiction: "PL", ID: "gaaaaaaaaaaaaaaaaaaaaaaaaa",
+		Hub: "hub.example/log", Jurisdiction: "PL", ID: "gaaaaaaaaaaaaaaaaaaaaaaaaa",
 		Owner: Party{ID: "pada", Kind: "person"}, Controller: Party{ID: "pacme", Name: "Acme", Kind: "organisation"},
 		Recipient: Party{ID: "plab", Name: "Institute " + hostile, Kind: "organisation"},
 		Purpose:   Purpose{Name: "study", IRI: "https://w3id.org/dpv#ResearchAndDevelopment", Text: "To find out how hearts beat.", LegalBasis: "consent", RetentionDays: 30},
@@ -66,7 +66,7 @@ func TestReceiptsVerifyOffline(t *testing.T) {
 	}
 	for _, key := range []string{"", h.public} {
 		c, err := Verify(file, key)
-		want := Checked{Receipt: "https://hub.example/log/receipts/" + g.ID + "/given", Hub: "hub.example/log", Verifier: h.public, Created: "2026-11-22T12:00:00Z",
+		want := Checked{Receipt: "holdfast:hub.example/log/receipts/" + g.ID + "/given", Hub: "hub.example/log", Verifier: h.public, Created: "2026-11-22T12:00:00Z",
 			State: "given", Purpose: "study", Recipient: g.Recipient.Name, Until: "2027-11-22T12:00:00Z"}
 		if err != nil || c != want {
 			t.Errorf("%+v, %v", c, err)
@@ -187,10 +187,10 @@ func TestForeignWitness(t *testing.T) {
 	}
 	for i, wanted := range map[int][]string{
 		0: {"<https://w3id.org/dpv#hasConsentStatus>", "<https://w3id.org/dpv#ConsentGiven>", "<https://w3id.org/dpv#ConsentExpired>", "<https://w3id.org/dpv/pd#HeartRate>",
-			"<https://w3id.org/dpv/legal/eu/gdpr#A7-3>", "<https://w3id.org/dpv#hasRecipient> <https://hub.example/log/parties/plab>", "<https://w3id.org/dpv/loc#PL>",
+			"<https://w3id.org/dpv/legal/eu/gdpr#A7-3>", "<https://w3id.org/dpv#hasRecipient> <holdfast:hub.example/log/parties/plab>", "<https://w3id.org/dpv/loc#PL>",
 			"<https://w3id.org/dpv#SpecialCategoryPersonalData>", `"2026-11-22T12:00:00Z"^^<http://www.w3.org/2001/XMLSchema#dateTime>`,
 			"<http://purl.org/dc/terms/conformsTo> <https://w3id.org/dpv/schema/dpv-27560#receipt>"},
-		1: {"<http://www.w3.org/ns/odrl/2/Agreement>", "<http://www.w3.org/ns/odrl/2/assignee> <https://hub.example/log/parties/plab>",
+		1: {"<http://www.w3.org/ns/odrl/2/Agreement>", "<http://www.w3.org/ns/odrl/2/assignee> <holdfast:hub.example/log/parties/plab>",
 			"<http://www.w3.org/ns/odrl/2/rightOperand> <https://w3id.org/dpv#ResearchAndDevelopment>", "<http://www.w3.org/ns/odrl/2/delayPeriod>",
 			`"PT900S"^^<http://www.w3.org/2001/XMLSchema#duration>`, "<http://www.w3.org/ns/odrl/2/read>"},
 		2: {"<https://w3id.org/dpv#ConsentWithdrawn>"},

@@ -146,7 +146,7 @@ func checked(doc object, hub, key string) (Checked, error) {
 	c.Created, _ = doc["dct:created"].(string)
 	id, _ := doc["dct:identifier"].(string)
 	_, c.State, _ = strings.Cut(id, "/")
-	if doc["@type"] != "dpv:ConsentReceipt" || !strings.HasPrefix(c.Receipt, "https://"+hub+"/receipts/") {
+	if doc["@type"] != "dpv:ConsentReceipt" || !strings.HasPrefix(c.Receipt, hubIRI(hub)+"receipts/") {
 		return c, holdfast.Errorf(holdfast.Invalid, "the receipt was signed by %s, not by its hub", hub)
 	}
 	record, _ := doc["dpv:hasRecordOfActivity"].(object)

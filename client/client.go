@@ -19,7 +19,8 @@ import (
 type Options struct {
 	Hub string // https://HOST:PORT
 
-	// Who asks: a folder with key.pem, cert.pem and ca.pem, or the text of a token.
+	// Who asks: a folder with key.pem, cert.pem and ca.pem, or the text of a token,
+	// of the hub or of an issuer that it believes; the latter does not say whom to trust.
 	// Neither is right for what needs no credential.
 	Identity string
 	Token    string
@@ -57,6 +58,7 @@ type Client struct {
 const (
 	maxAnswer  = 64 << 20 // of Do
 	maxProblem = 64 << 10
+	maxLogin   = 8 << 10 // of a token of an issuer
 )
 
 // New makes a client. It reads the identity's files and asks nobody.

@@ -29,6 +29,7 @@ type commands struct {
 
 	Party      partyCmd      `cmd:"" help:"People, households, organisations and services."`
 	Token      tokenCmd      `cmd:"" help:"Credentials of people and programs."`
+	Login      loginCmd      `cmd:"" help:"Log in at an issuer that the hub believes, and keep its token."`
 	Session    sessionCmd    `cmd:"" help:"What you can come in with, and ending it."`
 	Factor     factorCmd     `cmd:"" help:"A second factor for what can't be undone."`
 	Profile    profileCmd    `cmd:"" help:"Device models."`

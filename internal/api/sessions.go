@@ -6,6 +6,7 @@ import (
 
 	"github.com/holdfast-iot/holdfast"
 	"github.com/holdfast-iot/holdfast/internal/access"
+	"github.com/holdfast-iot/holdfast/internal/issuer"
 )
 
 // Issuer is one whose tokens are believed.
@@ -32,26 +33,25 @@ type Ended struct {
 // other credential of his.
 func (a *API) sessions() {
 	handle(a, route{method: "GET", path: "/v1/issuers", summary: "Who is believed about people. No credential is needed."},
-		func(context.Context, access.Principal, *struct{}) (*reply[Page[Issuer]], error) {
-			out := Page[Issuer]{Items: []Issuer{}}
-			for _, c := range a.Access.Issuers() {
-				out.Items = append(out.Items, Issuer{URL: c.URL, Use: string(c.Use), Audience: c.Audience, Client: c.Client, Scopes: c.Scopes})
-			}
-			return &reply[Page[Issuer]]{out}, nil
+		func(_ context.Context, _ access.Principal, in *struct{ Paging }) (*reply[Page[Issuer]], error) {
+			page, err := paged(a.Access.Issuers(), func(c *issuer.Config) string { return c.URL + " " + c.Audience }, in.Paging)
+			return &reply[Page[Issuer]]{mapped(page, func(c *issuer.Config) Issuer {
+				return Issuer{URL: c.URL, Use: string(c.Use), Audience: c.Audience, Client: c.Client, Scopes: c.Scopes}
+			})}, err
 		})
 	people := []access.Role{access.Administrator, access.Owner, access.Auditor}
 	handle(a, route{method: "GET", path: "/v1/me/sessions", summary: "What I can come in with: certificates, tokens and logins.", rule: reads(people...)},
-		func(ctx context.Context, by access.Principal, _ *struct{}) (*reply[Page[Session]], error) {
+		func(ctx context.Context, by access.Principal, in *struct{ Paging }) (*reply[Page[Session]], error) {
 			all, err := a.Access.Sessions(ctx, by)
 			if err != nil {
 				return nil, err
 			}
 			n, err := a.names(ctx, by)
-			out := Page[Session]{Items: []Session{}}
-			for _, c := range all {
-				out.Items = append(out.Items, Session{credentialDoc(c, n), c.ID == by.Credential})
+			if err != nil {
+				return nil, err
 			}
-			return &reply[Page[Session]]{out}, err
+			page, err := paged(all, func(c access.Credential) string { return c.ID.String() }, in.Paging)
+			return &reply[Page[Session]]{mapped(page, func(c access.Credential) Session { return Session{credentialDoc(c, n), c.ID == by.Credential} })}, err
 		})
 	handle(a, route{method: "DELETE", path: "/v1/me/sessions", summary: "End all of them but this one, and open invitations.", rule: writes(people...)},
 		func(ctx context.Context, by access.Principal, in *struct {

@@ -35,6 +35,7 @@ type commands struct {
 	Profile    profileCmd    `cmd:"" help:"Device models."`
 	Device     deviceCmd     `cmd:"" help:"Devices: add, show, revoke, claim."`
 	Purpose    purposeCmd    `cmd:"" help:"Why data may be used."`
+	Assignment assignmentCmd `cmd:"" help:"Who has a device when: shifts, loans, rentals, tenancies."`
 	Grant      grantCmd      `cmd:"" help:"Who may read an owner's data, and for what."`
 	Permission permissionCmd `cmd:"" help:"Staff's permissions to read an owner's data."`
 	Hold       holdCmd       `cmd:"" help:"Restrict or object to use, stop collection, keep data for a claim or by law."`

@@ -40,6 +40,10 @@ type Options struct {
 	// comes from this hub itself.
 	AnyName bool
 
+	// For names the party in whose place a person asks: a household whose adult he
+	// is, or a child whose guardian he is, by name or id. Empty: for himself.
+	For string
+
 	// Timeout bounds connecting and waiting for the first byte of an answer, not
 	// how long the answer runs; default 30 s.
 	Timeout time.Duration
@@ -50,6 +54,7 @@ type Client struct {
 	base          *url.URL
 	http          *http.Client
 	authorization string        // the header, "" for none
+	standsFor     string        // in whose place is asked, "" for oneself
 	code          string        // likewise
 	pause         time.Duration // the longest wait before a read is repeated
 }
@@ -77,7 +82,7 @@ func New(o Options) (*Client, error) {
 	if err != nil {
 		return nil, err
 	}
-	c := &Client{code: o.Code, base: base, pause: 10 * time.Second, http: newHTTP(trust, o.Timeout)}
+	c := &Client{code: o.Code, base: base, standsFor: o.For, pause: 10 * time.Second, http: newHTTP(trust, o.Timeout)}
 	if o.Token != "" {
 		c.authorization = "Bearer " + o.Token
 	}
@@ -221,6 +226,9 @@ func (c *Client) once(ctx context.Context, method, target string, body *Body, ac
 	}
 	if c.authorization != "" {
 		r.Header.Set("Authorization", c.authorization)
+	}
+	if c.standsFor != "" {
+		r.Header.Set("Holdfast-For", c.standsFor)
 	}
 	if c.code != "" {
 		r.Header.Set("Holdfast-Code", c.code)

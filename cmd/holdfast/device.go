@@ -23,10 +23,15 @@ type deviceCmd struct {
 	Code   deviceCodeCmd   `cmd:"" help:"Make a new enrolment or claim code; the old one ends."`
 	Revoke deviceRevokeCmd `cmd:"" help:"Take back a device's certificates and cut its connections."`
 	Claim  deviceClaimCmd  `cmd:"" help:"Become the owner of an unclaimed device."`
+
+	Transfer transferCmd      `cmd:"" help:"Give a device to its next owner: offer, take, list, end."`
+	Release  deviceReleaseCmd `cmd:"" help:"Give a device back: it becomes unclaimed, its readings stay yours."`
+	Notice   noticeCmd        `cmd:"" help:"Have a device released whose owner does not answer; or object to that."`
 }
 
 func (*deviceCmd) Help() string {
-	return `A device is a unit in one owner's hands. Its enrolment code gets it a certificate; a claim code makes a party its owner.
+	return `A device is a unit in one owner's hands. Its enrolment code gets it a certificate; a claim code makes a party its owner. A change of owner makes a
+new device of the same unit: nobody reads what was the other's.
 
 Example:
   holdfast device add pump-1 --data DATA
@@ -289,7 +294,8 @@ type deviceCodeCmd struct {
 }
 
 func (*deviceCodeCmd) Help() string {
-	return `Makes a new code for a device whose old one was lost, used up or has expired, or whose certificate was revoked.
+	return `Makes a new code for a device whose old one was lost, used up or has expired, or whose certificate was revoked. An owner makes enrolment codes for
+his own devices; claim codes are an administrator's to make.
 
 Example:
   holdfast device code pump-1 --data DATA`

@@ -27,7 +27,8 @@ type eraseCmd struct {
 }
 
 func (*eraseCmd) Help() string {
-	return `Erases for good: the keys are destroyed, then the ciphertext, and the hub signs a certificate of it. Shows what will go and asks first.
+	return `Erases for good: the keys are destroyed, then the ciphertext, and the hub signs a certificate of it. Shows what will go and asks first. What is a
+household's waits for the word of every adult of it, 30 days at most.
 
 Example:
   holdfast erase pump-1/vibration --to 2025-12-31 --certificate vibration.cert --data DATA
@@ -79,6 +80,9 @@ func (c *eraseCmd) Run(a *app) error {
 	if err := hub.Do(a.ctx, http.MethodPost, "/v1/erasures?wait=0", t, &e); err != nil {
 		return errors.Join(err, file.Close(), os.Remove(c.Certificate))
 	}
+	if e.Joint != nil {
+		return errors.Join(c.waits(a, *e.Joint), file.Close(), os.Remove(c.Certificate))
+	}
 	fmt.Fprintf(a.stderr, "Erasure %s: refused on every path from now on. Waiting for the certificate.\n", e.ID)
 	if err := awaitErasure(a, hub, &e); err != nil {
 		return fmt.Errorf("erasure %s goes on, GET /v1/erasures/%s has its certificate: %w", e.ID, e.ID, errors.Join(err, file.Close(), os.Remove(c.Certificate)))
@@ -91,6 +95,13 @@ func (c *eraseCmd) Run(a *app) error {
 		fmt.Fprintf(a.stdout, "Holds keep some of it: %s. The certificate names them.\n", many(len(e.Kept), "part"))
 	}
 	fmt.Fprintf(a.stdout, "Erased. The certificate is in %s. To check it anywhere, without a hub:\n\n  holdfast verify %s --key '%s'\n", c.Certificate, c.Certificate, e.Verifier)
+	return nil
+}
+
+// waits says what a household's erasure waits for.
+func (c *eraseCmd) waits(a *app, j api.JointErasure) error {
+	fmt.Fprintf(a.stdout, "Nothing is erased yet: it waits for the word of %s, until %s. Each of them:\n\n  holdfast member confirm %s --certificate FILE\n",
+		many(len(j.Missing), "more adult"), whenever(j.Until), j.ID)
 	return nil
 }
 

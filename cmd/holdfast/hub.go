@@ -22,11 +22,12 @@ type hubFlags struct {
 	Data     string `help:"Ask as the administrator of this data folder's running hub." placeholder:"DIR" type:"path"`
 	Code     string `help:"A code of your second factor, or a recovery code, for what a new credential may not do without one." placeholder:"CODE" env:"-"`
 	CA       string `name:"ca" help:"Trust the authorities in this PEM file, or the system's." placeholder:"FILE|system"`
+	For      string `help:"Ask in the place of this household or child, for which you act." placeholder:"PARTY" env:"-"`
 }
 
 // connect makes the client that the flags ask for. It asks nobody yet.
 func (h *hubFlags) connect(_ *app) (*client.Client, error) {
-	o := client.Options{Hub: h.Hub, Identity: h.Identity, Code: h.Code}
+	o := client.Options{Hub: h.Hub, Identity: h.Identity, Code: h.Code, For: h.For}
 	if h.Identity != "" && h.Token != "" {
 		return nil, usagef("give --identity or --token, not both")
 	}

@@ -28,12 +28,13 @@ type commands struct {
 	Send  sendCmd  `cmd:"" help:"Send readings as a device."`
 
 	Party      partyCmd      `cmd:"" help:"People, households, organisations and services."`
+	Member     memberCmd     `cmd:"" help:"Who belongs to a household or organisation, and what waits for your word."`
 	Token      tokenCmd      `cmd:"" help:"Credentials of people and programs."`
 	Login      loginCmd      `cmd:"" help:"Log in at an issuer that the hub believes, and keep its token."`
 	Session    sessionCmd    `cmd:"" help:"What you can come in with, and ending it."`
 	Factor     factorCmd     `cmd:"" help:"A second factor for what can't be undone."`
 	Profile    profileCmd    `cmd:"" help:"Device models."`
-	Device     deviceCmd     `cmd:"" help:"Devices: add, show, revoke, claim."`
+	Device     deviceCmd     `cmd:"" help:"Devices: add, show, revoke, claim, transfer, release."`
 	Purpose    purposeCmd    `cmd:"" help:"Why data may be used."`
 	Assignment assignmentCmd `cmd:"" help:"Who has a device when: shifts, loans, rentals, tenancies."`
 	Grant      grantCmd      `cmd:"" help:"Who may read an owner's data, and for what."`

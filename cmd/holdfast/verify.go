@@ -1,7 +1,6 @@
 package main
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -12,21 +11,25 @@ import (
 	"github.com/holdfast-iot/holdfast"
 	"github.com/holdfast-iot/holdfast/internal/archive"
 	"github.com/holdfast-iot/holdfast/internal/erasure"
-	"github.com/holdfast-iot/holdfast/internal/ledger"
 	"github.com/holdfast-iot/holdfast/internal/receipt"
 )
 
 type verifyCmd struct {
-	Path string  `arg:"" help:"The folder of an export, an erasure's certificate, a grant's receipt, a report, or a proof of the ledger." type:"path"`
-	Key  *string `help:"The hub's public key, from holdfast ledger show; else the one that is in there, to compare by hand." placeholder:"KEY" env:"-"`
+	Path      string   `arg:"" help:"The folder of an export, an erasure's certificate, a grant's receipt, a report, or of the ledger a proof, a slice or a checkpoint." type:"path"`
+	Key       *string  `help:"The hub's public key, from holdfast ledger show; else the one that is in there, to compare by hand." placeholder:"KEY" env:"-"`
+	Since     string   `help:"An older slice, proof or checkpoint that you kept: check that the ledger has only grown since." placeholder:"FILE" type:"path" env:"-"`
+	Witness   []string `help:"The verifier key of a witness that must have cosigned; repeated." placeholder:"KEY" sep:"none" env:"-"`
+	Witnesses int      `help:"How many of the witnesses are enough; all if left out." placeholder:"K" env:"-"`
 	outputFlags
 }
 
 func (*verifyCmd) Help() string {
-	return `Checks an export, a certificate, a receipt, a report or a proof. No hub is asked. Exits 1 if anything in it was changed, is missing, or is not by the hub of --key.
+	return `Checks an export, a certificate, a receipt, a report, or what the ledger gave out: a proof of an entry or of growth, a slice, a checkpoint. No hub is asked. Exits 1 if anything
+in it was changed, is missing, or is not by the hub of --key.
 
 Example:
   holdfast verify ada
+  holdfast verify 2026-12.slice --since 2026-11.slice --key 'hub.example+1a2b3c4d+AbC...'
   holdfast verify ada.cert --key 'hub.example+1a2b3c4d+AbC...'`
 }
 
@@ -37,11 +40,17 @@ func (c *verifyCmd) Run(a *app) error {
 	if c.Key != nil && *c.Key == "" {
 		return usagef("--key is empty: holdfast ledger show prints the hub's key")
 	}
+	if c.Witnesses < 0 || c.Witnesses > len(c.Witness) {
+		return usagef("--witnesses is at most as many as there are --witness")
+	}
 	info, err := os.Stat(c.Path)
 	if err != nil {
 		return fileError("path", err)
 	}
 	if info.IsDir() {
+		if c.Since != "" || len(c.Witness) > 0 {
+			return usagef("--since and --witness are for proofs, slices and checkpoints of the ledger")
+		}
 		return c.bundle(a)
 	}
 	file, err := os.Open(c.Path)
@@ -54,6 +63,9 @@ func (c *verifyCmd) Run(a *app) error {
 		return fmt.Errorf("read certificate: %w", err)
 	}
 	if erasure.IsCertificate(text) {
+		if c.Since != "" || len(c.Witness) > 0 {
+			return usagef("--since and --witness are for proofs, slices and checkpoints of the ledger")
+		}
 		return c.certificate(a, text)
 	}
 	if receipt.IsReceipt(text) {
@@ -62,11 +74,7 @@ func (c *verifyCmd) Run(a *app) error {
 	if receipt.IsReport(text) {
 		return c.report(a, text)
 	}
-	var p ledger.Proof
-	if json.Unmarshal(text, &p) != nil || p.Checkpoint == "" {
-		return holdfast.Errorf(holdfast.Invalid, "%s is no export, certificate, receipt, report or proof", c.Path)
-	}
-	return c.proof(a, p)
+	return c.ledger(a, text)
 }
 
 func (c *verifyCmd) bundle(a *app) error {
@@ -154,20 +162,4 @@ func orWord(n int, none string) string {
 		return none
 	}
 	return fmt.Sprint(n)
-}
-
-func (c *verifyCmd) proof(a *app, p ledger.Proof) error {
-	e, err := p.Check(c.key())
-	if err != nil {
-		return err
-	}
-	if c.json() {
-		return printJSON(a.stdout, e)
-	}
-	if err := printTable(a.stdout, []string{"INDEX", "TIME", "KIND", "DATA"}, [][]string{{fmt.Sprint(e.Index), when(e.Time), e.Kind, string(e.Data)}}); err != nil {
-		return err
-	}
-	fmt.Fprintln(a.stdout)
-	c.good(a, p.Verifier)
-	return nil
 }

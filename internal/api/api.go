@@ -126,6 +126,7 @@ type API struct {
 	origins *http.CrossOriginProtection
 	callers *rates
 	guests  *rates
+	readers *rates // of the ledger's tiles
 	changes *rates
 	streams *slots[holdfast.CredentialID]
 	sharing *slots[holdfast.PartyID] // the same streams, by party
@@ -161,6 +162,7 @@ func New(d Deps) (*API, error) {
 		Deps: d, mux: http.NewServeMux(), rules: map[string]rule{}, origins: http.NewCrossOriginProtection(),
 		callers: newRates(d.Limits.PerSecond, d.Limits.Burst), guests: newRates(d.Limits.OpenRequests, int(10*d.Limits.OpenRequests)),
 		changes: newRates(d.Limits.Changes, int(200*d.Limits.Changes)),
+		readers: newRates(tilesPerSecond, 10*tilesPerSecond),
 		streams: newSlots[holdfast.CredentialID](d.Limits.Streams, d.Limits.OwnStreams, "this credential has too many streams under way: end one first"),
 		sharing: newSlots[holdfast.PartyID](d.Limits.Streams, max(d.Limits.OwnStreams, d.Limits.Streams/4), "this party has too many streams under way: end one first"),
 		metrics: newMetrics(),
@@ -172,7 +174,7 @@ func New(d Deps) (*API, error) {
 	a.huma = humago.New(routes{a}, config(d.Version))
 	for _, register := range []func(){
 		a.health, a.doctor, a.parties, a.invitations, a.tokens, a.sessions, a.factor, a.permissions, a.profiles, a.devices, a.units, a.claims, a.purposes, a.grants, a.groups, a.holds,
-		a.readings, a.exports, a.erasures, a.record, a.me, a.members, a.transfers, a.releases, a.joint,
+		a.readings, a.exports, a.erasures, a.record, a.tiles, a.me, a.members, a.transfers, a.releases, a.joint,
 	} {
 		register()
 	}
@@ -233,6 +235,11 @@ func (a *API) describePlain(spec *huma.OpenAPI) {
 		{route{method: "GET", path: "/v1/ca.pem", summary: "The hub's authority.", status: http.StatusOK}, "application/x-pem-file", text, nil},
 		{route{method: "GET", path: "/healthz", summary: "Does the process live?", status: http.StatusOK}, "text/plain", text, nil},
 		{route{method: "GET", path: "/readyz", summary: "Can the hub do its work?", status: http.StatusOK}, "text/plain", text, nil},
+		{route{method: "GET", path: "/ledger/checkpoint", summary: "The ledger's published head (C2SP tlog-checkpoint).", status: http.StatusOK}, "text/plain", text, nil},
+		{route{method: "GET", path: "/ledger/tile/{tile}", summary: "A tile or entries of the published ledger (C2SP tlog-tiles): LEVEL/N[.p/W] or entries/N[.p/W].", status: http.StatusOK},
+			"application/octet-stream", &huma.Schema{Type: huma.TypeString, Format: "binary"}, nil},
+		{route{method: "GET", path: "/ledger/renewals", summary: "What the first entries of the ledger's later names say.", status: http.StatusOK},
+			"application/json", schema(reflect.TypeFor[[]ledger.Opening]()), nil},
 		{route{method: "GET", path: "/metrics", summary: "Metrics, with the scope metrics.", status: http.StatusOK}, "text/plain", text, nil},
 	} {
 		op := a.operation(p.route)

@@ -31,6 +31,9 @@ func openRoutes() map[string]string {
 		"POST /v1/invitations/redeem": "the invitation is the credential",
 		"GET /v1/erasures/{id}":       "the random id is the capability: who erased himself has no credential left",
 		"/.well-known/est/":           "identity judges enrolment itself",
+		ledgerCheckpoint:              "the ledger is public: hashes that say nothing about anybody",
+		ledgerTile:                    "as the checkpoint",
+		ledgerRenewals:                "whoever kept a checkpoint of an earlier name learns the newer ones",
 	}
 }
 
@@ -255,7 +258,11 @@ func (a *API) admitGuest(req *http.Request) error {
 	if req.URL.Path == "/healthz" || req.URL.Path == "/readyz" {
 		return nil
 	}
-	if after := a.guests.wait(addressOf(req)); after > 0 {
+	limit := a.guests
+	if strings.HasPrefix(req.URL.Path, "/ledger/") {
+		limit = a.readers
+	}
+	if after := limit.wait(addressOf(req)); after > 0 {
 		return tooMany("too many requests without a credential from this address", after)
 	}
 	return nil

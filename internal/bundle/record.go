@@ -107,6 +107,7 @@ type Disclosure struct {
 // Event is a line of events.ndjson: an entry of the ledger about the owner.
 type Event struct {
 	Index uint64          `json:"index"`
+	Seq   uint64          `json:"seq"` // on the owner's record, from 0
 	Kind  string          `json:"kind"`
 	Time  time.Time       `json:"time"`
 	Data  json.RawMessage `json:"data,omitempty"`

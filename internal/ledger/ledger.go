@@ -2,32 +2,35 @@
 // a Merkle tree (RFC 6962, golang.org/x/mod/sumdb/tlog) over salted commitments,
 // written in the same transaction as the change it records.
 //
-// A leaf is SHA-256(salt ‖ payload) and nothing else. Salt and payload lie beside
-// it, sealed under the records key of whom they are about: when that key is
-// destroyed, the leaf is a commitment that says nothing to anybody, and the tree
-// stands. Checkpoints are signed notes (C2SP tlog-checkpoint).
+// A leaf is SHA-256(salt ‖ payload) and nothing else. Salt and payload, which says
+// what happened, when, and as the how-manieth entry of whose record, lie beside it,
+// sealed under the records key of whom they are about: when that key is destroyed,
+// the leaf is a commitment that says nothing to anybody, and the tree stands.
+//
+// The tree is published on a fixed clock as C2SP tiles and a signed checkpoint,
+// each time padded with leaves that stand for nothing and look like all others: who
+// reads them learns neither when something happened nor, but in coarse steps, how
+// much. What is proved in between is proved against a checkpoint of its own, which
+// only who asked gets.
 //
 // It promises that an entry exists exactly if its change does, and that Verify
-// finds an edited, dropped or reordered row. It does not keep a database owner
-// from rolling the whole catalog back: a checkpoint kept elsewhere shows that.
+// finds an edited, dropped, swapped or reordered row. A database that is put back
+// as a whole is found by the last head outside of it (KeepOutside), by witnesses,
+// and by whoever kept a checkpoint.
 package ledger
 
 import (
 	"context"
 	"crypto/rand"
-	"crypto/sha256"
 	"database/sql"
-	"encoding/binary"
-	"encoding/json"
-	"errors"
 	"fmt"
-	"time"
+	"sync"
+	"sync/atomic"
 
 	"golang.org/x/mod/sumdb/note"
-	"golang.org/x/mod/sumdb/tlog"
 
-	"github.com/holdfast-iot/holdfast"
 	"github.com/holdfast-iot/holdfast/internal/catalog"
+	"github.com/holdfast-iot/holdfast/internal/checkpoint"
 	"github.com/holdfast-iot/holdfast/internal/seal"
 	"github.com/holdfast-iot/holdfast/internal/vault"
 )
@@ -46,25 +49,52 @@ type Ledger struct {
 	db       *catalog.DB
 	keys     keys
 	signer   note.Signer
+	origin   int // number of the origin that signs
 	verifier string
+	padding  []byte
+
+	edge      *edge        // of the tree; used within Write transactions only, which are serial
+	signing   sync.Mutex   // one checkpoint is made at a time
+	outside   Outside      // nil: there is none
+	kept      uint64       // size of the checkpoint in outside; guarded by signing
+	published atomic.Value // checkpoint.Checkpoint
+	trouble   atomic.Pointer[trouble]
 }
 
-const saltSize = 32
-
-// Create makes the log's signing key. The origin names the log in every
-// checkpoint and must be this hub's alone.
+// Create makes the log, its keys and the checkpoint of its empty tree. The origin
+// names the log in every checkpoint and must be this hub's alone.
 func Create(ctx context.Context, db *catalog.DB, k keys, origin string) (*Ledger, error) {
 	secret, public, err := note.GenerateKey(rand.Reader, origin)
 	if err != nil {
 		return nil, fmt.Errorf("make ledger key: %w", err)
 	}
-	box, err := k.SealField(ctx, vault.Hub, "ledger_key", nil, "seed", []byte(secret))
+	signer, err := note.NewSigner(secret)
+	if err != nil {
+		return nil, fmt.Errorf("make ledger key: %w", err)
+	}
+	padding := make([]byte, 32)
+	rand.Read(padding)
+	seedBox, err := k.SealField(ctx, vault.Hub, "ledger_origin", originRow(1), "seed", []byte(secret))
 	if err != nil {
 		return nil, fmt.Errorf("seal ledger key: %w", err)
 	}
+	paddingBox, err := k.SealField(ctx, vault.Hub, "ledger_key", nil, "padding", padding)
+	if err != nil {
+		return nil, fmt.Errorf("seal ledger key: %w", err)
+	}
+	empty := (&prefix{}).root()
+	signed, err := note.Sign(&note.Note{Text: checkpoint.Text(origin, 0, empty)}, signer)
+	if err != nil {
+		return nil, fmt.Errorf("sign checkpoint: %w", err)
+	}
 	err = db.Write(ctx, func(tx *sql.Tx) error {
-		_, err := tx.ExecContext(ctx, `INSERT INTO ledger_key (one, origin, verifier, seed_sealed) VALUES (1, $1, $2, $3)`, origin, public, box)
-		return err
+		if _, err := tx.ExecContext(ctx, `INSERT INTO ledger_key (one, padding_sealed) VALUES (1, $1)`, paddingBox); err != nil {
+			return err
+		}
+		if err := insertOrigin(ctx, tx, 1, origin, public, 0, seedBox); err != nil {
+			return err
+		}
+		return saveCheckpoint(ctx, tx, 1, checkpoint.Checkpoint{Note: signed}, true)
 	})
 	if err != nil {
 		return nil, fmt.Errorf("save ledger key: %w", err)
@@ -72,23 +102,45 @@ func Create(ctx context.Context, db *catalog.DB, k keys, origin string) (*Ledger
 	return Open(ctx, db, k)
 }
 
+func originRow(n int) []byte { return rowName(uint64(n)) }
+
+func insertOrigin(ctx context.Context, tx *sql.Tx, n int, name, verifier string, first uint64, seedBox []byte) error {
+	_, err := tx.ExecContext(ctx, `INSERT INTO ledger_origin (n, name, verifier, first, seed_sealed) VALUES ($1, $2, $3, $4, $5)`, n, name, verifier, int64(first), seedBox)
+	return err
+}
+
 // Open opens the log that Create made.
 func Open(ctx context.Context, db *catalog.DB, k keys) (*Ledger, error) {
 	l := &Ledger{db: db, keys: k}
-	var box []byte
+	var seedBox, paddingBox []byte
+	var newest string
 	err := db.Read(ctx, func(tx *sql.Tx) error {
-		return tx.QueryRowContext(ctx, `SELECT verifier, seed_sealed FROM ledger_key`).Scan(&l.verifier, &box)
+		if err := tx.QueryRowContext(ctx, `SELECT n, verifier, seed_sealed FROM ledger_origin ORDER BY n DESC LIMIT 1`).Scan(&l.origin, &l.verifier, &seedBox); err != nil {
+			return err
+		}
+		if err := tx.QueryRowContext(ctx, `SELECT padding_sealed FROM ledger_key`).Scan(&paddingBox); err != nil {
+			return err
+		}
+		return tx.QueryRowContext(ctx, `SELECT note FROM ledger_checkpoint WHERE published = 1 ORDER BY size DESC LIMIT 1`).Scan(&newest)
 	})
 	if err != nil {
 		return nil, fmt.Errorf("open ledger: %w", err)
 	}
-	secret, err := k.OpenField(ctx, vault.Hub, "ledger_key", nil, "seed", box)
+	secret, err := k.OpenField(ctx, vault.Hub, "ledger_origin", originRow(l.origin), "seed", seedBox)
 	if err != nil {
 		return nil, fmt.Errorf("open ledger key: %w", err)
 	}
 	if l.signer, err = note.NewSigner(string(secret)); err != nil {
 		return nil, fmt.Errorf("open ledger key: %w", err)
 	}
+	if l.padding, err = k.OpenField(ctx, vault.Hub, "ledger_key", nil, "padding", paddingBox); err != nil {
+		return nil, fmt.Errorf("open ledger key: %w", err)
+	}
+	c, err := checkpoint.Parse([]byte(newest), l.verifier)
+	if err != nil {
+		return nil, fmt.Errorf("open ledger: the newest published checkpoint was altered: %w", err)
+	}
+	l.published.Store(c)
 	return l, nil
 }
 
@@ -102,150 +154,4 @@ func (l *Ledger) VerifierKey() string { return l.verifier }
 // Sign signs a text, which must end in a newline, with the ledger's key.
 func (l *Ledger) Sign(text string) ([]byte, error) {
 	return note.Sign(&note.Note{Text: text}, l.signer)
-}
-
-// Event is what an entry records.
-type Event struct {
-	Index uint64          `json:"index"`
-	Kind  string          `json:"kind"`
-	Time  time.Time       `json:"time"`
-	Data  json.RawMessage `json:"data,omitempty"`
-}
-
-// payload is an Event as it is committed to; the index is the row's.
-type payload struct {
-	Kind string          `json:"kind"`
-	Time time.Time       `json:"time"`
-	Data json.RawMessage `json:"data,omitempty"`
-}
-
-// Append records an event about o in the transaction of what happened, and
-// returns its index. o must have its key already.
-func (l *Ledger) Append(ctx context.Context, tx *sql.Tx, o vault.Owner, kind string, data any) (uint64, error) {
-	raw, err := json.Marshal(data)
-	if err != nil {
-		return 0, fmt.Errorf("encode ledger entry: %w", err)
-	}
-	body, err := json.Marshal(payload{Kind: kind, Time: time.Now().UTC(), Data: raw})
-	if err != nil {
-		return 0, fmt.Errorf("encode ledger entry: %w", err)
-	}
-	index, err := size(ctx, tx)
-	if err != nil {
-		return 0, err
-	}
-	salted := make([]byte, saltSize, saltSize+len(body))
-	rand.Read(salted)
-	salted = append(salted, body...)
-	commitment := sha256.Sum256(salted)
-	box, err := l.keys.SealRecord(ctx, o, "ledger_entry", rowName(index), "payload", salted)
-	if err != nil {
-		return 0, fmt.Errorf("seal ledger entry: %w", err)
-	}
-	id, err := l.keys.RecordKeyID(ctx, o)
-	if err != nil {
-		return 0, fmt.Errorf("seal ledger entry: %w", err)
-	}
-	if _, err := tx.ExecContext(ctx, `INSERT INTO ledger_entry (idx, owner, key_id, commitment, payload_sealed) VALUES ($1, $2, $3, $4, $5)`,
-		int64(index), o[:], id, commitment[:], box); err != nil {
-		return 0, fmt.Errorf("append ledger entry: %w", err)
-	}
-	hashes, err := tlog.StoredHashesForRecordHash(int64(index), tlog.RecordHash(commitment[:]), hashReader(ctx, tx))
-	if err != nil {
-		return 0, fmt.Errorf("hash ledger entry: %w", err)
-	}
-	at := tlog.StoredHashIndex(0, int64(index))
-	for i, h := range hashes {
-		if _, err := tx.ExecContext(ctx, `INSERT INTO ledger_hash (idx, hash) VALUES ($1, $2)`, at+int64(i), h[:]); err != nil {
-			return 0, fmt.Errorf("append ledger hash: %w", err)
-		}
-	}
-	return index, nil
-}
-
-func rowName(index uint64) []byte { return binary.BigEndian.AppendUint64(nil, index) }
-
-func size(ctx context.Context, tx *sql.Tx) (uint64, error) {
-	var last sql.NullInt64
-	if err := tx.QueryRowContext(ctx, `SELECT max(idx) FROM ledger_entry`).Scan(&last); err != nil {
-		return 0, fmt.Errorf("read ledger size: %w", err)
-	}
-	if !last.Valid {
-		return 0, nil
-	}
-	return uint64(last.Int64) + 1, nil
-}
-
-// hashReader reads stored hashes of the tree in tx.
-func hashReader(ctx context.Context, tx *sql.Tx) tlog.HashReader {
-	return tlog.HashReaderFunc(func(indexes []int64) ([]tlog.Hash, error) {
-		out := make([]tlog.Hash, len(indexes))
-		for i, at := range indexes {
-			var b []byte
-			if err := tx.QueryRowContext(ctx, `SELECT hash FROM ledger_hash WHERE idx = $1`, at).Scan(&b); err != nil {
-				return nil, fmt.Errorf("read ledger hash %d: %w", at, err)
-			}
-			if len(b) != tlog.HashSize {
-				return nil, fmt.Errorf("ledger hash %d has %d bytes", at, len(b))
-			}
-			out[i] = tlog.Hash(b)
-		}
-		return out, nil
-	})
-}
-
-// Events returns the readable entries about o, oldest first, from index from, at
-// most limit.
-func (l *Ledger) Events(ctx context.Context, o vault.Owner, from uint64, limit int) ([]Event, error) {
-	type row struct {
-		index uint64
-		box   []byte
-	}
-	var found []row
-	err := l.db.Read(ctx, func(tx *sql.Tx) error {
-		rows, err := tx.QueryContext(ctx, `SELECT idx, payload_sealed FROM ledger_entry WHERE owner = $1 AND idx >= $2 ORDER BY idx LIMIT $3`,
-			o[:], int64(from), limit)
-		if err != nil {
-			return err
-		}
-		defer rows.Close()
-		for rows.Next() {
-			var r row
-			if err := rows.Scan(&r.index, &r.box); err != nil {
-				return err
-			}
-			found = append(found, r)
-		}
-		return rows.Err()
-	})
-	if err != nil {
-		return nil, fmt.Errorf("read ledger: %w", err)
-	}
-	var out []Event
-	for _, r := range found {
-		_, e, err := l.open(ctx, o, r.index, r.box)
-		if holdfast.KindOf(err) == holdfast.NotFound {
-			return nil, nil // erased
-		} else if err != nil {
-			return nil, err
-		}
-		out = append(out, e)
-	}
-	return out, nil
-}
-
-// open opens a payload and returns its commitment and what it says.
-func (l *Ledger) open(ctx context.Context, o vault.Owner, index uint64, box []byte) (c [sha256.Size]byte, e Event, err error) {
-	salted, err := l.keys.OpenRecord(ctx, o, "ledger_entry", rowName(index), "payload", box)
-	if err != nil {
-		return c, e, err
-	}
-	if len(salted) < saltSize {
-		return c, e, errors.New("a ledger entry is too short")
-	}
-	var p payload
-	if err := json.Unmarshal(salted[saltSize:], &p); err != nil {
-		return c, e, fmt.Errorf("decode ledger entry %d: %w", index, err)
-	}
-	return sha256.Sum256(salted), Event{Index: index, Kind: p.Kind, Time: p.Time, Data: p.Data}, nil
 }

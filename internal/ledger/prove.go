@@ -1,21 +1,24 @@
 package ledger
 
 import (
+	"bytes"
 	"context"
-	"crypto/sha256"
 	"database/sql"
-	"encoding/json"
+	"encoding/base64"
 	"errors"
 	"fmt"
+	"strings"
 
 	"golang.org/x/mod/sumdb/tlog"
 
 	"github.com/holdfast-iot/holdfast"
+	"github.com/holdfast-iot/holdfast/internal/checkpoint"
 	"github.com/holdfast-iot/holdfast/internal/vault"
 )
 
-// Proof shows offline that an entry is in the tree of a signed checkpoint. With
-// the salt and the payload it also shows what the entry says.
+// Proof shows offline that an entry is in the tree of a signed checkpoint, and what
+// it says. As text it is a C2SP tlog-proof, whose extra data are the verifier key, a
+// newline, and what the leaf commits to.
 type Proof struct {
 	Index      uint64      `json:"index"`
 	Commitment []byte      `json:"commitment"` // SHA-256(salt ‖ payload), the leaf's data
@@ -25,28 +28,35 @@ type Proof struct {
 	Verifier   string      `json:"verifier"`   // its public key
 }
 
-// Prove returns the inclusion proof of entry index, which must be about o.
+// Prove returns the inclusion proof of entry index, which must be about o. An entry
+// that no published checkpoint has yet is proved at once, against one of its own.
 func (l *Ledger) Prove(ctx context.Context, o vault.Owner, index uint64) (Proof, error) {
-	c, err := l.Checkpoint(ctx)
+	p := Proof{Index: index, Verifier: l.verifier}
+	found, err := l.readBoxed(ctx, o, index, index+1, 1)
 	if err != nil {
-		return Proof{}, err
+		return p, err
 	}
-	p := Proof{Index: index, Checkpoint: string(c.Note), Verifier: l.verifier}
-	var box []byte
+	if len(found) == 0 {
+		return p, holdfast.Errorf(holdfast.NotFound, "there is no entry %d on this record", index)
+	}
+	c, err := l.covering(ctx, index)
+	if err != nil {
+		return p, fmt.Errorf("prove ledger entry: %w", err)
+	}
+	p.Checkpoint = string(c.Note)
 	err = l.db.Read(ctx, func(tx *sql.Tx) error {
-		err := tx.QueryRowContext(ctx, `SELECT commitment, payload_sealed FROM ledger_entry WHERE idx = $1 AND owner = $2`, int64(index), o[:]).Scan(&p.Commitment, &box)
-		if errors.Is(err, sql.ErrNoRows) || index >= c.Size {
-			return holdfast.Errorf(holdfast.NotFound, "there is no entry %d on this record", index)
-		} else if err != nil {
+		all, err := l.commitments(ctx, tx, index, index+1)
+		if err != nil {
 			return err
 		}
-		p.Hashes, err = tlog.ProveRecord(int64(c.Size), int64(index), hashReader(ctx, tx))
+		p.Commitment = all[0][:]
+		p.Hashes, err = tlog.ProveRecord(int64(c.Size), int64(index), l.reader(ctx, tx, c.Size))
 		return err
 	})
 	if err != nil {
-		return Proof{}, fmt.Errorf("prove ledger entry: %w", err)
+		return p, fmt.Errorf("prove ledger entry: %w", err)
 	}
-	p.Salted, err = l.keys.OpenRecord(ctx, o, "ledger_entry", rowName(index), "payload", box)
+	p.Salted, err = l.open(ctx, o, found[0])
 	return p, err
 }
 
@@ -57,24 +67,118 @@ func (p Proof) Check(trusted string) (Event, error) {
 	if trusted == "" {
 		trusted = p.Verifier
 	}
-	c, err := ParseCheckpoint([]byte(p.Checkpoint), trusted)
+	c, err := checkpoint.Parse([]byte(p.Checkpoint), trusted)
 	if err != nil {
 		return Event{}, err
 	}
-	if err := tlog.CheckRecord(p.Hashes, int64(c.Size), c.Root, int64(p.Index), tlog.RecordHash(p.Commitment)); err != nil {
+	return p.within(c)
+}
+
+// within checks the proof against a checkpoint whose signature was checked.
+func (p Proof) within(c checkpoint.Checkpoint) (Event, error) {
+	if tlog.CheckRecord(p.Hashes, int64(c.Size), c.Root, int64(p.Index), tlog.RecordHash(p.Commitment)) != nil {
 		return Event{}, holdfast.Errorf(holdfast.Invalid, "entry %d is not in the checkpoint's tree", p.Index)
 	}
-	e := Event{Index: p.Index}
 	if p.Salted == nil {
-		return e, nil
+		return Event{Index: p.Index}, nil
 	}
-	if sum := sha256.Sum256(p.Salted); string(sum[:]) != string(p.Commitment) || len(p.Salted) < saltSize {
+	if sum := commit(p.Salted); !bytes.Equal(sum[:], p.Commitment) || len(p.Salted) < saltSize {
 		return Event{}, holdfast.Errorf(holdfast.Invalid, "the payload is not what entry %d commits to", p.Index)
 	}
-	var body payload
-	if err := json.Unmarshal(p.Salted[saltSize:], &body); err != nil {
-		return Event{}, holdfast.Errorf(holdfast.Invalid, "the payload of entry %d is not JSON", p.Index)
+	return eventOf(p.Index, p.Salted)
+}
+
+// proofHeader is the first line of a C2SP tlog-proof.
+const proofHeader = "c2sp.org/tlog-proof@v1"
+
+// IsProof reports whether b looks like a proof's text.
+func IsProof(b []byte) bool { return bytes.HasPrefix(b, []byte(proofHeader+"\n")) }
+
+// Text writes the proof as a C2SP tlog-proof.
+func (p Proof) Text() []byte {
+	var b bytes.Buffer
+	extra := append([]byte(p.Verifier+"\n"), p.Salted...)
+	fmt.Fprintf(&b, "%s\nextra %s\nindex %d\n", proofHeader, base64.StdEncoding.EncodeToString(extra), p.Index)
+	for _, h := range p.Hashes {
+		b.WriteString(h.String() + "\n")
 	}
-	e.Kind, e.Time, e.Data = body.Kind, body.Time, body.Data
-	return e, nil
+	b.WriteString("\n" + p.Checkpoint)
+	return b.Bytes()
+}
+
+// ParseProof reads what Text wrote. Nothing is checked before Check.
+func ParseProof(text []byte) (Proof, error) {
+	bad := func(what string) (Proof, error) {
+		return Proof{}, holdfast.Errorf(holdfast.Invalid, "the proof can't be read: %s", what)
+	}
+	head, signed, ok := strings.Cut(string(text), "\n\n")
+	lines := strings.Split(head, "\n")
+	if !ok || len(lines) < 3 || lines[0] != proofHeader {
+		return bad("it is not a tlog-proof with extra data, an index and a checkpoint")
+	}
+	extra64, ok := strings.CutPrefix(lines[1], "extra ")
+	extra, err := base64.StdEncoding.DecodeString(extra64)
+	verifier, salted, cut := strings.Cut(string(extra), "\n")
+	if !ok || err != nil || !cut {
+		return bad("its extra data are not those of a Holdfast ledger")
+	}
+	index64, ok := strings.CutPrefix(lines[2], "index ")
+	index, err := checkpoint.Size(index64)
+	if !ok || err != nil {
+		return bad("it has no index")
+	}
+	p := Proof{Index: index, Verifier: verifier, Salted: []byte(salted), Checkpoint: signed}
+	sum := commit(p.Salted)
+	p.Commitment = sum[:]
+	for _, line := range lines[3:] {
+		h, err := tlog.ParseHash(line)
+		if err != nil {
+			return bad("a line of it is not a hash in base64")
+		}
+		p.Hashes = append(p.Hashes, h)
+	}
+	return p, nil
+}
+
+// Consistency proves that the tree of the published checkpoint over to leaves, or
+// of the newest if to is 0, begins with the first from leaves.
+func (l *Ledger) Consistency(ctx context.Context, from, to uint64) (checkpoint.Consistency, error) {
+	out := checkpoint.Consistency{Old: from}
+	c := l.head()
+	err := l.db.Read(ctx, func(tx *sql.Tx) error {
+		if to != 0 && to != c.Size {
+			var text string
+			err := tx.QueryRowContext(ctx, `SELECT note FROM ledger_checkpoint WHERE size = $1 AND published = 1 AND size <= $2`, int64(to), int64(c.Size)).Scan(&text)
+			if errors.Is(err, sql.ErrNoRows) {
+				return holdfast.Errorf(holdfast.Invalid, "no checkpoint was published over %d leaves: leave --to out for the newest, over %d", to, c.Size)
+			} else if err != nil {
+				return err
+			}
+			c, err = checkpoint.Unverified([]byte(text))
+			if err != nil {
+				return err
+			}
+		}
+		if from > c.Size {
+			return holdfast.Errorf(holdfast.Invalid, "the checkpoint has %d leaves, fewer than %d: a proof goes from the smaller to the larger size", c.Size, from)
+		}
+		var err error
+		if out.Note, err = withCosignatures(ctx, tx, c); err != nil {
+			return err
+		}
+		out.Hashes, err = l.grownSince(ctx, tx, from, c.Size)
+		return err
+	})
+	if err != nil {
+		return out, fmt.Errorf("prove consistency: %w", err)
+	}
+	return out, nil
+}
+
+// grownSince returns the hashes that prove the growth from one size to another.
+func (l *Ledger) grownSince(ctx context.Context, tx *sql.Tx, from, to uint64) ([]tlog.Hash, error) {
+	if from == 0 || from == to {
+		return nil, nil
+	}
+	return tlog.ProveTree(int64(to), int64(from), l.reader(ctx, tx, to))
 }

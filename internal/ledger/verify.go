@@ -4,11 +4,14 @@ import (
 	"context"
 	"database/sql"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"io/fs"
 
 	"golang.org/x/mod/sumdb/tlog"
 
 	"github.com/holdfast-iot/holdfast"
+	"github.com/holdfast-iot/holdfast/internal/checkpoint"
 	"github.com/holdfast-iot/holdfast/internal/seal"
 	"github.com/holdfast-iot/holdfast/internal/vault"
 )
@@ -30,6 +33,7 @@ type Covers struct {
 // Report is what Verify found.
 type Report struct {
 	Entries     uint64   `json:"entries"`
+	Padding     uint64   `json:"padding"`               // leaves that stand for nothing
 	Erased      uint64   `json:"erased"`                // unreadable, covered by an erasure
 	BeingErased uint64   `json:"being_erased,omitzero"` // unreadable, an erasure of them is under way
 	Checkpoints int      `json:"checkpoints"`
@@ -46,33 +50,36 @@ func (r *Report) fault(format string, args ...any) {
 	}
 }
 
-// verifyPage is how many entries Verify takes from the catalog at once.
+// verifyPage is how many leaves Verify takes from the catalog at once.
 const verifyPage = 1000
 
-// Verify recomputes the tree from its entries and holds it against the stored
-// hashes, every checkpoint signed before, and every payload. A payload that does
-// not open is a fault unless an erasure on the hub's record covers its key, or has
-// begun to.
+// Verify recomputes the tree from its leaves and holds it against the stored
+// hashes, every checkpoint signed before, the head outside, every payload and the
+// sequence of every record. A payload that does not open is a fault unless an
+// erasure on the hub's record covers its key, or has begun to.
 //
 // Payloads are opened between the reads of the catalog, not within one: to open
-// one the vault may have to read as well.
+// one the vault may have to read as well. A key that dies in between has an entry
+// that was written before: what was appended meanwhile is read before anything
+// unreadable is called a fault.
 func (l *Ledger) Verify(ctx context.Context) (Report, error) {
 	var r Report
-	var heads map[uint64]tlog.Hash
-	err := l.db.Read(ctx, func(tx *sql.Tx) (err error) {
-		heads, err = l.checkpoints(ctx, tx, &r)
-		return err
-	})
-	if err != nil {
+	v := verification{l: l, r: &r, heads: map[uint64]tlog.Hash{}, begun: map[seal.KeyID]bool{}, excused: map[seal.KeyID]bool{},
+		unread: map[uint64]seal.KeyID{}, seqs: map[vault.Owner]uint64{}}
+	if err := v.checkpoints(ctx); err != nil {
 		return r, fmt.Errorf("verify ledger: %w", err)
 	}
-	v := verification{l: l, r: &r, tree: &prefix{}, heads: heads, begun: map[seal.KeyID]bool{}, excused: map[seal.KeyID]bool{}, unread: map[uint64]seal.KeyID{}}
 	v.checkHead()
-	for more := true; more; {
-		if more, err = v.page(ctx); err != nil {
-			return r, fmt.Errorf("verify ledger: %w", err)
-		}
+	if err := v.toTheEnd(ctx); err != nil {
+		return r, fmt.Errorf("verify ledger: %w", err)
 	}
+	for size := range v.heads {
+		r.fault("a checkpoint was signed over %d leaves, there are %d", size, v.tree.size)
+	}
+	if err := v.countRecords(ctx); err != nil {
+		return r, fmt.Errorf("verify ledger: %w", err)
+	}
+	r.Root = v.tree.root().String()
 	for index, key := range v.unread {
 		if v.excused[key] {
 			r.Erased++
@@ -82,6 +89,11 @@ func (l *Ledger) Verify(ctx context.Context) (Report, error) {
 			r.fault("entry %d does not open and no erasure covers its key %s", index, key)
 		}
 	}
+	if l.outside != nil {
+		if err := v.checkOutside(ctx); err != nil {
+			return r, fmt.Errorf("verify ledger: %w", err)
+		}
+	}
 	return r, nil
 }
 
@@ -89,50 +101,107 @@ func (l *Ledger) Verify(ctx context.Context) (Report, error) {
 type verification struct {
 	l       *Ledger
 	r       *Report
-	tree    *prefix
-	heads   map[uint64]tlog.Hash  // signed, not yet come to
-	begun   map[seal.KeyID]bool   // an erasure of them was begun
-	excused map[seal.KeyID]bool   // covered by an erasure
-	unread  map[uint64]seal.KeyID // payloads that do not open, by entry
+	tree    prefix
+	broken  bool                   // a leaf is missing: what follows can't be placed
+	heads   map[uint64]tlog.Hash   // signed, not yet come to
+	begun   map[seal.KeyID]bool    // an erasure of them was begun
+	excused map[seal.KeyID]bool    // covered by an erasure
+	unread  map[uint64]seal.KeyID  // payloads that do not open, by entry
+	seqs    map[vault.Owner]uint64 // entries of each record so far
 }
 
-// page verifies the next entries and reports whether there may be more.
-func (v *verification) page(ctx context.Context) (more bool, err error) {
-	var entries []entryRow
-	stored := map[int64]tlog.Hash{}
-	first := int64(v.tree.size)
-	err = v.l.db.Read(ctx, func(tx *sql.Tx) error {
-		if entries, err = readEntries(ctx, tx, first); err != nil {
-			return err
-		}
-		return readHashes(ctx, tx, tlog.StoredHashIndex(0, first), tlog.StoredHashIndex(0, first+int64(len(entries))), stored)
-	})
-	if err != nil {
-		return false, err
-	}
-	for _, row := range entries {
-		if row.index != int64(v.tree.size) {
-			v.r.fault("entry %d is missing", v.tree.size)
-			return false, nil
-		}
-		v.row(ctx, row)
-		at := tlog.StoredHashIndex(0, row.index)
-		for i, h := range v.tree.add(tlog.RecordHash(row.commitment)) {
-			if have, ok := stored[at+int64(i)]; !ok || have != h {
-				v.r.fault("the tree has something else than entry %d at its place", row.index)
+// toTheEnd verifies page after page until there is nothing new, and once more if
+// something did not open that no erasure accounts for yet.
+func (v *verification) toTheEnd(ctx context.Context) error {
+	for again := true; again; {
+		for {
+			more, err := v.page(ctx)
+			if err != nil {
+				return err
+			}
+			if !more {
+				break
 			}
 		}
-		v.checkHead()
+		before := v.tree.size
+		again = false
+		if v.unexplained() && !v.broken {
+			if _, err := v.page(ctx); err != nil {
+				return err
+			}
+			again = v.tree.size > before
+		}
 	}
-	if len(entries) == verifyPage {
-		return true, nil
+	return nil
+}
+
+func (v *verification) unexplained() bool {
+	for _, key := range v.unread {
+		if !v.excused[key] && !v.begun[key] {
+			return true
+		}
 	}
-	for size := range v.heads {
-		v.r.fault("a checkpoint was signed for %d entries, there are %d", size, v.tree.size)
+	return false
+}
+
+// page is what Verify reads at once.
+type page struct {
+	entries []entryRow
+	padding []run
+	stored  map[tile]map[int64]tlog.Hash // of level from 1
+	end     uint64
+}
+
+// page verifies the next leaves and reports whether there may be more.
+func (v *verification) page(ctx context.Context) (more bool, err error) {
+	first := v.tree.size
+	p, err := v.l.readPage(ctx, first)
+	if err != nil || p.end == first {
+		return false, err
 	}
-	v.r.Entries = v.tree.size
-	v.r.Root = v.tree.root().String()
-	return false, nil
+	entries := p.entries
+	for index := first; index < p.end; index++ {
+		var leaf commitment
+		row := len(entries) > 0 && entries[0].index == int64(index)
+		padded := len(p.padding) > 0 && index >= p.padding[0].first
+		switch {
+		case row && padded:
+			v.r.fault("leaf %d is an entry and padding at once", index)
+			fallthrough
+		case row:
+			if len(entries[0].commitment) != len(leaf) {
+				v.r.fault("the commitment of entry %d was altered", index)
+			}
+			copy(leaf[:], entries[0].commitment)
+			v.row(ctx, entries[0])
+			v.r.Entries++
+			entries = entries[1:]
+		case padded:
+			leaf = v.l.dummy(index)
+			v.r.Padding++
+		default:
+			v.r.fault("entry %d is missing", index)
+			v.broken = true
+			return false, nil
+		}
+		if len(p.padding) > 0 && index+1 == p.padding[0].end {
+			p.padding = p.padding[1:]
+		}
+		v.add(index, leaf, p.stored)
+	}
+	return true, nil
+}
+
+// add adds a leaf and holds what it completes against what is stored.
+func (v *verification) add(index uint64, leaf commitment, stored map[tile]map[int64]tlog.Hash) {
+	done := v.tree.add(tlog.RecordHash(leaf[:]))
+	for level := tileHeight; level < len(done); level += tileHeight {
+		n := int64(index >> level)
+		if have, ok := stored[tile{level: level / tileHeight}][n]; !ok || have != done[level] {
+			v.r.fault("the tree has another hash stored than that of the leaves up to %d", index)
+		}
+	}
+	v.checkHead()
 }
 
 // checkHead holds the tree so far against the checkpoint of its size.
@@ -140,13 +209,43 @@ func (v *verification) checkHead() {
 	if head, ok := v.heads[v.tree.size]; ok {
 		delete(v.heads, v.tree.size)
 		if root := v.tree.root(); root != head {
-			v.r.fault("checkpoint of size %d was signed for another tree", v.tree.size)
+			v.r.fault("the checkpoint over %d leaves was signed over others", v.tree.size)
 		}
 	}
 }
 
-func readEntries(ctx context.Context, tx *sql.Tx, first int64) (out []entryRow, err error) {
-	rows, err := tx.QueryContext(ctx, `SELECT idx, owner, key_id, commitment, payload_sealed FROM ledger_entry WHERE idx >= $1 ORDER BY idx LIMIT $2`, first, verifyPage)
+// readPage reads up to verifyPage leaves from first on.
+func (l *Ledger) readPage(ctx context.Context, first uint64) (p page, err error) {
+	p.stored = map[tile]map[int64]tlog.Hash{}
+	err = l.db.Read(ctx, func(tx *sql.Tx) error {
+		x, err := readExtent(ctx, tx)
+		if err != nil {
+			return err
+		}
+		p.end = max(first, min(x.size, first+verifyPage))
+		if p.padding, err = runs(ctx, tx, first, p.end); err != nil {
+			return err
+		}
+		if p.entries, err = readEntries(ctx, tx, first, p.end); err != nil {
+			return err
+		}
+		for level := 1; level*tileHeight < 63; level++ {
+			from, to := int64(first>>(level*tileHeight)), int64(p.end>>(level*tileHeight))
+			if to == 0 {
+				break
+			}
+			p.stored[tile{level: level}], err = storedHashes(ctx, tx, level, from, to)
+			if err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	return p, err
+}
+
+func readEntries(ctx context.Context, tx *sql.Tx, first, end uint64) (out []entryRow, err error) {
+	rows, err := tx.QueryContext(ctx, `SELECT idx, owner, key_id, commitment, payload_sealed FROM ledger_entry WHERE idx >= $1 AND idx < $2 ORDER BY idx`, int64(first), int64(end))
 	if err != nil {
 		return nil, err
 	}
@@ -161,24 +260,25 @@ func readEntries(ctx context.Context, tx *sql.Tx, first int64) (out []entryRow, 
 	return out, rows.Err()
 }
 
-// readHashes reads the stored hashes in [from, to), but for those of a wrong size.
-func readHashes(ctx context.Context, tx *sql.Tx, from, to int64, out map[int64]tlog.Hash) error {
-	rows, err := tx.QueryContext(ctx, `SELECT idx, hash FROM ledger_hash WHERE idx >= $1 AND idx < $2`, from, to)
+// storedHashes reads the stored hashes in [from, to), but for those of a wrong size.
+func storedHashes(ctx context.Context, tx *sql.Tx, level int, from, to int64) (map[int64]tlog.Hash, error) {
+	rows, err := tx.QueryContext(ctx, `SELECT n, hash FROM ledger_hash WHERE level = $1 AND n >= $2 AND n < $3`, level, from, to)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	defer rows.Close()
+	out := map[int64]tlog.Hash{}
 	for rows.Next() {
-		var at int64
+		var n int64
 		var b []byte
-		if err := rows.Scan(&at, &b); err != nil {
-			return err
+		if err := rows.Scan(&n, &b); err != nil {
+			return nil, err
 		}
 		if len(b) == tlog.HashSize {
-			out[at] = tlog.Hash(b)
+			out[n] = tlog.Hash(b)
 		}
 	}
-	return rows.Err()
+	return out, rows.Err()
 }
 
 type entryRow struct {
@@ -188,13 +288,15 @@ type entryRow struct {
 	commitment, box []byte
 }
 
-// row checks one payload against its leaf and collects what erasures excuse and
-// what they must.
+// row checks one payload against its leaf and its place on the owner's record, and
+// collects what erasures excuse and what they must.
 func (v *verification) row(ctx context.Context, row entryRow) {
 	index := uint64(row.index)
 	var o vault.Owner
 	copy(o[:], row.owner)
-	commitment, e, err := v.l.open(ctx, o, index, row.box)
+	seq := v.seqs[o]
+	v.seqs[o]++
+	salted, err := v.l.open(ctx, o, boxed{index, row.box})
 	switch {
 	case holdfast.KindOf(err) == holdfast.NotFound:
 		v.unread[index] = row.key
@@ -202,15 +304,33 @@ func (v *verification) row(ctx context.Context, row entryRow) {
 	case err != nil:
 		v.r.fault("entry %d does not open: its row was altered", index)
 		return
-	case string(commitment[:]) != string(row.commitment):
+	}
+	if sum := commit(salted); string(sum[:]) != string(row.commitment) {
 		v.r.fault("the payload of entry %d is not what its leaf commits to", index)
 	}
-	if o != vault.Hub || e.Kind != KindErasure && e.Kind != KindErasureBegun {
+	e, err := eventOf(index, salted)
+	if err != nil {
+		v.r.fault("the payload of entry %d can't be read", index)
 		return
 	}
+	if e.Seq != seq {
+		v.r.fault("entry %d says it is number %d on the record of %s, number %d is due: there is a gap or a repeat", index, e.Seq, o, seq)
+		v.seqs[o] = e.Seq + 1
+	}
+	if o == vault.Hub {
+		v.erasure(e)
+	}
+}
+
+// erasure takes note of the keys that an entry of the hub's record accounts for.
+func (v *verification) erasure(e Event) {
 	into := v.excused
-	if e.Kind == KindErasureBegun {
+	switch e.Kind {
+	case KindErasure:
+	case KindErasureBegun:
 		into = v.begun
+	default:
+		return
 	}
 	var c Covers
 	if json.Unmarshal(e.Data, &c) == nil {
@@ -221,60 +341,85 @@ func (v *verification) row(ctx context.Context, row entryRow) {
 }
 
 // checkpoints reads all signed heads and checks their signatures.
-func (l *Ledger) checkpoints(ctx context.Context, tx *sql.Tx, r *Report) (map[uint64]tlog.Hash, error) {
-	rows, err := tx.QueryContext(ctx, `SELECT size, note FROM ledger_checkpoint`)
+func (v *verification) checkpoints(ctx context.Context) error {
+	all, err := v.l.origins(ctx)
 	if err != nil {
-		return nil, err
+		return err
 	}
-	defer rows.Close()
-	heads := map[uint64]tlog.Hash{}
-	for rows.Next() {
-		var size int64
-		var text string
-		if err := rows.Scan(&size, &text); err != nil {
-			return nil, err
+	verifiers := map[int]string{}
+	for _, o := range all {
+		verifiers[o.number] = o.Verifier
+	}
+	return v.l.db.Read(ctx, func(tx *sql.Tx) error {
+		rows, err := tx.QueryContext(ctx, `SELECT size, origin, note FROM ledger_checkpoint`)
+		if err != nil {
+			return err
 		}
-		r.Checkpoints++
-		c, err := ParseCheckpoint([]byte(text), l.verifier)
-		if err != nil || c.Size != uint64(size) {
-			r.fault("the checkpoint of size %d is not one that was signed", size)
-			continue
+		defer rows.Close()
+		for rows.Next() {
+			var size int64
+			var origin int
+			var text string
+			if err := rows.Scan(&size, &origin, &text); err != nil {
+				return err
+			}
+			v.r.Checkpoints++
+			c, err := checkpoint.Parse([]byte(text), verifiers[origin])
+			if err != nil || c.Size != uint64(size) {
+				v.r.fault("the checkpoint over %d leaves is not one that was signed", size)
+				continue
+			}
+			v.heads[c.Size] = c.Root
 		}
-		heads[c.Size] = c.Root
-	}
-	return heads, rows.Err()
+		return rows.Err()
+	})
 }
 
-// prefix is the tree over the entries so far, as its perfect subtrees from the
-// largest to the smallest: enough to add a leaf and to compute the root.
-type prefix struct {
-	size uint64
-	subs []tlog.Hash
+// countRecords holds the entries of each record against their number, as far as
+// they were read: those appended since are counted already.
+func (v *verification) countRecords(ctx context.Context) error {
+	if v.broken {
+		return nil
+	}
+	return v.l.db.Read(ctx, func(tx *sql.Tx) error {
+		rows, err := tx.QueryContext(ctx, `SELECT o.owner, o.entries, (SELECT count(*) FROM ledger_entry e WHERE e.owner = o.owner AND e.idx >= $1) FROM ledger_owner o`, int64(v.tree.size))
+		if err != nil {
+			return err
+		}
+		defer rows.Close()
+		for rows.Next() {
+			var owner []byte
+			var entries, since int64
+			if err := rows.Scan(&owner, &entries, &since); err != nil {
+				return err
+			}
+			var o vault.Owner
+			copy(o[:], owner)
+			if have := v.seqs[o]; uint64(entries-since) != have {
+				v.r.fault("the record of %s is to have %d entries, it has %d", o, entries-since, have)
+			}
+			delete(v.seqs, o)
+		}
+		for o := range v.seqs {
+			v.r.fault("the record of %s has entries and no number of them", o)
+		}
+		return rows.Err()
+	})
 }
 
-// add returns the hashes that the leaf completes, as tlog stores them: its own,
-// then each inner node from the bottom up.
-func (p *prefix) add(leaf tlog.Hash) []tlog.Hash {
-	done := []tlog.Hash{leaf}
-	p.subs = append(p.subs, leaf)
-	for n := p.size; n&1 == 1; n >>= 1 {
-		k := len(p.subs)
-		node := tlog.NodeHash(p.subs[k-2], p.subs[k-1])
-		p.subs = append(p.subs[:k-2], node)
-		done = append(done, node)
+// checkOutside holds the tree against the head outside of the catalog.
+func (v *verification) checkOutside(ctx context.Context) error {
+	k, err := v.l.outside.Load()
+	if errors.Is(err, fs.ErrNotExist) {
+		v.r.fault("the ledger's last head outside the catalog is gone")
+		return nil
+	} else if err != nil {
+		return err
 	}
-	p.size++
-	return done
-}
-
-func (p *prefix) root() tlog.Hash {
-	if p.size == 0 {
-		h, _ := tlog.TreeHash(0, nil)
-		return h
+	_, err = v.l.fits(ctx, k)
+	if holdfast.KindOf(err) == holdfast.Conflict {
+		v.r.fault("%s", err)
+		return nil
 	}
-	h := p.subs[len(p.subs)-1]
-	for i := len(p.subs) - 2; i >= 0; i-- {
-		h = tlog.NodeHash(p.subs[i], h)
-	}
-	return h
+	return err
 }

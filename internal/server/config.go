@@ -3,6 +3,7 @@ package server
 import (
 	"crypto/tls"
 	"log/slog"
+	"time"
 
 	"github.com/holdfast-iot/holdfast/internal/issuer"
 )
@@ -28,6 +29,9 @@ type Config struct {
 
 	// Issuers are believed about who people are; none by default.
 	Issuers []issuer.Config
+
+	// Checkpoints is how far apart the ledger is published; 0: 5 minutes.
+	Checkpoints time.Duration
 
 	// Ground is what the hub stands on; nil is this machine.
 	Ground *Ground
@@ -62,6 +66,9 @@ func (c Config) withDefaults() Config {
 	}
 	if c.Ground == nil {
 		c.Ground = machine()
+	}
+	if c.Checkpoints == 0 {
+		c.Checkpoints = c.Ground.Checkpoint
 	}
 	return c
 }

@@ -57,6 +57,9 @@ func (s *Server) Doctor(ctx context.Context) ([]api.Finding, error) {
 	if unclaimed > 0 {
 		add(api.Weak, fmt.Sprintf("devices without an owner: %d, whose readings are refused", unclaimed), "give their claim codes to their owners")
 	}
+	if err := s.ledger.Trouble(); err != nil {
+		add(api.Wrong, "the ledger was not published at the last tick: "+err.Error(), "look at holdfast ledger verify, and at the disk of the data folder")
+	}
 	s.checkRefusals(add)
 	s.checkQuotas(add)
 	undone, err := s.erasure.Undone(ctx)

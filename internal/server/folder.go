@@ -8,9 +8,11 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 
 	"github.com/holdfast-iot/holdfast"
+	"github.com/holdfast-iot/holdfast/internal/ledger"
 )
 
 // The data folder:
@@ -22,11 +24,13 @@ import (
 //	segments/       readings, sealed and compressed
 //	keyring/        owner keys, wrapped
 //	admin/          the first administrator's certificate and key
+//	ledger.json     the last head of the ledger that was signed
 //	run.json        where the running hub listens; gone when it has stopped
 const (
 	folderFile  = "holdfast.json"
 	lockFile    = "lock"
 	runFile     = "run.json"
+	ledgerFile  = "ledger.json"
 	catalogDir  = "catalog"
 	journalDir  = "journal"
 	segmentsDir = "segments"
@@ -89,8 +93,37 @@ func (f folder) text() ([]byte, error) {
 	return append(b, '\n'), err
 }
 
-// origin is the name of the hub's ledger.
+// origin is the name of the hub's ledger; one that was renewed has a number after
+// it.
 func (f folder) origin() string { return "holdfast/" + f.Hub }
+
+// named reports whether a ledger of this name is the hub's.
+func (f folder) named(origin string) bool {
+	number, renewed := strings.CutPrefix(origin, f.origin()+"/")
+	if !renewed {
+		return origin == f.origin()
+	}
+	n, err := strconv.Atoi(number)
+	return err == nil && n > 1
+}
+
+// headFile keeps the ledger's last head in the data folder, beside the catalog.
+type headFile struct {
+	folder Folder
+}
+
+func (f headFile) Load() (k ledger.Kept, err error) {
+	b, err := f.folder.ReadFile(ledgerFile)
+	if err != nil {
+		return k, err
+	}
+	if err := json.Unmarshal(b, &k); err != nil {
+		return k, holdfast.Errorf(holdfast.Conflict, "%s is not as the hub wrote it", ledgerFile)
+	}
+	return k, nil
+}
+
+func (f headFile) Save(k ledger.Kept) error { return f.folder.WriteJSON(ledgerFile, k) }
 
 // writeJSON writes a small file whole or not at all, mode 0600, and makes it
 // durable.

@@ -32,7 +32,7 @@ type Ground struct {
 	Listen   func(network, address string) (net.Listener, error)
 
 	Series     series.Options // Logger is the Config's
-	Checkpoint time.Duration  // between signatures of the ledger
+	Checkpoint time.Duration  // between publications of the ledger, if the Config does not say
 	Apart      time.Duration  // between the starts of two long runners, so that their clocks don't strike as one
 }
 
@@ -55,7 +55,7 @@ func machine() *Ground {
 		Journal:    func(dir string) (*journal.File, error) { return journal.OpenFile(dir, journal.Options{}) },
 		Blobs:      blob.OpenDir,
 		Listen:     net.Listen,
-		Checkpoint: time.Minute,
+		Checkpoint: 5 * time.Minute,
 	}
 }
 

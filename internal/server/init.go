@@ -142,6 +142,13 @@ func fill(ctx context.Context, dir string, f folder, holder vault.Holder, o Init
 			return "", fmt.Errorf("write administrator: %w", err)
 		}
 	}
+	c, err := l.Publish(ctx) // what was done so far
+	if err != nil {
+		return "", err
+	}
+	if err := writeJSON(filepath.Join(dir, ledgerFile), ledger.Kept{Checkpoint: string(c.Note), Verifier: l.VerifierKey()}); err != nil {
+		return "", err
+	}
 	return l.VerifierKey(), writeJSON(filepath.Join(dir, folderFile), f)
 }
 

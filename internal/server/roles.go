@@ -95,7 +95,7 @@ func (s *Server) keep(ctx context.Context, g *errgroup.Group) (stop func()) {
 	for _, run := range []func(context.Context) error{
 		s.series.Run,
 		s.sessions.Run,
-		func(ctx context.Context) error { return s.ledger.Run(ctx, s.config.Ground.Checkpoint) },
+		func(ctx context.Context) error { return s.ledger.Run(ctx, s.config.Checkpoints) },
 		s.erasure.Run,
 		s.timeline.Run,
 		func(ctx context.Context) error {

@@ -11,6 +11,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"path/filepath"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -98,8 +99,11 @@ func (s *Server) openKeepers(ctx context.Context) (err error) {
 	if s.ledger, err = ledger.Open(ctx, db, v); err != nil {
 		return err
 	}
-	if s.ledger.Origin() != s.stores.folder.origin() {
+	if !s.stores.folder.named(s.ledger.Origin()) {
 		return damagedFolder(s.config.Data, "at byte %d: it names another hub than the catalog", 0)
+	}
+	if err := s.ledger.KeepOutside(ctx, headFile{s.config.Ground.Folder(s.config.Data)}); err != nil {
+		return forked(s.config.Data, err)
 	}
 	if s.identity, err = identity.Open(ctx, identity.Deps{Catalog: db, Vault: v, Ledger: s.ledger}, identity.Options{Log: s.log}); err != nil {
 		return err
@@ -129,6 +133,16 @@ func (s *Server) openKeepers(ctx context.Context) (err error) {
 	}
 	s.series = series.New(db, log, s.stores.blobs, v, scale)
 	return s.series.Recover(ctx, s.sessions.Replay)
+}
+
+// forked says what to do about a ledger that does not go on from its last head.
+func forked(dir string, err error) error {
+	if holdfast.KindOf(err) != holdfast.Conflict {
+		return err
+	}
+	return holdfast.Errorf(holdfast.Conflict, "%w (%s). Nothing was changed. Put back the newest catalog and %s; "+
+		"or, if this is the newest that there is, give the ledger a new name with `holdfast ledger renew --data %s`",
+		err, filepath.Join(dir, ledgerFile), ledgerFile, dir)
 }
 
 func (s *Server) openGates(ctx context.Context) (err error) {

@@ -179,6 +179,7 @@ func New(d Deps) (*API, error) {
 		register()
 	}
 	a.assignments()
+	a.decisions()
 	return a, a.describe()
 }
 

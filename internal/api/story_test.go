@@ -57,6 +57,10 @@ func TestGrantReadAndTakeBack(t *testing.T) {
 	h.ask(h.institute, "GET", "/v1/readings?device="+watch, "").is(403).shows("grant").hides("pulse")
 	var g Grant
 	h.ask(h.anna, "POST", "/v1/grants", `{"recipient":"Institute","purpose":"study","until":"+30d","devices":["watch"],"streams":["pulse"]}`).is(201).into(&g)
+	h.ask(h.anna, "GET", "/v1/decisions?reader=Institute&purpose=study&device=watch&stream=pulse", "").is(200).
+		shows(`"allowed":true`, `"grant":"`+g.ID+`"`, "grant of the owner", "permit (")
+	h.ask(h.anna, "GET", "/v1/decisions?reader=Institute&purpose=operation&device=watch&stream=pulse", "").is(200).shows(`"allowed":false`).hides(g.ID)
+	h.ask(h.anna, "GET", "/v1/decisions?reader=nobody&purpose=study&device=watch", "").is(404)
 
 	var got table
 	h.ask(h.institute, "GET", "/v1/readings?device="+watch+"&stream=pulse", "").is(200).hides(annaName).into(&got)

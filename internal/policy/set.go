@@ -106,6 +106,19 @@ func (f *Forbid) check(whose holdfast.PartyID) error {
 func GrantPolicy(id holdfast.GrantID) string { return "grant-" + id.String() }
 func HoldPolicy(id holdfast.HoldID) string   { return "hold-" + id.String() }
 
+// Text returns a policy of the Set as Cedar, "" if it has none of that id.
+func (s *Set) Text(id string) string {
+	for _, w := range s.to {
+		if i := slices.IndexFunc(w.policies, func(p named) bool { return string(p.id) == id }); i >= 0 {
+			return string(w.policies[i].policy.MarshalCedar())
+		}
+	}
+	if i := slices.IndexFunc(s.others.policies, func(p named) bool { return string(p.id) == id }); i >= 0 {
+		return string(s.others.policies[i].policy.MarshalCedar())
+	}
+	return ""
+}
+
 // Reaches reports whether a live grant lets a recipient read anything for a
 // purpose.
 func (s *Set) Reaches(recipient holdfast.PartyID, p holdfast.Purpose, broader []holdfast.Purpose, now int64) bool {

@@ -8,6 +8,7 @@ import (
 
 	"github.com/holdfast-iot/holdfast"
 	"github.com/holdfast-iot/holdfast/internal/access"
+	"github.com/holdfast-iot/holdfast/internal/dpv"
 	"github.com/holdfast-iot/holdfast/internal/policy"
 )
 
@@ -38,6 +39,7 @@ type judge struct {
 	live      bool
 	acts      []holdfast.PartyID // those in whose place the reader may read as an owner
 	about     map[holdfast.PartyID]*standing
+	all       bool // everybody's data concerns the reader: he is asked about, not asking
 }
 
 // standing is how the reader stands to one party.
@@ -96,7 +98,11 @@ func (j *judge) decide(ctx context.Context, c *candidate, span holdfast.Span) (p
 	}
 	r := j.request(c, span)
 	r.Permission = st.permission
-	return st.set.Decide(r), nil
+	d := st.set.Decide(r)
+	if len(d.Failed) > 0 {
+		j.q.alarm(d.Failed)
+	}
+	return d, nil
 }
 
 // standing returns how the reader stands to a party, which is found out once. What
@@ -108,7 +114,7 @@ func (j *judge) standing(ctx context.Context, whose holdfast.PartyID) (st *stand
 	}
 	st = &standing{concerns: true}
 	own := whose == j.who.Party || slices.Contains(j.acts, whose)
-	if j.who.Role != access.Administrator && !own {
+	if j.who.Role != access.Administrator && !own && !j.all {
 		st.concerns = false
 		if j.purpose != holdfast.OwnAccess {
 			if st.concerns, err = j.q.grants.Between(ctx, j.who.Party, whose); err != nil {
@@ -124,7 +130,7 @@ func (j *judge) standing(ctx context.Context, whose holdfast.PartyID) (st *stand
 	if err != nil {
 		return nil, err
 	}
-	if !own && j.who.Role != access.Administrator && st.concerns {
+	if !own && j.who.Role != access.Administrator && st.concerns && !j.all {
 		st.concerns = st.set.Reaches(j.who.Party, j.purpose, j.broader, j.q.now().UnixNano())
 	}
 	if st.permission, err = j.permission(ctx, whose); err != nil {
@@ -177,9 +183,18 @@ func (j *judge) request(c *candidate, span holdfast.Span) policy.Request {
 		Reader: j.reader(), ReaderParty: j.who.Party, ActsFor: j.acts, HeldPurposes: j.held,
 		Purpose: j.purpose, Broader: j.broader, Live: j.live,
 		Operating: j.operating, Owner: c.Owner, Subject: c.subject,
-		Device: c.Device, Assignment: c.Assignment, Stream: c.Stream, Category: c.category,
+		Device: c.Device, Assignment: c.Assignment, Stream: c.Stream, Category: c.category, Categories: broaderCategories(c.category),
 		Span: span, Grant: j.named, Bound: j.who.Grants, Now: j.q.now().UnixNano(),
 	}
+}
+
+// broaderCategories returns what a category is a part of.
+func broaderCategories(iri string) []string {
+	if iri == "" {
+		return nil
+	}
+	c, _ := dpv.Lookup(iri)
+	return c.Broader()
 }
 
 // refusal is the error for a reader who may read nothing of a selection. It is

@@ -24,7 +24,10 @@ type Options struct {
 	Erasures Erasures // default: there are none
 	// Permissions of staff to read others' data; default: there are none.
 	Permissions Permissions
-	Budget      Budget
+	// Alarm is told which policies could not be evaluated: that must never be, and
+	// denies. Default: nobody is told.
+	Alarm  func(policies []string)
+	Budget Budget
 }
 
 // Erasures is what is being erased: package erasure.
@@ -72,6 +75,7 @@ type Query struct {
 	erasures Erasures
 	permits  Permissions
 	purse    *purse
+	alarm    func([]string)
 }
 
 // New makes a Query over its keepers.
@@ -85,10 +89,13 @@ func New(c *custody.Custody, g *grant.Register, s *series.Series, o Options) *Qu
 	if o.Permissions == nil {
 		o.Permissions = noPermissions{}
 	}
+	if o.Alarm == nil {
+		o.Alarm = func([]string) {}
+	}
 	if o.Erasures == nil {
 		o.Erasures = noErasures{}
 	}
-	return &Query{custody: c, grants: g, series: s, now: o.Now, recheck: o.Recheck, erasures: o.Erasures, permits: o.Permissions, purse: newPurse(o.Budget)}
+	return &Query{custody: c, grants: g, series: s, now: o.Now, recheck: o.Recheck, erasures: o.Erasures, alarm: o.Alarm, permits: o.Permissions, purse: newPurse(o.Budget)}
 }
 
 // Read answers a request. When it returns without an error, disclosures are open

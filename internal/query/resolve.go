@@ -221,7 +221,7 @@ func (j *judge) opens(ctx context.Context, c *candidate) (bool, error) {
 // for all of them at once, whatever there is of a device: the time that it takes must
 // not tell how many others have had it.
 func (j *judge) near(ctx context.Context) (func(custody.Assignment) bool, error) {
-	if j.who.Role == access.Administrator {
+	if j.who.Role == access.Administrator || j.all {
 		return func(custody.Assignment) bool { return true }, nil
 	}
 	parties := append([]holdfast.PartyID{j.who.Party}, j.acts...)

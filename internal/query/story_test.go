@@ -141,6 +141,24 @@ func TestAnna(t *testing.T) {
 		Data:  holdfast.Span{From: noon.UnixNano(), To: noon.Add(30 * time.Minute).UnixNano()},
 		Until: h.Now().Add(time.Hour),
 	})
+	t.Run("Anna asks what the lab may read, and why", func(t *testing.T) {
+		all, err := h.Query.Explain(t.Context(), with(ask(program, query.Selection{Party: anna.Party}), "research"), anna.Party)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, e := range all {
+			granted := e.Device == watch.ID && e.Stream == "heart"
+			if e.Allow != granted || granted && (e.Grant != g.ID || !strings.Contains(e.Texts[policy.GrantPolicy(g.ID)], `resource.name == "heart"`)) {
+				t.Errorf("%s/%s: %+v", e.DeviceName, e.Stream, e.Decision)
+			}
+		}
+		if len(all) < 2 {
+			t.Errorf("%d streams", len(all))
+		}
+		if all, err := h.Query.Explain(t.Context(), with(ask(program, query.Selection{Party: anna.Party}), "research"), lab.Party); holdfast.KindOf(err) != holdfast.NotFound {
+			t.Errorf("another learns of Anna's: %+v, %v", all, err)
+		}
+	})
 	t.Run("the lab reads what Anna granted", func(t *testing.T) {
 		rows, res := collect(t, h.Query, with(ask(program, query.Selection{Party: anna.Party}), "research"))
 		if diff := cmp.Diff(map[string][]float64{"watch/heart": {61, 62}}, values(rows)); diff != "" || res.Withheld != 0 { // what else Anna has is not the lab's to know

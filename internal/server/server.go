@@ -42,6 +42,8 @@ type Server struct {
 	log    *slog.Logger
 	stores *stores
 
+	failedDecisions prometheus.Counter
+
 	ledger   *ledger.Ledger
 	identity *identity.Identity
 	access   *access.Access
@@ -158,7 +160,10 @@ func (s *Server) openGates(ctx context.Context) (err error) {
 		return fmt.Errorf("finish erasures: %w", err)
 	}
 	s.ingest = ingest.New(s.custody, s.grants, s.stores.vault, s.stores.journal, s.series, s.sessions, s.clock, ingest.Options{Hold: s.erasure.Hold})
-	s.query = query.New(s.custody, s.grants, s.series, query.Options{Erasures: s.erasure, Permissions: s.access, Budget: query.Budget{Memory: s.config.QueryMemory}})
+	s.failedDecisions = prometheus.NewCounter(prometheus.CounterOpts{
+		Name: "holdfast_policy_failed_decisions_total", Help: "Decisions that could not be made and were denials. Any is a fault.",
+	})
+	s.query = query.New(s.custody, s.grants, s.series, query.Options{Erasures: s.erasure, Permissions: s.access, Alarm: s.undecided, Budget: query.Budget{Memory: s.config.QueryMemory}})
 	s.archive = archive.New(s.query, s.custody, s.grants, s.ledger)
 	s.desk = handover.New(handover.Deps{Custody: s.custody, Identity: s.identity, Grants: s.grants, Erasure: s.erasure, Logger: s.log})
 	s.timeline = timeline.New(timeline.Deps{
@@ -169,6 +174,12 @@ func (s *Server) openGates(ctx context.Context) (err error) {
 		},
 	})
 	return nil
+}
+
+// undecided sounds the alarm for policies that could not be evaluated.
+func (s *Server) undecided(policies []string) {
+	s.failedDecisions.Inc()
+	s.log.Error("query: a decision could not be made and is a denial", "policies", policies)
 }
 
 // places is where an owner's data can be, for package erasure.
@@ -236,7 +247,7 @@ func (s *Server) registerMetrics() error {
 	all = append(all, s.stores.vault.Metrics()...)
 	all = append(all, s.series.Metrics()...)
 	all = append(all, s.devices.Metrics()...)
-	all = append(all, s.mqtt.Collector(), s.journalMetrics())
+	all = append(all, s.mqtt.Collector(), s.journalMetrics(), s.failedDecisions)
 	for _, c := range all {
 		if err := s.metrics.Register(c); err != nil {
 			return fmt.Errorf("register metrics: %w", err)

@@ -8,7 +8,10 @@ import (
 	"time"
 
 	"github.com/holdfast-iot/holdfast"
+	"github.com/holdfast-iot/holdfast/internal/custody"
 	"github.com/holdfast-iot/holdfast/internal/query/querytest"
+	"github.com/holdfast-iot/holdfast/internal/series"
+	"github.com/holdfast-iot/holdfast/internal/timeline"
 )
 
 // values counts the readings that a caller gets of a device.
@@ -182,4 +185,72 @@ func (h *house) settled(ids []string) {
 	for _, id := range ids {
 		h.ask("", "GET", "/v1/erasures/"+id+"?wait=30", "").is(200).shows(`"state":"done"`)
 	}
+}
+
+// A period that is over erases itself when its days are past and not before, unless a
+// hold keeps it; what a crash left pending is gone on with, and nothing moves twice.
+func TestPeriodsThatEraseThemselves(t *testing.T) {
+	h := build(t, Limits{})
+	now, held := time.Now(), true
+	l := timeline.New(timeline.Deps{Custody: h.House.Custody, Query: h.House.Query, Series: h.Series, Ingest: h.Gate, Erasure: h.API.Erasure,
+		Now: func() time.Time { return now }, Held: func(custody.Assignment) bool { return held }})
+	var a ChangedAssignment
+	h.ask(h.anna, "POST", "/v1/assignments", period("watch", h.benID.String(), `,"erase_after_days":2`)).is(201).into(&a)
+	h.Send(h.watch, querytest.At("pulse", time.Now(), holdfast.NumberValue(1)))
+	h.ask(h.anna, "POST", "/v1/assignments/"+a.ID+"/end", "").is(200)
+	for _, k := range []struct {
+		after time.Duration
+		held  bool
+		left  int
+	}{{47 * time.Hour, false, 1}, {49 * time.Hour, true, 1}, {49 * time.Hour, false, 0}} {
+		now, held = time.Now().Add(k.after), k.held
+		h.must(l.Once(t.Context()))
+		if n := h.values(h.ben, h.watch.ID); n != k.left {
+			t.Errorf("after %v, held %v: %d readings", k.after, k.held, n)
+		}
+	}
+	h.ask(h.ben, "GET", "/v1/assignments/"+a.ID, "").is(404)
+}
+
+// What a crash left pending is gone on with. Readings that were moved before it don't
+// move twice, though they have no time of their own to tell a repeat by.
+func TestMovingGoesOnAfterACrash(t *testing.T) {
+	h := build(t, Limits{})
+	base := h.values(h.anna, h.watch.ID)
+	from := h.watch.Added.Add(time.Millisecond)
+	for range 3 { // without a time: they have that of their arrival
+		h.Send(h.watch, holdfast.Sample{Stream: "steps", Value: holdfast.NumberValue(1), Literal: true})
+	}
+	to := time.Now()
+	spans, _, err := custody.Shifted(custody.Assignment{}, custody.Assignment{From: from, To: to}, to, 10)
+	h.must(err)
+	period, err := h.House.Custody.AddPeriod(t.Context(), h.Admin.Credential, custody.PeriodSpec{Device: h.watch.ID, Owner: h.benID,
+		Terms:   custody.Terms{Basis: custody.Loan, From: from, To: to},
+		Pending: &custody.Pending{Move: true, Gained: spans, Party: h.annaID}})
+	h.must(err)
+	// One of them had moved when the power went.
+	route, err := h.House.Custody.RouteInto(t.Context(), period)
+	h.must(err)
+	steps, err := h.House.Custody.StreamByName(t.Context(), h.watch.ID, "steps")
+	h.must(err)
+	moved := 0
+	for b, err := range h.Series.Read(t.Context(), []series.Want{{Assignment: h.watch.Assignment, Stream: steps.ID, Span: holdfast.Always}}) {
+		h.must(err)
+		r := b.Columns.Reading(b.From)
+		if moved++; moved == 1 {
+			_, err := h.Gate.Move(t.Context(), route, steps, func(yield func(holdfast.Reading, error) bool) { yield(r, nil) })
+			h.must(err)
+		}
+	}
+	h.ask(h.anna, "POST", "/v1/assignments/"+period.ID.String()+"/end", "").is(409)
+	h.must(h.API.Timeline.Once(t.Context()))
+	var all Page[Erasure]
+	h.ask(h.anna, "GET", "/v1/erasures", "").is(200).into(&all)
+	for _, e := range all.Items {
+		h.settled([]string{e.ID})
+	}
+	if anna, ben := h.values(h.anna, h.watch.ID), h.values(h.ben, h.watch.ID); anna != base || ben != 3 || len(all.Items) != 1 {
+		t.Errorf("Anna has %d of %d, Ben %d of 3, by %d erasures", anna, base, ben, len(all.Items))
+	}
+	h.ask(h.ben, "GET", "/v1/assignments/"+period.ID.String(), "").is(200).hides("pending")
 }

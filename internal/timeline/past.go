@@ -23,6 +23,7 @@ type change struct {
 	by      access.Principal
 	old, a  custody.Assignment // old without a beginning: the period is new
 	already Already
+	now     time.Time // what lies before it is past
 }
 
 // past says what is to become of readings that a change concerns: nil, if there are
@@ -32,7 +33,7 @@ func (l *Timeline) past(ctx context.Context, c *change) (*custody.Pending, error
 	if c.already == Keep {
 		return nil, nil
 	}
-	gained, lost, err := custody.Shifted(c.old, c.a, l.Now(), maxSpans)
+	gained, lost, err := custody.Shifted(c.old, c.a, c.now, maxSpans)
 	if err != nil {
 		return nil, fmt.Errorf("%w, or keep what is there already", err)
 	}

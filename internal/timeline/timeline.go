@@ -110,11 +110,12 @@ func (l *Timeline) Add(ctx context.Context, by access.Principal, spec custody.Pe
 	if err := l.mayLend(ctx, by, spec.Device); err != nil {
 		return Result{}, err
 	}
+	now := l.Now() // before a beginning that is left out
 	a, err := l.Custody.CheckPeriod(ctx, spec)
 	if err != nil {
 		return Result{}, err
 	}
-	c := change{by: by, a: a, already: already}
+	c := change{by: by, a: a, already: already, now: now}
 	if spec.Pending, err = l.past(ctx, &c); err != nil {
 		return Result{}, err
 	}
@@ -133,11 +134,12 @@ func (l *Timeline) Change(ctx context.Context, by access.Principal, id holdfast.
 	if err := l.mayLend(ctx, by, a.Device); err != nil {
 		return Result{}, err
 	}
+	now := l.Now()
 	old, a, err := l.Custody.CheckChange(ctx, id, t)
 	if err != nil {
 		return Result{}, err
 	}
-	return l.amend(ctx, by, old, a, false, already)
+	return l.amend(ctx, change{by: by, old: old, a: a, already: already, now: now}, false)
 }
 
 // End ends a period at a time, the zero one being now. Either side may: whoever may
@@ -152,23 +154,24 @@ func (l *Timeline) End(ctx context.Context, by access.Principal, id holdfast.Ass
 			return Result{}, err
 		}
 	}
+	now := l.Now() // before an end that is left out
 	old, a, err := l.Custody.CheckEnd(ctx, id, at)
 	if err != nil {
 		return Result{}, err
 	}
-	return l.amend(ctx, by, old, a, true, already)
+	return l.amend(ctx, change{by: by, old: old, a: a, already: already, now: now}, true)
 }
 
-func (l *Timeline) amend(ctx context.Context, by access.Principal, old, a custody.Assignment, ends bool, already Already) (Result, error) {
-	c := change{by: by, old: old, a: a, already: already}
+func (l *Timeline) amend(ctx context.Context, c change, ends bool) (Result, error) {
 	pending, err := l.past(ctx, &c)
 	if err != nil {
 		return Result{}, err
 	}
-	if a, err = l.Custody.Amend(ctx, by.Credential, a.ID, a.Terms(), ends, pending); err != nil {
+	a, err := l.Custody.Amend(ctx, c.by.Credential, c.a.ID, c.a.Terms(), ends, pending)
+	if err != nil {
 		return Result{}, err
 	}
-	return l.settle(ctx, by, a)
+	return l.settle(ctx, c.by, a)
 }
 
 func missing() error { return holdfast.Errorf(holdfast.NotFound, "there is no such assignment") }

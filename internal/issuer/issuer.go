@@ -135,7 +135,7 @@ func (s *Issuers) Verify(ctx context.Context, text string) (Word, error) {
 	for i, a := range c.Algorithms {
 		algorithms[i] = jose.SignatureAlgorithm(a)
 	}
-	signed, err := jose.ParseSigned(text, algorithms)
+	signed, err := jose.ParseSignedCompact(text, algorithms)
 	if err != nil {
 		return Word{}, refuse(Algorithm) // its form was looked at before
 	}

@@ -17,10 +17,11 @@ import (
 )
 
 type ledgerCmd struct {
-	Show   ledgerShowCmd   `cmd:"" help:"Show the ledger's signed head and the entries of a record."`
-	Verify ledgerVerifyCmd `cmd:"" help:"Recompute the ledger and find what was changed."`
-	Prove  ledgerProveCmd  `cmd:"" help:"Make a proof that an entry is in the ledger, or that it only grew."`
-	Renew  ledgerRenewCmd  `cmd:"" help:"Give the ledger of a stopped hub a new name after its catalog was put back."`
+	Show    ledgerShowCmd    `cmd:"" help:"Show the ledger's signed head and the entries of a record."`
+	Verify  ledgerVerifyCmd  `cmd:"" help:"Recompute the ledger and find what was changed."`
+	Prove   ledgerProveCmd   `cmd:"" help:"Make a proof that an entry is in the ledger, or that it only grew."`
+	Renew   ledgerRenewCmd   `cmd:"" help:"Give the ledger of a stopped hub a new name after its catalog was put back."`
+	Witness ledgerWitnessCmd `cmd:"" help:"Be a witness: cosign other hubs' ledgers as long as they only grow."`
 }
 
 func (*ledgerCmd) Help() string {

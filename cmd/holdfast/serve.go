@@ -12,6 +12,7 @@ import (
 
 	"github.com/holdfast-iot/holdfast/internal/issuer"
 	"github.com/holdfast-iot/holdfast/internal/server"
+	"github.com/holdfast-iot/holdfast/internal/witness"
 )
 
 type serveCmd struct {
@@ -28,7 +29,9 @@ type serveCmd struct {
 	QueryMemory  int64  `help:"MiB of memory that all queries together may take, one of them a quarter; from 32. By default a quarter of GOMEMLIMIT, at most 256." placeholder:"MIB"`
 	ReadCache    int64  `help:"MiB of decoded readings to keep in memory for queries that are asked again; -1: none." default:"64" placeholder:"MIB"`
 
-	Checkpoints time.Duration `help:"How far apart the ledger is published, padded, for everybody; from 1m to 24h." default:"5m" placeholder:"DURATION"`
+	Witness       []string      `help:"A witness of the ledger, its address and verifier key: 'https://HOST/PREFIX KEY'; repeated, or with commas." placeholder:"'URL KEY'"`
+	WitnessQuorum int           `help:"How many of the witnesses are enough (default: all)." placeholder:"K"`
+	Checkpoints   time.Duration `help:"How far apart the ledger is published, padded, for everybody; from 1m to 24h." default:"5m" placeholder:"DURATION"`
 
 	MQTTConnections    int     `name:"mqtt-connections" help:"Most connections over MQTT (default 20000, or five eighths of the open files)." placeholder:"N"`
 	DeviceConnections  int     `help:"Most connections of devices over HTTPS (default 10000, or a quarter of the open files)." placeholder:"N"`
@@ -66,6 +69,15 @@ func (c *serveCmd) Run(a *app) (err error) {
 	if c.Checkpoints < time.Minute || c.Checkpoints > 24*time.Hour {
 		return usagef("--checkpoints is a duration from 1m to 24h")
 	}
+	witnesses := make([]*witness.Client, len(c.Witness))
+	for i, text := range c.Witness {
+		if witnesses[i], err = witness.ParseClient(text); err != nil {
+			return usagef("--witness: %w", err)
+		}
+	}
+	if c.WitnessQuorum < 0 || c.WitnessQuorum > len(witnesses) {
+		return usagef("--witness-quorum is at most the number of --witness, %d", len(witnesses))
+	}
 	if c.ReadCache < -1 || c.ReadCache > 1<<20 {
 		return usagef("--read-cache is MiB, up to %d, or -1", 1<<20)
 	}
@@ -87,7 +99,7 @@ func (c *serveCmd) Run(a *app) (err error) {
 	s, err := server.Open(a.ctx, server.Config{
 		Data: c.Data, RootKey: c.RootKey, Passphrase: pass,
 		ListenAPI: c.ListenAPI, ListenDevice: c.ListenDevice, ListenMQTT: c.ListenMQTT,
-		APICert: c.APICert, APIKey: c.APIKey, DeviceTLSMin: least, Issuers: issuers, QueryMemory: c.QueryMemory << 20, ReadCache: c.ReadCache << 20, Checkpoints: c.Checkpoints, Version: version(), Logger: log,
+		APICert: c.APICert, APIKey: c.APIKey, DeviceTLSMin: least, Issuers: issuers, QueryMemory: c.QueryMemory << 20, ReadCache: c.ReadCache << 20, Checkpoints: c.Checkpoints, Witnesses: witnesses, WitnessQuorum: c.WitnessQuorum, Version: version(), Logger: log,
 		Limits: server.Limits{
 			MQTTConnections: c.MQTTConnections, DeviceConnections: c.DeviceConnections, APIConnections: c.APIConnections,
 			ConnectsPerAddress: c.ConnectsPerAddress, ReadingsPerDevice: c.ReadingsPerDevice, BytesPerDevice: c.BytesPerDevice,

@@ -59,6 +59,7 @@ type Ledger struct {
 	kept      uint64       // size of the checkpoint in outside; guarded by signing
 	published atomic.Value // checkpoint.Checkpoint
 	trouble   atomic.Pointer[trouble]
+	witnesses *circle // nil: none
 }
 
 // Create makes the log, its keys and the checkpoint of its empty tree. The origin

@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"sync"
 	"time"
 
 	"golang.org/x/mod/sumdb/tlog"
@@ -146,6 +147,11 @@ func (l *Ledger) covering(ctx context.Context, index uint64) (checkpoint.Checkpo
 // Run publishes on a fixed clock, at the full multiples of every, until ctx ends,
 // and asks witnesses for cosignatures. What happens on the hub moves no tick.
 func (l *Ledger) Run(ctx context.Context, every time.Duration) error {
+	if l.witnesses != nil {
+		var asking sync.WaitGroup
+		asking.Go(func() { l.askWitnesses(ctx) })
+		defer asking.Wait()
+	}
 	for {
 		now := time.Now()
 		select {
@@ -156,6 +162,12 @@ func (l *Ledger) Run(ctx context.Context, every time.Duration) error {
 		// A full disk may heal: the next tick publishes what this one could not.
 		// A catalog that was altered is the doctor's to tell.
 		_, err := l.Publish(ctx)
+		if err == nil && l.witnesses != nil {
+			select {
+			case l.witnesses.wake <- struct{}{}:
+			default:
+			}
+		}
 		if kind := holdfast.KindOf(err); err != nil && ctx.Err() == nil && kind != holdfast.Unavailable && kind != holdfast.Conflict {
 			return err
 		}

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/holdfast-iot/holdfast/internal/issuer"
+	"github.com/holdfast-iot/holdfast/internal/witness"
 )
 
 // Config is what serve may be told. Only Data is required; every other field's
@@ -29,6 +30,11 @@ type Config struct {
 
 	// Issuers are believed about who people are; none by default.
 	Issuers []issuer.Config
+
+	// Witnesses cosign what the ledger publishes; WitnessQuorum of them are enough, 0:
+	// all.
+	Witnesses     []*witness.Client
+	WitnessQuorum int
 
 	// Checkpoints is how far apart the ledger is published; 0: 5 minutes.
 	Checkpoints time.Duration

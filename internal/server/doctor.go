@@ -57,6 +57,7 @@ func (s *Server) Doctor(ctx context.Context) ([]api.Finding, error) {
 	if unclaimed > 0 {
 		add(api.Weak, fmt.Sprintf("devices without an owner: %d, whose readings are refused", unclaimed), "give their claim codes to their owners")
 	}
+	s.checkWitnesses(add)
 	if err := s.ledger.Trouble(); err != nil {
 		add(api.Wrong, "the ledger was not published at the last tick: "+err.Error(), "look at holdfast ledger verify, and at the disk of the data folder")
 	}
@@ -72,6 +73,24 @@ func (s *Server) Doctor(ctx context.Context) ([]api.Finding, error) {
 		}
 	}
 	return out, nil
+}
+
+// checkWitnesses says which of them have not cosigned what is published. One that
+// holds that the log was changed is a matter of its own.
+func (s *Server) checkWitnesses(add func(level, what, mend string)) {
+	have, missing := s.ledger.Cosigners()
+	for _, m := range missing {
+		switch {
+		case holdfast.KindOf(m.Err) == holdfast.Conflict:
+			add(api.Wrong, fmt.Sprintf("witness %s: %s", m.Name, m.Err),
+				"if the data folder was put back from a copy, stop the hub and give the ledger a new name: holdfast ledger renew --force --last FILE, with the checkpoint that the witness has")
+		case m.Err != nil:
+			add(api.Weak, fmt.Sprintf("witness %s has not cosigned the published checkpoint: %s", m.Name, m.Err), "look at the witness, or name another with --witness")
+		}
+	}
+	if need := s.ledger.Quorum(); have < need {
+		add(api.Weak, fmt.Sprintf("%d of %d witnesses that are needed have cosigned the published checkpoint", have, need), "it may be a moment old; if this stays, see the witnesses")
+	}
 }
 
 // namedSlowed is how many devices over their quota are named.

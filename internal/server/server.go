@@ -107,6 +107,13 @@ func (s *Server) openKeepers(ctx context.Context) (err error) {
 	if err := s.ledger.KeepOutside(ctx, headFile{s.config.Ground.Folder(s.config.Data)}); err != nil {
 		return forked(s.config.Data, err)
 	}
+	enough := s.config.WitnessQuorum
+	if enough == 0 {
+		enough = len(s.config.Witnesses)
+	}
+	if err := s.ledger.Witnesses(ctx, enough, s.config.Witnesses); err != nil {
+		return err
+	}
 	if s.identity, err = identity.Open(ctx, identity.Deps{Catalog: db, Vault: v, Ledger: s.ledger}, identity.Options{Log: s.log}); err != nil {
 		return err
 	}
@@ -242,6 +249,7 @@ func (s *Server) registerMetrics() error {
 		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
 	}
 	all = append(all, s.ingest.Metrics()...)
+	all = append(all, s.ledger.Metrics()...)
 	all = append(all, s.access.Metrics()...)
 	all = append(all, s.erasure.Metrics()...)
 	all = append(all, s.stores.vault.Metrics()...)

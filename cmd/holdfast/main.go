@@ -44,6 +44,7 @@ type commands struct {
 	Query      queryCmd      `cmd:"" help:"Read readings, or windows of them."`
 	Erase      eraseCmd      `cmd:"" help:"Erase a party, a device or a stream, with a certificate."`
 	Export     exportCmd     `cmd:"" help:"Take everything of a party along, in open formats."`
+	Me         meCmd         `cmd:"" help:"Who reads your data, what for, and a report of it."`
 	Verify     verifyCmd     `cmd:"" help:"Check an export, a certificate, a receipt, a report or a proof, without a hub."`
 	Ledger     ledgerCmd     `cmd:"" help:"The record of everything that changed or left."`
 

@@ -25,19 +25,23 @@ type Me struct {
 
 // Disclosure is the record that readings left: to whom, why, which and when.
 type Disclosure struct {
-	ID        string         `json:"id"`
-	Recipient *PartyRef      `json:"recipient"`
-	Reader    string         `json:"reader" doc:"The credential that read."`
-	Purpose   string         `json:"purpose"`
-	Grant     string         `json:"grant,omitempty" doc:"Left out where none was needed."`
-	Streams   []DataStreamID `json:"streams"`
-	Opened    *time.Time     `json:"opened"`
-	Last      *time.Time     `json:"last" doc:"When readings were last read."`
-	Reads     uint64         `json:"reads"`
-	Rows      uint64         `json:"rows"`
-	First     *time.Time     `json:"first,omitempty" doc:"The time of the earliest reading that left."`
-	Final     *time.Time     `json:"final,omitempty" doc:"Of the latest."`
-	Complete  bool           `json:"complete" doc:"false: a read is under way, or its amount is not known after a crash; rows is then the least."`
+	ID         string         `json:"id"`
+	Recipient  *PartyRef      `json:"recipient"`
+	Reader     string         `json:"reader" doc:"The credential that read."`
+	Purpose    string         `json:"purpose"`
+	Grant      string         `json:"grant,omitempty" doc:"Left out where none was needed."`
+	Permission string         `json:"permission,omitempty" doc:"Of staff."`
+	Role       string         `json:"role,omitempty" doc:"Of the reader's credential: administrator, owner or program."`
+	Reason     string         `json:"reason,omitempty" doc:"Why it was allowed."`
+	Policies   []string       `json:"policies,omitempty" doc:"Ids of the policies that allowed it."`
+	Streams    []DataStreamID `json:"streams"`
+	Opened     *time.Time     `json:"opened"`
+	Last       *time.Time     `json:"last" doc:"When readings were last read."`
+	Reads      uint64         `json:"reads"`
+	Rows       uint64         `json:"rows"`
+	First      *time.Time     `json:"first,omitempty" doc:"The time of the earliest reading that left."`
+	Final      *time.Time     `json:"final,omitempty" doc:"Of the latest."`
+	Complete   bool           `json:"complete" doc:"false: a read is under way, or its amount is not known after a crash; rows is then the least."`
 }
 
 // DataStreamID names a stream of one's own.
@@ -77,6 +81,10 @@ func (a *API) me() {
 		})
 	handle(a, route{method: "GET", path: "/v1/me/recipients", summary: "Who read my data, why, and how much.",
 		rule: reads(access.Administrator, access.Owner)}, a.recipients)
+	handle(a, route{method: "GET", path: "/v1/me/disclosures", summary: "Each time that my readings left, the newest first.",
+		rule: reads(access.Administrator, access.Owner)}, a.disclosures)
+	stream(a, route{method: "GET", path: "/v1/me/report", summary: "All of these answers for people: a signed page of HTML that needs nothing else.",
+		rule: reads(access.Administrator, access.Owner)}, []string{"text/html"}, a.myReport)
 	handle(a, route{method: "GET", path: "/v1/me/purposes", summary: "What my data are used for.", rule: reads(access.Administrator, access.Owner)}, a.myPurposes)
 	handle(a, route{method: "GET", path: "/v1/me/data", summary: "What there is of mine.", rule: reads(access.Administrator, access.Owner)},
 		func(ctx context.Context, by access.Principal, _ *struct{}) (*reply[Data], error) {
@@ -143,36 +151,15 @@ func (a *API) streamsOfMine(ctx context.Context, by access.Principal) (map[holdf
 	return ids, streams, nil
 }
 
-func (a *API) recipients(ctx context.Context, by access.Principal, in *struct{ Paging }) (*reply[Page[Disclosure]], error) {
-	all, err := a.Grants.Disclosures(ctx, by.Party)
-	if err != nil {
-		return nil, err
-	}
-	ids, _, err := a.streamsOfMine(ctx, by)
-	if err != nil {
-		return nil, err
-	}
-	n, err := a.names(ctx, by)
-	if err != nil {
-		return nil, err
-	}
-	page, err := paged(all, func(d grant.Disclosure) string { return d.ID.String() }, in.Paging)
-	if err != nil {
-		return nil, err
-	}
-	for _, d := range page.Items {
-		if err := a.withNames(ctx, n, d.Recipient); err != nil {
-			return nil, err
-		}
-	}
-	return &reply[Page[Disclosure]]{mapped(page, func(d grant.Disclosure) Disclosure { return disclosureDoc(d, n, ids) })}, nil
-}
-
 func disclosureDoc(d grant.Disclosure, n names, ids map[holdfast.StreamID]DataStreamID) Disclosure {
 	out := Disclosure{ID: d.ID.String(), Recipient: n.ref(d.Recipient), Reader: d.Reader.String(), Purpose: string(d.Purpose), Streams: []DataStreamID{},
 		Opened: moment(d.Opened), Last: moment(d.Last), Reads: d.Reads, Rows: d.Rows, Complete: d.Complete}
 	if !d.Grant.IsZero() {
 		out.Grant = d.Grant.String()
+	}
+	out.Role, out.Reason, out.Policies = d.Role, d.Reason, d.Policies
+	if !d.Permission.IsZero() {
+		out.Permission = d.Permission.String()
 	}
 	if d.Rows > 0 {
 		out.First, out.Final = momentOf(d.First), momentOf(d.Final)

@@ -31,6 +31,7 @@ import (
 	"github.com/holdfast-iot/holdfast/internal/erasure"
 	"github.com/holdfast-iot/holdfast/internal/ledger"
 	"github.com/holdfast-iot/holdfast/internal/query/querytest"
+	"github.com/holdfast-iot/holdfast/internal/receipt"
 	"github.com/holdfast-iot/holdfast/internal/senml"
 )
 
@@ -70,6 +71,19 @@ func TestGrantReadAndTakeBack(t *testing.T) {
 	h.ask(h.institute, "GET", "/v1/readings?owner="+h.annaID.String(), "").is(200).shows("pulse")
 
 	h.ask(h.anna, "GET", "/v1/me/recipients", "").is(200).shows("Institute", `"purpose":"study"`, `"stream":"pulse"`, g.ID)
+	h.ask(h.anna, "GET", "/v1/me/disclosures?limit=1&purpose=study", "").is(200).shows("Institute", `"reason":"grant of the owner"`)
+	h.ask(h.anna, "GET", "/v1/me/disclosures?after=x", "").is(400)
+	h.ask(h.ben, "GET", "/v1/me/disclosures", "").is(200).hides("Institute", "pulse")
+	report := h.ask(h.anna, "GET", "/v1/me/report", "").is(200).shows("Institute", "watch/pulse", annaName)
+	if r, err := receipt.VerifyReport([]byte(report.body), h.House.Ledger.VerifierKey()); err != nil || r.PersonID != h.annaID.String() {
+		t.Errorf("%+v, %v", r.Person, err)
+	}
+	if paper := h.ask(h.institute, "GET", "/v1/grants/"+g.ID+"/receipt", "").is(200); paper.body != "" {
+		if c, err := receipt.Verify([]byte(paper.body), h.House.Ledger.VerifierKey()); err != nil || c.State != "given" || c.Recipient != "Institute" {
+			t.Errorf("%+v, %v", c, err)
+		}
+	}
+	h.ask(h.ben, "GET", "/v1/grants/"+g.ID+"/receipt", "").is(404)
 	h.ask(h.anna, "GET", "/v1/me/purposes", "").is(200).shows("To show study.", g.ID, "own-access")
 	h.ask(h.anna, "GET", "/v1/grants/"+g.ID, "").is(200).shows(`"live":true`)
 	h.ask(h.institute, "DELETE", "/v1/grants/"+g.ID, "").is(403)

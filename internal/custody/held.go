@@ -14,11 +14,16 @@ func (c *Custody) Held(ctx context.Context, party holdfast.PartyID, device holdf
 	return slices.ContainsFunc(all, func(a Assignment) bool { return a.Device == device && a.Whose() == party }), err
 }
 
-// Employs reports whether a party is the other's employer here: the owner of a device
-// that is about the other because he works for it.
+// Employs reports whether a party is the other's employer here: by a membership, or as
+// the owner of a device that is about the other because he works for it.
 func (c *Custody) Employs(ctx context.Context, employer, worker holdfast.PartyID) (bool, error) {
+	now := c.now()
+	has, err := c.memberships(ctx, `of = $1 AND member = $2 AND state = 'active'`, employer, worker)
+	if err != nil || slices.ContainsFunc(has, func(m Membership) bool { return m.Kind == Employee && m.In(now) }) {
+		return err == nil, err
+	}
 	all, err := c.AssignmentsAbout(ctx, worker)
 	return slices.ContainsFunc(all, func(a Assignment) bool {
-		return a.Owner == employer && a.Basis == Employ && (a.To.IsZero() || a.To.After(c.now()))
+		return a.Owner == employer && a.Basis == Employ && (a.To.IsZero() || a.To.After(now))
 	}), err
 }

@@ -64,7 +64,7 @@ func Build(t testing.TB) *House {
 	h.must(err)
 	h.Ledger, err = ledger.Create(ctx, h.Catalog, h.Vault, "hub.example/log")
 	h.must(err)
-	h.Custody = custody.New(h.Catalog, h.Vault, h.Ledger, custody.Options{})
+	h.Custody = custody.New(h.Catalog, h.Vault, h.Ledger, custody.Options{Now: h.clock})
 	h.Register, err = grant.Open(ctx, h.Catalog, h.Vault, h.Ledger, grant.Options{Holdings: h.Custody, Now: h.clock})
 	h.must(err)
 	log, err := journal.OpenFile(sub("journal"), journal.Options{})

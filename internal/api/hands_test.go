@@ -97,7 +97,7 @@ func TestWorkerAndEmployer(t *testing.T) {
 	h.ask(h.admin, "GET", "/v1/readings?purpose=operation&device="+badge.ID.String(), "").is(403)
 
 	h.ask(h.ben, "POST", "/v1/grants", `{"recipient":"Firm","purpose":"study","until":"+30d"}`).is(403).shows("consent given to an employer")
-	h.ask(h.admin, "POST", "/v1/purposes", `{"name":"safety","iri":"https://w3id.org/dpv#Service","legal_basis":"contract","text":"To find who is in danger."}`).is(201)
+	h.ask(h.admin, "POST", "/v1/purposes", `{"name":"safety","iri":"https://w3id.org/dpv#RequestedServiceProvision","legal_basis":"contract","text":"To find who is in danger."}`).is(201)
 	h.ask(h.anna, "POST", "/v1/grants", `{"recipient":"Firm","purpose":"study","until":"+30d"}`).is(201) // she is not employed there
 
 	// Off shift the time is his own: he restricts that assignment, and grants the rest.

@@ -33,6 +33,10 @@ func TestGolden(t *testing.T) {
 		{"period", periodInfo{From: 1, To: 2, Schedule: &scheduleInfo{Hours: "Mo-Fr 08:00-17:00", Zone: "Europe/Berlin"}}, reader[periodInfo]},
 		{"stream", streamInfo{Name: "pulse", Type: "integer", Unit: "beat/min", Category: "https://w3id.org/dpv/pd#PhysicalHealth", Sensitivity: SensitivitySpecial,
 			Purposes: []holdfast.Purpose{"care"}, RetentionDays: 30, MinimumTier: 2, Open: true}, reader[streamInfo]},
+		{"membership", membershipInfo{Kind: Guardian, From: 1, To: 2, OfferedBy: holdfast.PartyID{1}, EndedBy: holdfast.PartyID{2}, Accepted: true}, reader[membershipInfo]},
+		{"joint_erasure", jointInfo{Device: holdfast.DeviceID{1}, Stream: "pulse", From: 1, To: 2, Asked: 3, By: holdfast.PartyID{2}}, reader[jointInfo]},
+		{"transfer", transferInfo{Fate: Export, Children: true, Profile: "wearable", Offered: 1, Until: 2, Ended: 3}, reader[transferInfo]},
+		{"release_notice", noticeInfo{Reason: "left behind", Asked: 1, Until: 2, Ended: 3, By: holdfast.CredentialID{1}}, reader[noticeInfo]},
 		{"profile", Profile{Name: "wearable", Version: 2, Tags: map[string]TagRule{"cpu": TagPrefix, "host": TagIgnore}, Streams: []ProfileStream{
 			{Name: "pulse", Type: "integer", Unit: "beat/min", Category: "https://w3id.org/dpv/pd#PhysicalHealth", Purposes: []holdfast.Purpose{"care"},
 				RetentionDays: 30, Sensitivity: SensitivitySpecial, MinimumTier: 2},

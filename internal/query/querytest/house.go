@@ -43,6 +43,7 @@ type House struct {
 
 	mu  sync.Mutex
 	now time.Time
+	lag time.Duration // of what Later has let pass
 }
 
 // Build makes a house.
@@ -64,7 +65,7 @@ func Build(t testing.TB) *House {
 	h.must(err)
 	h.Ledger, err = ledger.Create(ctx, h.Catalog, h.Vault, "hub.example/log")
 	h.must(err)
-	h.Custody = custody.New(h.Catalog, h.Vault, h.Ledger, custody.Options{Now: h.clock})
+	h.Custody = custody.New(h.Catalog, h.Vault, h.Ledger, custody.Options{Now: h.running})
 	h.Register, err = grant.Open(ctx, h.Catalog, h.Vault, h.Ledger, grant.Options{Holdings: h.Custody, Now: h.clock})
 	h.must(err)
 	log, err := journal.OpenFile(sub("journal"), journal.Options{})
@@ -111,6 +112,14 @@ func (h *House) Later(d time.Duration) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.now = h.now.Add(d)
+	h.lag += d
+}
+
+// running is the time of the system's clock, and what Later has let pass besides.
+func (h *House) running() time.Time {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return time.Now().Add(h.lag)
 }
 
 // Now returns the house's time.

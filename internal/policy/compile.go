@@ -120,7 +120,7 @@ func setOf[T any](values []T, value func(T) cedar.Value) ast.Node {
 
 // annotate says what a grant asks of whoever gives its readings out.
 func (o Obligations) annotate(p *ast.Policy) *ast.Policy {
-	say := func(key types.Ident, value string) { p = p.Annotate(key, types.String(value)) }
+	say := func(key types.AnnotationKey, value string) { p = p.Annotate(key, types.String(value)) }
 	if o.Every != 0 {
 		say("every", o.Every.String())
 	}

@@ -8,6 +8,7 @@ import (
 
 	"github.com/holdfast-iot/holdfast"
 	"github.com/holdfast-iot/holdfast/internal/access"
+	"github.com/holdfast-iot/holdfast/internal/custody"
 	"github.com/holdfast-iot/holdfast/internal/dpv"
 	"github.com/holdfast-iot/holdfast/internal/policy"
 )
@@ -39,7 +40,8 @@ type judge struct {
 	live      bool
 	acts      []holdfast.PartyID // those in whose place the reader may read as an owner
 	about     map[holdfast.PartyID]*standing
-	all       bool // everybody's data concerns the reader: he is asked about, not asking
+	all       bool                          // everybody's data concerns the reader: he is asked about, not asking
+	nearby    func(custody.Assignment) bool // see near
 }
 
 // standing is how the reader stands to one party.

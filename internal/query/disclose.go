@@ -10,14 +10,20 @@ import (
 	"github.com/holdfast-iot/holdfast/internal/grant"
 )
 
-// opened is a disclosure of this read: of one owner's data, under one grant or
-// permission.
-type opened struct {
-	id         holdfast.DisclosureID
+// under is what streams of one disclosure have in common: one owner's data, under one
+// grant or permission.
+type under struct {
 	owner      holdfast.PartyID
 	grant      holdfast.GrantID
 	permission holdfast.PermissionID
-	amount     amount
+}
+
+func (c *candidate) under() under { return under{c.whose(), c.Grant, c.Permission} }
+
+// opened is a disclosure of this read.
+type opened struct {
+	id     holdfast.DisclosureID
+	amount amount
 }
 
 // amount is what left. Of windows it is the readings they are made of.
@@ -38,22 +44,26 @@ func (a *amount) add(rows uint64, first, last int64) {
 // streams, all at once. When it returns nil they are durable.
 func (r *run) disclose() error {
 	var wanted []grant.Disclosure
+	at := map[under]int{} // in wanted
 	for i := range r.streams {
 		c := &r.streams[i]
-		d := r.wanted(wanted, c)
-		if d == nil {
+		n, ok := at[c.under()]
+		if !ok {
+			n, at[c.under()] = len(wanted), len(wanted)
 			wanted = append(wanted, grant.Disclosure{
 				Owner: c.whose(), Reader: r.j.who.Credential, Role: r.j.who.Role.String(), Recipient: r.j.who.Person(), Purpose: r.j.purpose,
 				Grant: c.Grant, Permission: c.Permission, Reason: c.Reason, Policies: c.Policies, Obligations: c.Obligations,
 			})
-			d = &wanted[len(wanted)-1]
 		}
-		d.Streams = append(d.Streams, c.StreamID)
+		wanted[n].Streams = append(wanted[n].Streams, c.StreamID)
 	}
+	r.openOf = make(map[under]*opened, len(wanted))
 	ids, err := r.q.grants.OpenDisclosures(r.ctx, wanted)
 	for i, id := range ids {
 		if d := wanted[i]; !id.IsZero() {
-			r.open = append(r.open, &opened{id: id, owner: d.Owner, grant: d.Grant, permission: d.Permission})
+			o := &opened{id: id}
+			r.open = append(r.open, o)
+			r.openOf[under{d.Owner, d.Grant, d.Permission}] = o
 			r.result.Disclosures = append(r.result.Disclosures, id)
 		}
 	}
@@ -63,21 +73,10 @@ func (r *run) disclose() error {
 	return nil
 }
 
-func (r *run) wanted(all []grant.Disclosure, c *candidate) *grant.Disclosure {
-	for i := range all {
-		if all[i].Owner == c.whose() && all[i].Grant == c.Grant && all[i].Permission == c.Permission {
-			return &all[i]
-		}
-	}
-	return nil
-}
-
 // of returns the disclosure that covers a stream.
 func (r *run) of(c *candidate) *opened {
-	for _, o := range r.open {
-		if o.owner == c.whose() && o.grant == c.Grant && o.permission == c.Permission {
-			return o
-		}
+	if o := r.openOf[c.under()]; o != nil {
+		return o
 	}
 	panic("query: a stream without a disclosure")
 }

@@ -147,11 +147,12 @@ func (r *run) ofGroups(yield func(Row, error) bool) (step, error) {
 
 // register finds the disclosures under which a group's streams are.
 func (g *group) register(r *run) {
+	at := map[*opened]int{}
 	for _, c := range g.streams {
 		o := r.of(c)
-		i := slices.Index(g.opened, o)
-		if i < 0 {
-			i = len(g.opened)
+		i, ok := at[o]
+		if !ok {
+			i, at[o] = len(g.opened), len(g.opened)
 			g.opened = append(g.opened, o)
 		}
 		g.under = append(g.under, i)

@@ -118,6 +118,13 @@ func (r *run) needs() int64 {
 	if len(r.groups) == 0 {
 		return n
 	}
+	if r.req.crowd != nil { // all of its windows at once, with what each member has in them
+		for _, g := range r.groups {
+			windows := int64(r.req.manyWindows(g.spans[0])) + 2
+			r.memory += windows * windowBytes(len(g.streams))
+		}
+		return n + r.memory
+	}
 	spare := r.q.purse.Query - n
 	wanted := int64(0)
 	for _, g := range r.groups {

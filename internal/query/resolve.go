@@ -224,6 +224,9 @@ func (j *judge) near(ctx context.Context) (func(custody.Assignment) bool, error)
 	if j.who.Role == access.Administrator || j.all {
 		return func(custody.Assignment) bool { return true }, nil
 	}
+	if j.nearby != nil { // of the many devices of a group it is found out once
+		return j.nearby, nil
+	}
 	parties := append([]holdfast.PartyID{j.who.Party}, j.acts...)
 	if j.purpose != holdfast.OwnAccess {
 		grantors, err := j.q.grants.Grantors(ctx, j.who.Party)
@@ -232,7 +235,12 @@ func (j *judge) near(ctx context.Context) (func(custody.Assignment) bool, error)
 		}
 		parties = append(parties, grantors...)
 	}
-	return func(a custody.Assignment) bool { return a.Owner == j.who.Party || slices.Contains(parties, a.Whose()) }, nil
+	is := make(map[holdfast.PartyID]bool, len(parties))
+	for _, p := range parties {
+		is[p] = true
+	}
+	j.nearby = func(a custody.Assignment) bool { return a.Owner == j.who.Party || is[a.Whose()] }
+	return j.nearby, nil
 }
 
 // ofSubjects returns those assignments of a party that are about somebody whose data

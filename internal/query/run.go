@@ -32,6 +32,7 @@ type run struct {
 	given   int   // rows of this page
 	last    place // behind the last row given
 	open    []*opened
+	openOf  map[under]*opened
 	closed  bool
 	failure error // of closing
 }
@@ -124,14 +125,14 @@ func (r *run) raw(yield func(Row, error) bool) (step, error) {
 	}
 	mark := r.q.erasures.Begun()
 	here, skip := place{span: r.at.span}, uint64(0)
-	of, last := (*opened)(nil), -1
+	of, last, face := (*opened)(nil), -1, (*Source)(nil)
 	for rows, err := range r.q.scan(r.ctx, streams, nil) {
 		if err != nil {
 			return onward, err
 		}
 		c := streams[rows.task].c
 		if rows.task != last {
-			last, of = rows.task, r.of(c)
+			last, of, face = rows.task, r.of(c), c.face()
 			here.stream, here.time, here.given, skip = c.key(), streams[last].span.From, 0, 0
 			if c.key() == r.at.stream {
 				here.given, skip = r.at.given, r.at.given
@@ -159,7 +160,7 @@ func (r *run) raw(yield func(Row, error) bool) (step, error) {
 			r.given++
 			r.last = here
 			of.amount.add(1, t, t)
-			if !yield(Row{Source: c.face(), Reading: rows.columns.Reading(i)}, nil) {
+			if !yield(Row{Source: face, Reading: rows.columns.Reading(i)}, nil) {
 				return stopped, nil
 			}
 		}

@@ -49,6 +49,7 @@ func (c *source) step() bool {
 // cursor merges sources: by time, then by arrival, without repeats.
 type cursor struct {
 	span    holdfast.Span
+	since   int64 // what of a chunk arrived before is passed over
 	begun   bool
 	heap    sources
 	seen    repeats
@@ -128,11 +129,12 @@ func (c *cursor) done() bool { return c.begun && len(c.heap) == 0 }
 // made.
 func (c *cursor) run(top *source, yield func(holdfast.Reading) bool) bool {
 	alone, until := c.others()
+	edge := top.cols != nil && top.chunk.row.extent.straddles(c.since)
 	for {
 		r := top.reading()
 		ended := !top.step()
-		repeat := false
-		if top.cols == nil || !alone && r.Time >= until || c.seen.at(r.Time) {
+		repeat := edge && top.chunk.row.extent.arrived(&r) < c.since // expired: as good as not there
+		if !repeat && (top.cols == nil || !alone && r.Time >= until || c.seen.at(r.Time)) {
 			repeat = c.seen.is(r)
 		}
 		more := repeat || yield(r)

@@ -15,6 +15,23 @@ type extent struct {
 	arrival holdfast.Span // bounds: those of the readings it was made from
 }
 
+// arrived is when a reading of the chunk counts as arrived. Chunks keep no arrival of
+// a reading, only the first and the last: within these, a reading arrived when it
+// says that it was taken, or later. So none counts as arrived later than it did, but
+// for what a device's clock ran ahead by less than would have been marked.
+func (e *extent) arrived(r *holdfast.Reading) int64 {
+	if r.Mark&holdfast.Clock != 0 { // its time says nothing
+		return e.arrival.From
+	}
+	return min(max(r.Time, e.arrival.From), e.arrival.To)
+}
+
+// expired reports whether all of the chunk arrived before since.
+func (e *extent) expired(since int64) bool { return e.arrival.To < since }
+
+// straddles reports whether a part of the chunk may have arrived before since.
+func (e *extent) straddles(since int64) bool { return e.arrival.From < since }
+
 const (
 	extentVersion = 1
 	extentSize    = 1 + 4 + 4*8

@@ -32,7 +32,7 @@ func (p *part) plan(ctx context.Context) error {
 	if err := p.snap.readTail(ctx); err != nil {
 		return err
 	}
-	p.pieces, p.cut = cut(p.snap.chunks, p.snap.tail), true
+	p.pieces, p.cut = cut(p.snap.chunks, p.snap.tail, p.snap.since), true
 	return nil
 }
 
@@ -188,7 +188,7 @@ func wholeMinutes(m *chunk.Minutes, span holdfast.Span) (from, to int, whole boo
 // more.
 func (j *job) merge(ctx context.Context, u *unsealer, p *part, piece *piece) (more bool, err error) {
 	if p.cursor == nil {
-		p.cursor = &cursor{span: p.snap.span}
+		p.cursor = &cursor{span: p.snap.span, since: p.snap.since}
 		for _, o := range piece.chunks {
 			p.cursor.addChunk(o)
 		}

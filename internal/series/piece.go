@@ -13,12 +13,13 @@ import (
 type piece struct {
 	chunks        []openChunk
 	rows          []holdfast.Reading
+	edge          bool // a part of its only chunk has expired: it is passed over row by row
 	before, after bool // the piece before, or after, has readings in a minute of this one
 }
 
-// alone reports that all of the piece is one chunk, whose rows are in order and
-// without repeats as they stand.
-func (p *piece) alone() bool { return len(p.chunks) == 1 && len(p.rows) == 0 }
+// alone reports that all of the piece is one chunk, whose rows are in order,
+// without repeats and not expired as they stand.
+func (p *piece) alone() bool { return len(p.chunks) == 1 && len(p.rows) == 0 && !p.edge }
 
 // minutes reports that the chunk's summary says all of each of its minutes.
 func (p *piece) minutes() bool { return p.chunks[0].row.summary > 0 && !p.before && !p.after }
@@ -55,8 +56,8 @@ func (r *chunkRow) cost(minutes bool) int {
 }
 
 // cut takes chunks and rows of one stream apart into pieces in order of time. Rows
-// are in order; chunks are put in order.
-func cut(chunks []openChunk, rows []holdfast.Reading) []piece {
+// are in order; chunks are put in order. What arrived before since is not seen.
+func cut(chunks []openChunk, rows []holdfast.Reading, since int64) []piece {
 	first := func(o openChunk) int64 { return o.row.extent.times.From }
 	if !slices.IsSortedFunc(chunks, func(a, b openChunk) int { return cmp.Compare(first(a), first(b)) }) {
 		slices.SortFunc(chunks, func(a, b openChunk) int { return cmp.Compare(first(a), first(b)) })
@@ -77,7 +78,7 @@ func cut(chunks []openChunk, rows []holdfast.Reading) []piece {
 			last = max(last, chunks[n].row.extent.times.To)
 			n++
 		}
-		p := piece{chunks: chunks[:n]}
+		p := piece{chunks: chunks[:n], edge: n == 1 && chunks[0].row.extent.straddles(since)}
 		among := len(rows)
 		if among > 0 && rows[among-1].Time > last {
 			among = until(last + 1)

@@ -16,7 +16,8 @@ type Want struct {
 	Assignment holdfast.AssignmentID
 	Stream     holdfast.StreamID
 	Span       holdfast.Span
-	Minutes    bool // minutes may come as summaries in place of their rows
+	Since      int64 // only what arrived then or later, as extent.arrived has it; 0: all
+	Minutes    bool  // minutes may come as summaries in place of their rows
 }
 
 // Batch is a part of a stream's readings: rows [From, To) of the columns; or, if
@@ -192,7 +193,7 @@ func (r *reading) job() (*job, error) {
 			break
 		}
 		w := r.wants[r.at]
-		snap, err := r.s.snapshot(r.ctx, streamName{w.Assignment, w.Stream}, w.Span)
+		snap, err := r.s.snapshot(r.ctx, streamName{w.Assignment, w.Stream}, w.Span, w.Since)
 		if err != nil {
 			j.leave()
 			return nil, r.failed(r.at, err)

@@ -16,7 +16,7 @@ import (
 // reading.
 func (r *rig) merged(o of, span holdfast.Span) (out []holdfast.Reading) {
 	r.t.Helper()
-	v, err := r.snapshot(r.t.Context(), streamName{o.a, o.s}, span)
+	v, err := r.snapshot(r.t.Context(), streamName{o.a, o.s}, span, 0)
 	r.must(err)
 	defer v.leave()
 	r.must(v.readTail(r.t.Context()))

@@ -39,17 +39,39 @@ type Extent struct {
 	First, Last int64 // times, if Rows > 0
 }
 
-// Extent returns how much there is of a stream.
-func (s *Series) Extent(ctx context.Context, a holdfast.AssignmentID, stream holdfast.StreamID) (Extent, error) {
-	snap, err := s.snapshot(ctx, streamName{a, stream}, holdfast.Always)
+// Extent returns how much there is of a stream that arrived since then; 0: all. A
+// chunk of which only a part did is opened.
+func (s *Series) Extent(ctx context.Context, a holdfast.AssignmentID, stream holdfast.StreamID, since int64) (x Extent, err error) {
+	snap, err := s.snapshot(ctx, streamName{a, stream}, holdfast.Always, since)
 	if err == nil {
 		defer snap.leave()
-		err = snap.readTail(ctx)
+		if err = snap.readTail(ctx); err == nil {
+			x, err = snap.measure(ctx)
+		}
 	}
 	if err != nil {
 		return Extent{}, fmt.Errorf("measure stream %s: %w", stream, err)
 	}
-	return snap.extent(), nil
+	return x, nil
+}
+
+// measure is extent without what has expired.
+func (v *snapshot) measure(ctx context.Context) (x Extent, err error) {
+	whole := snapshot{tail: v.tail}
+	c := cursor{span: holdfast.Always, since: v.since}
+	for _, o := range v.chunks {
+		if o.row.extent.straddles(v.since) {
+			c.addChunk(o)
+		} else {
+			whole.chunks = append(whole.chunks, o)
+		}
+	}
+	x = whole.extent()
+	err = c.each(ctx, &unsealer{s: v.s}, func(r holdfast.Reading) bool {
+		x.add(1, holdfast.Span{From: r.Time, To: r.Time})
+		return true
+	})
+	return x, err
 }
 
 func (v *snapshot) extent() (x Extent) {
@@ -76,7 +98,7 @@ func (s *Series) Latest(ctx context.Context, a holdfast.AssignmentID, stream hol
 	fail := func(err error) (holdfast.Reading, bool, error) {
 		return holdfast.Reading{}, false, fmt.Errorf("find latest reading of stream %s: %w", stream, err)
 	}
-	snap, err := s.snapshot(ctx, streamName{a, stream}, holdfast.Always)
+	snap, err := s.snapshot(ctx, streamName{a, stream}, holdfast.Always, 0)
 	if err != nil {
 		return fail(err)
 	}

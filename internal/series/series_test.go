@@ -130,7 +130,7 @@ func TestScanOfASpan(t *testing.T) {
 			}
 		}
 		want := r.want(o, holdfast.Always)
-		x, err := r.Extent(t.Context(), o.a, o.s)
+		x, err := r.Extent(t.Context(), o.a, o.s, 0)
 		r.must(err)
 		if x.First != want[0].Time || x.Last != want[len(want)-1].Time || x.Rows < uint64(len(want)) {
 			t.Errorf("extent %+v of %d rows", x, len(want))

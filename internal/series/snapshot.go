@@ -29,6 +29,7 @@ type snapshot struct {
 	s         *Series
 	name      streamName
 	span      holdfast.Span
+	since     int64       // what arrived before is not seen
 	chunks    []openChunk // that overlap span
 	view      *tailView
 	from      journal.Pos // the rolled position
@@ -67,7 +68,7 @@ var errOvertaken = holdfast.Errorf(holdfast.Unavailable, "readings were erased w
 
 // cursor merges all of the snapshot. readTail comes before it.
 func (v *snapshot) cursor() *cursor {
-	c := &cursor{span: v.span}
+	c := &cursor{span: v.span, since: v.since}
 	for _, o := range v.chunks {
 		c.addChunk(o)
 	}
@@ -80,12 +81,12 @@ func (v *snapshot) cursor() *cursor {
 const snapshots = 3
 
 // snapshot returns a stream as it is now, without the readings of its tail.
-func (s *Series) snapshot(ctx context.Context, n streamName, span holdfast.Span) (*snapshot, error) {
+func (s *Series) snapshot(ctx context.Context, n streamName, span holdfast.Span, since int64) (*snapshot, error) {
 	if err := s.shorten(ctx, n.assignment); err != nil {
 		return nil, err
 	}
 	for try := 1; ; try++ {
-		v, err := s.trySnapshot(ctx, n, span)
+		v, err := s.trySnapshot(ctx, n, span, since)
 		if err == nil {
 			return v, nil
 		}
@@ -117,8 +118,8 @@ func (s *Series) shorten(ctx context.Context, a holdfast.AssignmentID) error {
 // may see is zeroed. It takes the tail before the rows: memory drops a record only
 // after the rows that it became are there, so that what these do not have yet is
 // in the tail; what both have is told by the rolled position.
-func (s *Series) trySnapshot(ctx context.Context, n streamName, span holdfast.Span) (_ *snapshot, err error) {
-	v := &snapshot{s: s, name: n, span: span, free: s.readers.enter(), view: s.tail.view(n.assignment), cache: s.cache.now()}
+func (s *Series) trySnapshot(ctx context.Context, n streamName, span holdfast.Span, since int64) (_ *snapshot, err error) {
+	v := &snapshot{s: s, name: n, span: span, since: since, free: s.readers.enter(), view: s.tail.view(n.assignment), cache: s.cache.now()}
 	s.readers.opened(v)
 	defer func() {
 		if err != nil {
@@ -133,7 +134,9 @@ func (s *Series) trySnapshot(ctx context.Context, n streamName, span holdfast.Sp
 		s.positions.put(n, rows, from, version)
 	}
 	v.from = from
-	v.chunks, err = s.openCells(ctx, rows, span)
+	if v.chunks, err = s.openCells(ctx, rows, span); since > 0 {
+		v.chunks = slices.DeleteFunc(v.chunks, func(o openChunk) bool { return o.row.extent.expired(since) })
+	}
 	return v, err
 }
 
@@ -188,6 +191,9 @@ func (v *snapshot) readTail(ctx context.Context) error {
 		}
 		if err != nil {
 			return fmt.Errorf("open journal record at position %d: %w", pos, err)
+		}
+		if r.header.Arrival < v.since {
+			continue
 		}
 		for i := range r.content.Rows {
 			if x := &r.content.Rows[i]; x.Stream == v.name.stream && v.span.Contains(x.Time) {

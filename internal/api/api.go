@@ -47,7 +47,7 @@ import (
 
 // Measure says how much there is of a stream, without its values: package series.
 type Measure interface {
-	Extent(ctx context.Context, a holdfast.AssignmentID, s holdfast.StreamID) (series.Extent, error)
+	Extent(ctx context.Context, a holdfast.AssignmentID, s holdfast.StreamID, since int64) (series.Extent, error)
 }
 
 // Deps is what an API stands on.

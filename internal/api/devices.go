@@ -12,6 +12,7 @@ import (
 	"github.com/holdfast-iot/holdfast/internal/access"
 	"github.com/holdfast-iot/holdfast/internal/custody"
 	"github.com/holdfast-iot/holdfast/internal/identity"
+	"github.com/holdfast-iot/holdfast/internal/query"
 )
 
 // Device is a unit in one owner's hands.
@@ -372,7 +373,7 @@ func (a *API) streamDocs(ctx context.Context, held []custody.Assignment) ([]Stre
 	slices.SortStableFunc(streams, func(x, y *custody.Stream) int { return cmp.Compare(x.Name, y.Name) })
 	var out []Stream
 	for _, s := range streams {
-		x, err := a.Measure.Extent(ctx, s.Assignment, s.ID)
+		x, err := a.Measure.Extent(ctx, s.Assignment, s.ID, a.Grants.Since(query.CollectedOf(s), time.Now()))
 		if err != nil {
 			return nil, err
 		}

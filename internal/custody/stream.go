@@ -9,15 +9,12 @@ import (
 	"slices"
 
 	"github.com/holdfast-iot/holdfast"
+	"github.com/holdfast-iot/holdfast/internal/seal"
 	"github.com/holdfast-iot/holdfast/internal/vault"
 )
 
 // MaxStreams is how many streams a device has at most.
 const MaxStreams = 1000
-
-// dailyDays is the longest retention for which keys are made per day of arrival:
-// with a key per month, data would outlive it by up to half.
-const dailyDays = 62
 
 // Stream is one kind of reading of a device. It never changes once it is handed
 // out; a stream that learns its unit is handed out anew.
@@ -56,7 +53,7 @@ func (i streamInfo) stream(id holdfast.StreamID, a holdfast.AssignmentID) (*Stre
 	return &Stream{
 		ID: id, Assignment: a, Name: i.Name, Type: t, Unit: i.Unit, Category: i.Category, Sensitivity: i.Sensitivity,
 		Purposes: i.Purposes, RetentionDays: i.RetentionDays, MinimumTier: i.MinimumTier, Open: i.Open,
-		Daily: i.RetentionDays > 0 && i.RetentionDays <= dailyDays,
+		Daily: i.RetentionDays > 0 && i.RetentionDays <= seal.DailyDays,
 	}, nil
 }
 

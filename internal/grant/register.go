@@ -51,6 +51,9 @@ type Recorder interface {
 type Options struct {
 	Holdings Holdings         // default: nobody has anything, and no grant can name a device
 	Now      func() time.Time // default time.Now
+	// Grace is how long a purpose that has ended can be revived, and its data are not
+	// destroyed for its end; default a day, negative: not at all.
+	Grace time.Duration
 }
 
 // Register keeps purposes, grants, bars and disclosures. It is safe for
@@ -68,6 +71,8 @@ type Register struct {
 	bars     map[holdfast.AssignmentID]Bars
 	holding  sync.Mutex // one change of holds at a time
 	holds    atomic.Pointer[standing]
+	rules    atomic.Pointer[map[ruleKey]int] // days
+	grace    time.Duration
 
 	answering  sync.Mutex          // one answer about a group at a time is looked at and remembered
 	disclosing sync.Mutex          // held by who writes disclosures and tallies to the catalog
@@ -87,8 +92,11 @@ func Open(ctx context.Context, db *catalog.DB, keys Keys, ledger Recorder, o Opt
 	if o.Holdings == nil {
 		o.Holdings = noHoldings{}
 	}
+	if o.Grace == 0 {
+		o.Grace = 24 * time.Hour
+	}
 	r := &Register{
-		holdings: o.Holdings, db: db, keys: keys, ledger: ledger, now: o.Now,
+		holdings: o.Holdings, db: db, keys: keys, ledger: ledger, now: o.Now, grace: max(0, o.Grace),
 		sets:    sets{kept: make(map[holdfast.PartyID]*said)},
 		tallies: make(map[tallyKey]*tally),
 		byKey:   make(map[disclosureKey]*disclosing),
@@ -99,6 +107,9 @@ func Open(ctx context.Context, db *catalog.DB, keys Keys, ledger Recorder, o Opt
 	}
 	if err := db.Read(ctx, func(tx *sql.Tx) error { return r.loadBars(ctx, tx) }); err != nil {
 		return nil, fmt.Errorf("load bars: %w", err)
+	}
+	if err := r.loadRules(ctx); err != nil {
+		return nil, fmt.Errorf("load retention rules: %w", err)
 	}
 	if err := r.loadHolds(ctx); err != nil {
 		return nil, fmt.Errorf("load holds: %w", err)

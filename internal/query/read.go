@@ -254,5 +254,6 @@ func (q *Query) allowed(ctx context.Context, j *judge, req *Request, at place) (
 	if !begun {
 		return nil, 0, holdfast.Errorf(holdfast.Conflict, "the stream at which the cursor stands is gone: ask again from the start")
 	}
+	q.expire(out)
 	return out, withheld, nil
 }

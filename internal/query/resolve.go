@@ -8,6 +8,7 @@ import (
 	"github.com/holdfast-iot/holdfast"
 	"github.com/holdfast-iot/holdfast/internal/access"
 	"github.com/holdfast-iot/holdfast/internal/custody"
+	"github.com/holdfast-iot/holdfast/internal/grant"
 	"github.com/holdfast-iot/holdfast/internal/policy"
 )
 
@@ -18,8 +19,10 @@ type candidate struct {
 	subject  holdfast.PartyID // of the assignment, if another than the owner
 	category string           // IRI, "" if none
 	policy.Decision
-	coarse *coarse // what becomes of its readings; nil: nothing
-	shown  *Source // in place of Source, where the reader may not know all of it
+	collected grant.Collected
+	since     int64   // what arrived before has expired
+	coarse    *coarse // what becomes of its readings; nil: nothing
+	shown     *Source // in place of Source, where the reader may not know all of it
 }
 
 // whose returns the one whose data the stream's readings are.
@@ -40,6 +43,7 @@ func candidateOf(d custody.Device, a custody.Assignment) candidate {
 
 func (c candidate) with(s *custody.Stream) candidate {
 	c.Stream, c.StreamID, c.Type, c.Unit, c.category = s.Name, s.ID, s.Type, s.Unit, s.Category
+	c.collected = *CollectedOf(s)
 	return c
 }
 

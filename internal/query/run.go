@@ -205,5 +205,5 @@ func (r *run) again(c *candidate) error {
 	if !d.Allow || d.Grant != c.Grant || d.Permission != c.Permission || !d.Span.Covers(c.Span) || !sameObligations(&d.Obligations, &c.Obligations) {
 		return holdfast.Errorf(holdfast.Denied, "the right to read ended while readings were given out")
 	}
-	return nil
+	return r.shortened(c)
 }

@@ -35,7 +35,7 @@ func (q *Query) scan(ctx context.Context, tasks []task, p *plan) iter.Seq2[rowsO
 	return func(yield func(rowsOf, error) bool) {
 		wants := make([]series.Want, len(tasks))
 		for i, t := range tasks {
-			wants[i] = series.Want{Assignment: t.c.Assignment, Stream: t.c.StreamID, Span: t.span, Minutes: p.wholeMinutes(t.span) && !t.c.coarse.values()}
+			wants[i] = series.Want{Assignment: t.c.Assignment, Stream: t.c.StreamID, Span: t.span, Since: t.c.since, Minutes: p.wholeMinutes(t.span) && !t.c.coarse.values()}
 		}
 		var rest, seen chunk.Columns
 		for b, err := range q.series.Read(ctx, wants) {

@@ -6,6 +6,10 @@ import "time"
 // which keys die. Bucket 0 is list 0, which has no time.
 type Bucket uint32
 
+// DailyDays is the longest retention for which keys are made per day of arrival:
+// with a key per month, data would outlive it by up to half.
+const DailyDays = 62
+
 // BucketOf returns the bucket of an arrival in nanoseconds since 1970: a day's
 // where retention is short enough that months would keep data too long.
 func BucketOf(arrival int64, daily bool) Bucket {

@@ -63,6 +63,10 @@ CREATE TABLE group_answer (
 	info_sealed BLOB NOT NULL              -- under the hub: it must outlive the members
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX group_answer_recipient ON group_answer (recipient);
+CREATE TABLE retention_rule (
+	rule_hash   BLOB NOT NULL PRIMARY KEY,
+	info_sealed BLOB NOT NULL      -- under the hub
+) STRICT, WITHOUT ROWID;
 
 -- A bar outlives the keys of those it was set for, so it holds ids and times alone.
 CREATE TABLE bar (
@@ -81,6 +85,7 @@ DROP TABLE group_answer;
 DROP TABLE device_group;
 DROP TABLE bar;
 DROP TABLE disclosure_tally;
+DROP TABLE retention_rule;
 DROP TABLE hold;
 DROP TABLE disclosure;
 DROP TABLE data_grant;

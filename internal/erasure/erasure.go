@@ -54,7 +54,7 @@ type Custody interface {
 	StreamsOfAssignment(ctx context.Context, a custody.Assignment) ([]*custody.Stream, error)
 }
 
-// Deps is what a Gate is built on; all are required.
+// Deps is what a Gate is built on; all but Now are required.
 type Deps struct {
 	Catalog *catalog.DB
 	Vault   *vault.Vault
@@ -67,12 +67,16 @@ type Deps struct {
 	// came before an erasure is told by it, for the system's clock may be set back.
 	Arrival func() int64
 	Logger  *slog.Logger
+	Now     func() time.Time // the system's clock, by which readings age; default time.Now
 }
 
 // Gate carries erasures out.
 type Gate struct {
 	Deps
 	metrics metrics
+
+	expiring sync.Mutex  // one run of expiry at a time
+	doubted  atomic.Bool // the clock: see ErrClock
 
 	whole, part, purge *lane
 
@@ -149,6 +153,9 @@ func (e *Erasure) inPart() bool { return len(e.Scope.Streams) > 0 || e.Scope.Fro
 func Open(ctx context.Context, d Deps) (*Gate, error) {
 	if err := d.Places.check(); err != nil {
 		return nil, err
+	}
+	if d.Now == nil {
+		d.Now = time.Now
 	}
 	g := &Gate{Deps: d, metrics: newMetrics(), taken: map[holdfast.ErasureID]bool{},
 		open: map[holdfast.ErasureID]holdfast.Scope{}, done: map[holdfast.ErasureID]chan struct{}{}}
@@ -456,12 +463,16 @@ func (g *Gate) save(ctx context.Context, e Erasure, more func(*sql.Tx) error) er
 type metrics struct {
 	asked, finished prometheus.Counter
 	seconds         prometheus.Histogram
+	expired         prometheus.Counter
+	lastExpiry      prometheus.Gauge
 }
 
 func newMetrics() metrics {
 	return metrics{
-		asked:    prometheus.NewCounter(prometheus.CounterOpts{Name: "holdfast_erasures_asked_total", Help: "Erasures asked for."}),
-		finished: prometheus.NewCounter(prometheus.CounterOpts{Name: "holdfast_erasures_done_total", Help: "Erasures with a certificate."}),
+		asked:      prometheus.NewCounter(prometheus.CounterOpts{Name: "holdfast_erasures_asked_total", Help: "Erasures asked for."}),
+		finished:   prometheus.NewCounter(prometheus.CounterOpts{Name: "holdfast_erasures_done_total", Help: "Erasures with a certificate."}),
+		expired:    prometheus.NewCounter(prometheus.CounterOpts{Name: "holdfast_retention_keys_destroyed_total", Help: "Keys of a stream's month or day destroyed by age."}),
+		lastExpiry: prometheus.NewGauge(prometheus.GaugeOpts{Name: "holdfast_retention_last_run_timestamp_seconds", Help: "When the last run of retention since the start ended."}),
 		seconds: prometheus.NewHistogram(prometheus.HistogramOpts{Name: "holdfast_erasure_key_seconds",
 			Help: "Seconds from asking to the destruction of the keys.", Buckets: []float64{.05, .1, .25, .5, 1, 2.5, 5, 10, 30, 60, 120}}),
 	}
@@ -469,5 +480,5 @@ func newMetrics() metrics {
 
 // Metrics returns the collectors of this package.
 func (g *Gate) Metrics() []prometheus.Collector {
-	return []prometheus.Collector{g.metrics.asked, g.metrics.finished, g.metrics.seconds}
+	return []prometheus.Collector{g.metrics.asked, g.metrics.finished, g.metrics.seconds, g.metrics.expired, g.metrics.lastExpiry}
 }

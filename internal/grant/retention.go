@@ -34,7 +34,10 @@ type ruleInfo struct {
 	By       holdfast.CredentialID `json:"by"`
 }
 
-const maxRules = 10_000
+const (
+	maxRules    = 10_000
+	maxCategory = 512 // bytes of its IRI
+)
 
 // Collected is what of a stream says how long its readings are kept.
 type Collected struct {
@@ -50,8 +53,8 @@ func (r *Register) SetRule(ctx context.Context, by holdfast.CredentialID, rule R
 		return holdfast.Errorf(holdfast.Invalid, "a rule names a category, a purpose or both")
 	case rule.Days < 1 || rule.Days > maxRetentionDays:
 		return holdfast.Errorf(holdfast.Invalid, "a rule keeps readings for 1 to %d days", maxRetentionDays)
-	case len(rule.Category) > maxIRI:
-		return holdfast.Errorf(holdfast.Invalid, "a category is an IRI of at most %d bytes", maxIRI)
+	case len(rule.Category) > maxCategory:
+		return holdfast.Errorf(holdfast.Invalid, "a category is an IRI of at most %d bytes", maxCategory)
 	case rule.Purpose != "" && !r.Live(ctx, rule.Purpose):
 		return holdfast.Errorf(holdfast.Invalid, "the rule's purpose does not exist or has ended")
 	}

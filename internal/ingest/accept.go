@@ -40,6 +40,8 @@ type Batch struct {
 	readings int
 	moves    bool // of readings that the hub has already
 
+	collected grant.Collected // to ask about, without a new one each time
+
 	// Of the commit under way.
 	done  func(error)
 	left  atomic.Int32 // parts without an answer
@@ -224,11 +226,20 @@ func (b *Batch) reading(m *message, x *holdfast.Sample) error {
 		if err := b.gate.opt.Hold(to.Assignment, stream.ID); err != nil {
 			return err
 		}
-		m.live, m.part = stream, b.part(m.route, to.Assignment, seal.BucketOf(b.arrival, stream.Daily))
+		m.live, m.part = stream, b.part(m.route, to.Assignment, seal.BucketOf(b.arrival, b.daily(stream)))
 	}
 	p := b.parts[m.part]
 	p.content.Rows = append(p.content.Rows, series.Row{Stream: stream.ID, Reading: r})
 	return nil
+}
+
+// daily reports whether a stream's keys are of the day, not of the month.
+func (b *Batch) daily(s *custody.Stream) bool {
+	if s.Daily {
+		return true
+	}
+	b.collected = grant.Collected{Category: s.Category, Purposes: s.Purposes, Days: s.RetentionDays}
+	return b.gate.purposes.Daily(&b.collected)
 }
 
 // accept is custody's, without the look-up when the stream is that of the reading

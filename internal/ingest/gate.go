@@ -39,6 +39,9 @@ type Custody interface {
 type Purposes interface {
 	Live(ctx context.Context, p holdfast.Purpose) bool
 	Bars(a holdfast.AssignmentID) grant.Bars
+	// Daily reports whether readings are kept for so short a time that their keys are
+	// of the day.
+	Daily(c *grant.Collected) bool
 	// Stopped reports whether the one whose data it is has stopped their collection.
 	Stopped(whose holdfast.PartyID, a holdfast.AssignmentID, stream string) bool
 }

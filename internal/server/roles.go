@@ -98,6 +98,7 @@ func (s *Server) keep(ctx context.Context, g *errgroup.Group) (stop func()) {
 		func(ctx context.Context) error { return s.ledger.Run(ctx, s.config.Checkpoints) },
 		s.erasure.Run,
 		s.timeline.Run,
+		s.erasure.RunExpiry,
 		func(ctx context.Context) error {
 			return s.grants.Run(ctx, func(err error) { s.log.Error("grant: write disclosures", "err", err) })
 		},

@@ -26,11 +26,25 @@ type Reissue struct {
 	Assignment holdfast.AssignmentID
 	Drop       []StreamBucket
 	Replace    map[StreamBucket]seal.Key
+	// Over says that lists of buckets which ended before then, ns since 1970, need no
+	// Barrier: nothing is sealed under their journal keys any more, and all that was is
+	// rolled. Of such a list that lost a key every journal key goes.
+	Over int64
 }
 
-func (r Reissue) drops(k listKey, b seal.Bucket) bool {
-	return k.kind == entryStream &&
-		(slices.Contains(r.Drop, StreamBucket{k.stream, 0}) || slices.Contains(r.Drop, StreamBucket{k.stream, b}))
+// dropping is what a reissue drops, to be asked for each key of each list.
+type dropping map[StreamBucket]bool
+
+func (r *Reissue) dropping() dropping {
+	all := make(dropping, len(r.Drop))
+	for _, d := range r.Drop {
+		all[d] = true
+	}
+	return all
+}
+
+func (d dropping) drops(k listKey, b seal.Bucket) bool {
+	return k.kind == entryStream && (d[StreamBucket{k.stream, 0}] || d[StreamBucket{k.stream, b}])
 }
 
 // Destruction is what one rotation of the root key destroys.

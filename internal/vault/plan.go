@@ -80,6 +80,7 @@ func (v *Vault) planReissue(ctx context.Context, p *plan, r Reissue) error {
 	fresh := seal.NewKey()
 	p.renewed[o] = fresh
 	p.ownerKeys[o] = id
+	drop := r.dropping()
 	for _, l := range lists {
 		next := &keyList{owner: o, bucket: l.bucket}
 		lost := false
@@ -87,7 +88,7 @@ func (v *Vault) planReissue(ctx context.Context, p *plan, r Reissue) error {
 			if k.kind == entryJournal {
 				continue
 			}
-			if r.drops(k, l.bucket) {
+			if drop.drops(k, l.bucket) {
 				lost = true
 				if by, ok := r.Replace[StreamBucket{k.stream, l.bucket}]; ok {
 					next.add(entryStream, k.stream, by)
@@ -99,14 +100,17 @@ func (v *Vault) planReissue(ctx context.Context, p *plan, r Reissue) error {
 		// Of a list that lost a key the journal keys go, but for the newest: the
 		// Barrier made it, and what is sealed under it since lives on.
 		journal := slices.DeleteFunc(slices.Clone(l.keys), func(k listKey) bool { return k.kind != entryJournal })
+		over := l.bucket != 0 && l.bucket.Ends() <= r.Over
 		for i, k := range journal {
-			if lost && i < len(journal)-1 {
+			if lost && (over || i < len(journal)-1) {
 				p.retired = append(p.retired, k.cipher.ID())
 			} else {
 				next.keys = append(next.keys, k)
 			}
 		}
-		p.lists = append(p.lists, wrapList(next, fresh, fresh.ID()))
+		if len(next.keys) > 0 {
+			p.lists = append(p.lists, wrapList(next, fresh, fresh.ID()))
+		}
 	}
 	return nil
 }

@@ -8,5 +8,15 @@ CREATE TABLE erasure (
 	certificate BLOB                     -- signed note, when done
 ) STRICT, WITHOUT ROWID;
 
+-- Routine expiry: one row.
+CREATE TABLE expiry (
+	only        INTEGER PRIMARY KEY CHECK (only = 1),
+	last        INTEGER NOT NULL, -- ns since 1970: when the last run ended; 0: none did
+	plan_sealed BLOB              -- of the run under way, ids and times, under the hub's key
+) STRICT;
+
+INSERT INTO expiry (only, last) VALUES (1, 0);
+
 -- +goose Down
+DROP TABLE expiry;
 DROP TABLE erasure;

@@ -40,6 +40,7 @@ type commands struct {
 	Grant      grantCmd      `cmd:"" help:"Who may read an owner's data, and for what."`
 	Permission permissionCmd `cmd:"" help:"Staff's permissions to read an owner's data."`
 	Hold       holdCmd       `cmd:"" help:"Restrict or object to use, stop collection, keep data for a claim or by law."`
+	Retention  retentionCmd  `cmd:"" help:"How long readings are kept."`
 	Group      groupCmd      `cmd:"" help:"Devices to be asked about together."`
 	Query      queryCmd      `cmd:"" help:"Read readings, or windows of them."`
 	Erase      eraseCmd      `cmd:"" help:"Erase a party, a device or a stream, with a certificate."`

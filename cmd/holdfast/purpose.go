@@ -11,10 +11,11 @@ import (
 )
 
 type purposeCmd struct {
-	Add  purposeAddCmd  `cmd:"" help:"Add a purpose."`
-	List purposeListCmd `cmd:"" help:"List the purposes."`
-	Show purposeShowCmd `cmd:"" help:"Show a purpose."`
-	End  purposeEndCmd  `cmd:"" help:"End a purpose."`
+	Add    purposeAddCmd    `cmd:"" help:"Add a purpose."`
+	List   purposeListCmd   `cmd:"" help:"List the purposes."`
+	Show   purposeShowCmd   `cmd:"" help:"Show a purpose."`
+	End    purposeEndCmd    `cmd:"" help:"End a purpose."`
+	Revive purposeReviveCmd `cmd:"" help:"Take back the end of a purpose."`
 }
 
 func (*purposeCmd) Help() string {
@@ -154,7 +155,8 @@ type purposeEndCmd struct {
 }
 
 func (*purposeEndCmd) Help() string {
-	return `Ends a purpose: from now on nothing is read for it, nor collected for it alone. It can't be taken up again.
+	return `Ends a purpose: from now on nothing is read for it, nor collected for it alone. What only it kept is withheld at once and
+destroyed after a day, in which holdfast purpose revive takes the end back.
 
 Example:
   holdfast purpose end maintenance --data DATA`

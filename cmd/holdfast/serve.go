@@ -32,6 +32,7 @@ type serveCmd struct {
 	Witness       []string      `help:"A witness of the ledger, its address and verifier key: 'https://HOST/PREFIX KEY'; repeated, or with commas." placeholder:"'URL KEY'"`
 	WitnessQuorum int           `help:"How many of the witnesses are enough (default: all)." placeholder:"K"`
 	Checkpoints   time.Duration `help:"How far apart the ledger is published, padded, for everybody; from 1m to 24h." default:"5m" placeholder:"DURATION"`
+	PurposeGrace  time.Duration `help:"How long the end of a purpose can be taken back before its data are destroyed; 0: not at all." default:"24h" placeholder:"TIME"`
 
 	MQTTConnections    int     `name:"mqtt-connections" help:"Most connections over MQTT (default 20000, or five eighths of the open files)." placeholder:"N"`
 	DeviceConnections  int     `help:"Most connections of devices over HTTPS (default 10000, or a quarter of the open files)." placeholder:"N"`
@@ -84,6 +85,10 @@ func (c *serveCmd) Run(a *app) (err error) {
 	if c.ReadCache == 0 {
 		c.ReadCache = -1
 	}
+	grace := c.PurposeGrace
+	if grace == 0 {
+		grace = -1
+	}
 	least := uint16(tls.VersionTLS13)
 	if c.DeviceTLSMin == "1.2" {
 		least = tls.VersionTLS12
@@ -99,7 +104,7 @@ func (c *serveCmd) Run(a *app) (err error) {
 	s, err := server.Open(a.ctx, server.Config{
 		Data: c.Data, RootKey: c.RootKey, Passphrase: pass,
 		ListenAPI: c.ListenAPI, ListenDevice: c.ListenDevice, ListenMQTT: c.ListenMQTT,
-		APICert: c.APICert, APIKey: c.APIKey, DeviceTLSMin: least, Issuers: issuers, QueryMemory: c.QueryMemory << 20, ReadCache: c.ReadCache << 20, Checkpoints: c.Checkpoints, Witnesses: witnesses, WitnessQuorum: c.WitnessQuorum, Version: version(), Logger: log,
+		APICert: c.APICert, APIKey: c.APIKey, DeviceTLSMin: least, Issuers: issuers, QueryMemory: c.QueryMemory << 20, ReadCache: c.ReadCache << 20, Checkpoints: c.Checkpoints, PurposeGrace: grace, Witnesses: witnesses, WitnessQuorum: c.WitnessQuorum, Version: version(), Logger: log,
 		Limits: server.Limits{
 			MQTTConnections: c.MQTTConnections, DeviceConnections: c.DeviceConnections, APIConnections: c.APIConnections,
 			ConnectsPerAddress: c.ConnectsPerAddress, ReadingsPerDevice: c.ReadingsPerDevice, BytesPerDevice: c.BytesPerDevice,

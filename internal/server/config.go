@@ -50,6 +50,10 @@ type Config struct {
 	// that are asked again; 0: 64 MiB, negative: none.
 	ReadCache int64
 
+	// PurposeGrace is how long a purpose that has ended can be revived, and its data are
+	// not destroyed for its end; 0: a day, negative: not at all.
+	PurposeGrace time.Duration
+
 	Version string       // of this program, for /openapi.json
 	Logger  *slog.Logger // default: nothing is logged
 }

@@ -23,7 +23,8 @@ const (
 	scarceDisk = 1 << 30
 	scarcePart = 0.1
 	soon       = 30 * 24 * time.Hour
-	deepTail   = 256 << 20 // bytes of journal not rolled
+	lateExpiry = 50 * time.Hour // the daily run of retention is overdue
+	deepTail   = 256 << 20      // bytes of journal not rolled
 )
 
 // Doctor looks for what is wrong or weak.
@@ -63,6 +64,17 @@ func (s *Server) Doctor(ctx context.Context) ([]api.Finding, error) {
 	}
 	s.checkRefusals(add)
 	s.checkQuotas(add)
+	last, doubted, err := s.erasure.LastExpiry(ctx)
+	if err != nil {
+		return nil, err
+	}
+	switch ago := time.Since(last); {
+	case doubted:
+		add(api.Wrong, fmt.Sprintf("the clock is %d days ahead of the last run of retention: nothing dies by age", int(ago.Hours()/24)),
+			"set the clock right; if it is, holdfast retention run --clock-is-right")
+	case !last.IsZero() && ago > lateExpiry:
+		add(api.Wrong, fmt.Sprintf("retention last ran %d hours ago", int(ago.Hours())), "look for errors of retention in the log")
+	}
 	undone, err := s.erasure.Undone(ctx)
 	if err != nil {
 		return nil, err

@@ -127,7 +127,7 @@ func (s *Server) openKeepers(ctx context.Context) (err error) {
 	if s.access, err = access.Open(ctx, people, access.Options{Log: s.log}); err != nil {
 		return err
 	}
-	if s.grants, err = grant.Open(ctx, db, v, s.ledger, grant.Options{Holdings: s.custody}); err != nil {
+	if s.grants, err = grant.Open(ctx, db, v, s.ledger, grant.Options{Holdings: s.custody, Grace: s.config.PurposeGrace}); err != nil {
 		return err
 	}
 	if s.sessions, s.clock, err = ingest.OpenSessions(ctx, db, v); err != nil {

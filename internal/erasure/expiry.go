@@ -97,7 +97,7 @@ func (g *Gate) expireDaily(ctx context.Context) error {
 }
 
 func sameDay(a, b time.Time) bool {
-	return a.UTC().Truncate(24*time.Hour).Equal(b.UTC().Truncate(24 * time.Hour))
+	return a.UTC().Truncate(24 * time.Hour).Equal(b.UTC().Truncate(24 * time.Hour))
 }
 
 // Expire runs expiry now. It is a Conflict while the clock is doubted, unless the

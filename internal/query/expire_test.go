@@ -25,7 +25,7 @@ func TestExpiredReadingsShowNowhere(t *testing.T) {
 	}
 	purpose("care", 30)
 	purpose("research", 90)
-	const heart = "https://w3id.org/dpv/pd#HeartRate"
+	const heart = "https://w3id.org/dpv/pd#Health"
 	if _, err := h.Custody.AddProfile(ctx, h.Admin.Credential, []byte(`{"name":"band","version":1,"streams":[
 		{"name":"heart","type":"number","category":"`+heart+`","purposes":["care","research"]},
 		{"name":"steps","type":"number","purposes":["research"],"retention_days":7}]}`)); err != nil {

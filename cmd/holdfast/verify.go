@@ -93,7 +93,7 @@ func (c *verifyCmd) bundle(a *app) error {
 		for _, f := range r.Faults {
 			fmt.Fprintln(a.stdout, cell(f))
 		}
-		fmt.Fprintf(a.stdout, "%d files, %d bytes, %d streams, %d readings of %s.\n", r.Files, r.Bytes, r.Streams, r.Rows, cell(r.Owner))
+		fmt.Fprintf(a.stdout, "%d files, %d bytes, %d streams, %d readings, %d entries of the ledger of %s.\n", r.Files, r.Bytes, r.Streams, r.Rows, r.Entries, cell(r.Owner))
 	}
 	if len(r.Faults) > 0 {
 		return holdfast.Errorf(holdfast.Invalid, "%s does not verify", c.Path)

@@ -8,7 +8,8 @@
 // off has no manifests, so that it can't be taken for a whole one.
 //
 // Verify needs no hub: it holds every file against the manifests, the readings
-// against the balance sheet and the manifests against the signature.
+// against the balance sheet, the owner's record against the ledger's checkpoint and
+// the manifests against the signature.
 //
 // It does not read bundles into a hub, and does not keep what it exported.
 package archive
@@ -30,6 +31,7 @@ type Signer interface {
 	VerifierKey() string
 	Sign(text string) ([]byte, error)
 	Events(ctx context.Context, o vault.Owner, from uint64, limit int) ([]ledger.Event, error)
+	Slice(ctx context.Context, o vault.Owner, since uint64, put func(line any) error) error
 }
 
 // Archive exports. It is safe for concurrent use.

@@ -75,6 +75,7 @@ type export struct {
 	tags    []bundle.File
 	tallies map[holdfast.StreamID]*bundle.Tally
 	parts   int
+	entries uint64 // of the owner's record, in ledger.ndjson
 	buf     bytes.Buffer
 	report  Exported
 }

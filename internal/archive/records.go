@@ -9,6 +9,7 @@ import (
 	"github.com/holdfast-iot/holdfast"
 	"github.com/holdfast-iot/holdfast/internal/bundle"
 	"github.com/holdfast-iot/holdfast/internal/custody"
+	"github.com/holdfast-iot/holdfast/internal/ledger"
 	"github.com/holdfast-iot/holdfast/internal/vault"
 )
 
@@ -24,6 +25,7 @@ func (x *export) records() error {
 		{bundle.PurposesName, x.purposes},
 		{bundle.GrantsName, x.grants},
 		{bundle.DisclosuresName, x.disclosures},
+		{bundle.LedgerName, x.ledger},
 		{bundle.EventsName, x.events},
 		{bundle.BalanceName, x.balance},
 	} {
@@ -205,9 +207,20 @@ func (x *export) disclosures(l *lines) error {
 	return nil
 }
 
+// ledger writes the owner's record with its proofs.
+func (x *export) ledger(l *lines) error {
+	return x.a.ledger.Slice(x.ctx, vault.OfParty(x.party), 0, func(line any) error {
+		if _, entry := line.(ledger.SliceEntry); entry {
+			x.entries++
+		}
+		return l.add(line)
+	})
+}
+
 // eventsAtOnce is how many entries of the ledger are in memory.
 const eventsAtOnce = 1000
 
+// events writes what those entries say, for people. What came after is not in it.
 func (x *export) events(l *lines) error {
 	for from := uint64(0); ; {
 		all, err := x.a.ledger.Events(x.ctx, vault.OfParty(x.party), from, eventsAtOnce)
@@ -215,6 +228,9 @@ func (x *export) events(l *lines) error {
 			return err
 		}
 		for _, e := range all {
+			if e.Seq >= x.entries {
+				return nil
+			}
 			if err := l.add(bundle.Event(e)); err != nil {
 				return err
 			}

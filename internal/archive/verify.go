@@ -28,6 +28,7 @@ type Report struct {
 	Bytes    int64    `json:"bytes"`
 	Streams  int      `json:"streams"`
 	Rows     uint64   `json:"rows"`
+	Entries  uint64   `json:"entries"` // of the ledger about the owner
 	Withheld string   `json:"withheld,omitempty"`
 	Faults   []string `json:"faults,omitempty"` // each begins with the name of a file
 }
@@ -60,6 +61,7 @@ func Verify(fsys fs.FS, trusted string) (Report, error) {
 	v.complete(tags)
 	v.others()
 	v.balance(payload)
+	v.ledger()
 	return v.report, nil
 }
 

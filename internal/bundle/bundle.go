@@ -12,7 +12,8 @@
 //	signature.note            the hub's signature over tagmanifest-sha256.txt
 //	data/observations/part-NNNNNN.parquet   the readings
 //	data/*.ndjson             devices, streams, assignments, purposes, grants,
-//	                          disclosures, events and the balance sheet
+//	                          disclosures, the owner's slice of the ledger, its
+//	                          events in the clear and the balance sheet
 //	data/receipts/GRANT.json  the signed receipt of each grant
 //
 // The package has the structures and their bytes; it promises that what it writes
@@ -55,6 +56,7 @@ const (
 	PurposesName    = "data/purposes.ndjson"
 	GrantsName      = "data/grants.ndjson"
 	DisclosuresName = "data/disclosures.ndjson"
+	LedgerName      = "data/ledger.ndjson"
 	EventsName      = "data/events.ndjson"
 	BalanceName     = "data/balance.ndjson"
 	partsFolder     = "data/observations/"

@@ -104,7 +104,8 @@ type Disclosure struct {
 	Final         time.Time             `json:"final,omitzero"`
 }
 
-// Event is a line of events.ndjson: an entry of the ledger about the owner.
+// Event is a line of events.ndjson: what an entry of ledger.ndjson says, in the
+// clear. Those lines are of internal/ledger: a slice.
 type Event struct {
 	Index uint64          `json:"index"`
 	Seq   uint64          `json:"seq"` // on the owner's record, from 0

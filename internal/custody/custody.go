@@ -32,6 +32,7 @@ import (
 
 	"github.com/holdfast-iot/holdfast"
 	"github.com/holdfast-iot/holdfast/internal/catalog"
+	"github.com/holdfast-iot/holdfast/internal/ledger"
 	"github.com/holdfast-iot/holdfast/internal/vault"
 )
 
@@ -48,6 +49,7 @@ type Keys interface {
 // transaction that makes it true.
 type Recorder interface {
 	Append(ctx context.Context, tx *sql.Tx, o vault.Owner, kind string, payload any) (uint64, error)
+	AppendAll(ctx context.Context, tx *sql.Tx, all []ledger.Happening) (uint64, error)
 }
 
 // Options tunes a Custody; the zero value works.

@@ -16,6 +16,7 @@ import (
 
 	"github.com/holdfast-iot/holdfast"
 	"github.com/holdfast-iot/holdfast/internal/catalog"
+	"github.com/holdfast-iot/holdfast/internal/ledger"
 	"github.com/holdfast-iot/holdfast/internal/seal"
 	"github.com/holdfast-iot/holdfast/internal/vault"
 )
@@ -102,6 +103,16 @@ func (d *diary) Append(_ context.Context, _ *sql.Tx, o vault.Owner, kind string,
 	b, err := json.Marshal(payload)
 	d.entries = append(d.entries, entry{o, kind, string(b)})
 	return uint64(len(d.entries)), err
+}
+
+func (d *diary) AppendAll(ctx context.Context, tx *sql.Tx, all []ledger.Happening) (first uint64, err error) {
+	first = uint64(len(d.entries) + 1)
+	for _, h := range all {
+		if _, err := d.Append(ctx, tx, h.About, h.Kind, h.Data); err != nil {
+			return 0, err
+		}
+	}
+	return first, nil
 }
 
 func (d *diary) kinds(o vault.Owner) []string {

@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/holdfast-iot/holdfast"
+	"github.com/holdfast-iot/holdfast/internal/ledger"
 	"github.com/holdfast-iot/holdfast/internal/vault"
 )
 
@@ -169,16 +170,21 @@ func (c *Custody) writeUnits(ctx context.Context, by holdfast.CredentialID, plan
 		return err
 	}
 	return c.db.Write(ctx, func(tx *sql.Tx) error {
-		for _, p := range plans {
-			if err := p.insert(ctx, tx); err != nil {
-				return err
-			}
-			if _, err := c.ledger.Append(ctx, tx, p.record(), "device added", p.event(by)); err != nil {
-				return err
-			}
-		}
-		return nil
+		return c.insertAll(ctx, tx, by, plans)
 	})
+}
+
+// insertAll adds several devices, with one addition to the ledger.
+func (c *Custody) insertAll(ctx context.Context, tx *sql.Tx, by holdfast.CredentialID, plans []*plan) error {
+	events := make([]ledger.Happening, len(plans))
+	for i, p := range plans {
+		if err := p.insert(ctx, tx); err != nil {
+			return err
+		}
+		events[i] = ledger.Happening{About: p.record(), Kind: "device added", Data: p.event(by)}
+	}
+	_, err := c.ledger.AppendAll(ctx, tx, events)
+	return err
 }
 
 func (c *Custody) planRow(ctx context.Context, row unitLine, d UnitDefaults, parties map[string]holdfast.PartyID) (*plan, error) {

@@ -11,6 +11,7 @@ import (
 	"strconv"
 	"time"
 
+	"github.com/holdfast-iot/holdfast/internal/seal"
 	"github.com/holdfast-iot/holdfast/internal/vault"
 )
 
@@ -44,7 +45,7 @@ func (l *Ledger) AppendAll(ctx context.Context, tx *sql.Tx, all []Happening) (ui
 		return 0, err
 	}
 	first := e.tree.size
-	seqs, err := count(ctx, tx, all)
+	records, err := l.count(ctx, tx, all)
 	if err != nil {
 		return 0, err
 	}
@@ -57,11 +58,16 @@ func (l *Ledger) AppendAll(ctx context.Context, tx *sql.Tx, all []Happening) (ui
 		return 0, fmt.Errorf("append ledger entry: %w", err)
 	}
 	defer insert.Close()
+	// The driver starts a goroutine for each statement that can be cancelled: what
+	// takes microseconds is not, and the loop asks instead.
+	whole := context.WithoutCancel(ctx)
 	for i, h := range all {
+		if err := ctx.Err(); err != nil {
+			return 0, err
+		}
 		index := first + uint64(i)
-		seq := seqs[h.About]
-		seqs[h.About]++
-		salted, err := salt(h, now, seq)
+		r := records[h.About]
+		salted, err := salt(h, now, r.next)
 		if err != nil {
 			return 0, err
 		}
@@ -70,13 +76,10 @@ func (l *Ledger) AppendAll(ctx context.Context, tx *sql.Tx, all []Happening) (ui
 		if err != nil {
 			return 0, fmt.Errorf("seal ledger entry: %w", err)
 		}
-		id, err := l.keys.RecordKeyID(ctx, h.About)
-		if err != nil {
-			return 0, fmt.Errorf("seal ledger entry: %w", err)
-		}
-		if _, err := insert.ExecContext(ctx, int64(index), h.About[:], id[:], leaves[i][:], box); err != nil {
+		if _, err := insert.ExecContext(whole, int64(index), h.About[:], r.key[:], leaves[i][:], box); err != nil {
 			return 0, fmt.Errorf("append ledger entry: %w", err)
 		}
+		r.next++
 	}
 	if err := e.grow(ctx, tx, leaves); err != nil {
 		return 0, err
@@ -109,25 +112,41 @@ func salt(h Happening, now time.Time, seq uint64) ([]byte, error) {
 	return append(out, '}'), nil
 }
 
-// count counts the events on their records and returns the sequence of each
-// owner's first.
-func count(ctx context.Context, tx *sql.Tx, all []Happening) (map[vault.Owner]uint64, error) {
-	more := map[vault.Owner]uint64{}
-	var owners []vault.Owner
+// record is a record that grows.
+type record struct {
+	more, next uint64 // entries to add; sequence of the next
+	key        seal.KeyID
+}
+
+// count counts the events on their records.
+func (l *Ledger) count(ctx context.Context, tx *sql.Tx, all []Happening) (map[vault.Owner]*record, error) {
+	records := map[vault.Owner]*record{}
+	var owners []vault.Owner // in order: every run writes the same
 	for _, h := range all {
-		if more[h.About]++; more[h.About] == 1 {
+		r := records[h.About]
+		if r == nil {
+			r = new(record)
+			records[h.About] = r
 			owners = append(owners, h.About)
 		}
+		r.more++
 	}
+	add, err := tx.PrepareContext(ctx, `INSERT INTO ledger_owner (owner, entries) VALUES ($1, $2)
+		ON CONFLICT (owner) DO UPDATE SET entries = ledger_owner.entries + excluded.entries RETURNING entries`)
+	if err != nil {
+		return nil, fmt.Errorf("count ledger entries: %w", err)
+	}
+	defer add.Close()
 	for _, o := range owners {
-		n := more[o]
+		r := records[o]
+		if r.key, err = l.keys.RecordKeyID(ctx, o); err != nil {
+			return nil, fmt.Errorf("seal ledger entry: %w", err)
+		}
 		var entries int64
-		err := tx.QueryRowContext(ctx, `INSERT INTO ledger_owner (owner, entries) VALUES ($1, $2)
-			ON CONFLICT (owner) DO UPDATE SET entries = ledger_owner.entries + excluded.entries RETURNING entries`, o[:], int64(n)).Scan(&entries)
-		if err != nil {
+		if err := add.QueryRowContext(ctx, o[:], int64(r.more)).Scan(&entries); err != nil {
 			return nil, fmt.Errorf("count ledger entries: %w", err)
 		}
-		more[o] = uint64(entries) - n
+		r.next = uint64(entries) - r.more
 	}
-	return more, nil
+	return records, nil
 }

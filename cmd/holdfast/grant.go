@@ -30,21 +30,22 @@ Example:
 }
 
 type grantAddCmd struct {
-	Recipient string   `name:"to" required:"" help:"Who may read: the name of an organisation or service, or any party's id." placeholder:"PARTY" env:"-"`
-	Purpose   string   `required:"" help:"What for." placeholder:"PURPOSE" env:"-"`
-	Until     string   `required:"" help:"When it ends by itself: a date, RFC 3339, or +90d; at most two years ahead." placeholder:"TIME" env:"-"`
-	Device    []string `help:"Only this device of yours; all, now and later, if left out. May be given again." placeholder:"DEVICE" env:"-"`
-	Stream    []string `help:"Only streams of this name; all, now and later, if left out. May be given again." placeholder:"STREAM" env:"-"`
-	DataFrom  string   `help:"Only readings from then on." placeholder:"TIME" env:"-"`
-	DataTo    string   `help:"Only readings up to then." placeholder:"TIME" env:"-"`
-	Category  []string `help:"Only streams of this category of the W3C Data Privacy Vocabulary, as pd:Location, and of narrower ones. May be given again." placeholder:"IRI" env:"-"`
-	Every     string   `help:"Give out windows of at least this length in place of readings: 15m, 1d." placeholder:"DURATION" env:"-"`
-	Decimals  *int     `help:"Keep so many decimals of a location: 0 to 6." placeholder:"N" env:"-"`
-	Step      float64  `help:"Round numbers to multiples of it." placeholder:"NUMBER" env:"-"`
-	Delay     string   `help:"Hold readings back until they are so old: 1h." placeholder:"DURATION" env:"-"`
-	Drop      []string `help:"Leave fields out: device, sequence, altitude, mark." placeholder:"FIELD" env:"-"`
-	MinGroup  int      `help:"Only windows over a declared group with so many data subjects in each." placeholder:"N" env:"-"`
-	Instead   string   `name:"supersedes" help:"A grant of yours to the same recipient that ends when this one is made." placeholder:"ID" env:"-"`
+	Recipient  string   `name:"to" required:"" help:"Who may read: the name of an organisation or service, or any party's id." placeholder:"PARTY" env:"-"`
+	Purpose    string   `required:"" help:"What for." placeholder:"PURPOSE" env:"-"`
+	Until      string   `required:"" help:"When it ends by itself: a date, RFC 3339, or +90d; at most two years ahead." placeholder:"TIME" env:"-"`
+	Device     []string `help:"Only this device of yours; all, now and later, if left out. May be given again." placeholder:"DEVICE" env:"-"`
+	Assignment []string `help:"Only what lies in this assignment, whose data are yours, as a shift or a loan; in any, if left out. May be given again." placeholder:"ID" env:"-"`
+	Stream     []string `help:"Only streams of this name; all, now and later, if left out. May be given again." placeholder:"STREAM" env:"-"`
+	DataFrom   string   `help:"Only readings from then on." placeholder:"TIME" env:"-"`
+	DataTo     string   `help:"Only readings up to then." placeholder:"TIME" env:"-"`
+	Category   []string `help:"Only streams of this category of the W3C Data Privacy Vocabulary, as pd:Location, and of narrower ones. May be given again." placeholder:"IRI" env:"-"`
+	Every      string   `help:"Give out windows of at least this length in place of readings: 15m, 1d." placeholder:"DURATION" env:"-"`
+	Decimals   *int     `help:"Keep so many decimals of a location: 0 to 6." placeholder:"N" env:"-"`
+	Step       float64  `help:"Round numbers to multiples of it." placeholder:"NUMBER" env:"-"`
+	Delay      string   `help:"Hold readings back until they are so old: 1h." placeholder:"DURATION" env:"-"`
+	Drop       []string `help:"Leave fields out: device, sequence, altitude, mark." placeholder:"FIELD" env:"-"`
+	MinGroup   int      `help:"Only windows over a declared group with so many data subjects in each." placeholder:"N" env:"-"`
+	Instead    string   `name:"supersedes" help:"A grant of yours to the same recipient that ends when this one is made." placeholder:"ID" env:"-"`
 	hubFlags
 	outputFlags
 }
@@ -71,6 +72,9 @@ func (c *grantAddCmd) Run(a *app) error {
 	body := map[string]any{"recipient": c.Recipient, "purpose": c.Purpose, "until": c.Until, "from": c.DataFrom, "to": c.DataTo}
 	if len(c.Device) > 0 {
 		body["devices"] = c.Device
+	}
+	if len(c.Assignment) > 0 {
+		body["assignments"] = c.Assignment
 	}
 	if len(c.Stream) > 0 {
 		body["streams"] = c.Stream
@@ -104,13 +108,16 @@ func checkTime(flag, text string) error {
 }
 
 func grantHeader() []string {
-	return []string{"ID", "OWNER", "TO", "PURPOSE", "DEVICES", "STREAMS", "ASKS", "UNTIL", "STATE"}
+	return []string{"ID", "OWNER", "TO", "PURPOSE", "DEVICES", "ASSIGNMENTS", "STREAMS", "ASKS", "UNTIL", "STATE"}
 }
 
 func grantRow(g api.Grant) []string {
-	devices, streams, state := "all", "all", "live"
+	devices, assignments, streams, state := "all", "all", "all", "live"
 	if len(g.Devices) > 0 {
 		devices = strings.Join(g.Devices, ",")
+	}
+	if len(g.Assignments) > 0 {
+		assignments = strings.Join(g.Assignments, ",")
 	}
 	if len(g.Streams) > 0 {
 		streams = strings.Join(g.Streams, ",")
@@ -127,7 +134,7 @@ func grantRow(g api.Grant) []string {
 	case !g.Live:
 		state = "expired"
 	}
-	return []string{g.ID, partyName(g.Owner), partyName(g.Recipient), g.Purpose, devices, streams, asks(g.Obligations), whenever(g.Until), state}
+	return []string{g.ID, partyName(g.Owner), partyName(g.Recipient), g.Purpose, devices, assignments, streams, asks(g.Obligations), whenever(g.Until), state}
 }
 
 // asks writes obligations as the flags that make them.

@@ -30,13 +30,14 @@ Example:
 }
 
 type holdAddCmd struct {
-	Kind    string   `arg:"" enum:"restriction,objection,collection,claim,law" help:"${enum}."`
-	Party   string   `help:"Whose data, by name or id; your own, or whose the devices are, if left out." placeholder:"PARTY" env:"-"`
-	Device  []string `help:"Only this device; all, now and later, if left out. May be given again." placeholder:"DEVICE" env:"-"`
-	Stream  []string `help:"Only streams of this name; all, now and later, if left out. May be given again." placeholder:"STREAM" env:"-"`
-	Purpose string   `help:"The purpose that an objection is against." placeholder:"PURPOSE" env:"-"`
-	Reason  string   `help:"Why; required of a claim or law, and shown to the owner." placeholder:"TEXT" env:"-"`
-	Secret  bool     `help:"The law forbids telling the owner; of a hold by law alone." env:"-"`
+	Kind       string   `arg:"" enum:"restriction,objection,collection,claim,law" help:"${enum}."`
+	Party      string   `help:"Whose data, by name or id; your own, or whose the devices or assignments are, if left out." placeholder:"PARTY" env:"-"`
+	Device     []string `help:"Only this device; all, now and later, if left out. May be given again." placeholder:"DEVICE" env:"-"`
+	Assignment []string `help:"Only what lies in this assignment, as a shift or a loan; in any, if left out. May be given again." placeholder:"ID" env:"-"`
+	Stream     []string `help:"Only streams of this name; all, now and later, if left out. May be given again." placeholder:"STREAM" env:"-"`
+	Purpose    string   `help:"The purpose that an objection is against." placeholder:"PURPOSE" env:"-"`
+	Reason     string   `help:"Why; required of a claim or law, and shown to the owner." placeholder:"TEXT" env:"-"`
+	Secret     bool     `help:"The law forbids telling the owner; of a hold by law alone." env:"-"`
 	hubFlags
 	outputFlags
 }
@@ -62,7 +63,7 @@ func (c *holdAddCmd) Run(a *app) error {
 			body[name] = text
 		}
 	}
-	for name, list := range map[string][]string{"devices": c.Device, "streams": c.Stream} {
+	for name, list := range map[string][]string{"devices": c.Device, "assignments": c.Assignment, "streams": c.Stream} {
 		if len(list) > 0 {
 			body[name] = list
 		}
@@ -75,13 +76,16 @@ func (c *holdAddCmd) Run(a *app) error {
 }
 
 func holdHeader() []string {
-	return []string{"ID", "KIND", "WHOSE", "PURPOSE", "DEVICES", "STREAMS", "SET", "STATE", "REASON"}
+	return []string{"ID", "KIND", "WHOSE", "PURPOSE", "DEVICES", "ASSIGNMENTS", "STREAMS", "SET", "STATE", "REASON"}
 }
 
 func holdRow(h api.Hold) []string {
-	devices, streams, state := "all", "all", h.State
+	devices, assignments, streams, state := "all", "all", "all", h.State
 	if len(h.Devices) > 0 {
 		devices = strings.Join(h.Devices, ",")
+	}
+	if len(h.Assignments) > 0 {
+		assignments = strings.Join(h.Assignments, ",")
 	}
 	if len(h.Streams) > 0 {
 		streams = strings.Join(h.Streams, ",")
@@ -92,7 +96,7 @@ func holdRow(h api.Hold) []string {
 	if h.Secret {
 		state += ", secret"
 	}
-	return []string{h.ID, h.Kind, partyName(h.Party), h.Purpose, devices, streams, whenever(h.Set), state, h.Reason}
+	return []string{h.ID, h.Kind, partyName(h.Party), h.Purpose, devices, assignments, streams, whenever(h.Set), state, h.Reason}
 }
 
 type holdListCmd struct {

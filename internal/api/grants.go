@@ -18,6 +18,7 @@ type Grant struct {
 	Recipient   *PartyRef  `json:"recipient"`
 	Purpose     string     `json:"purpose"`
 	Devices     []string   `json:"devices,omitempty" doc:"Ids; left out: all, now and later."`
+	Assignments []string   `json:"assignments,omitempty" doc:"Ids: what lies in these assignments only; left out: in any."`
 	Streams     []string   `json:"streams,omitempty" doc:"Names; left out: all, now and later."`
 	Categories  []string   `json:"categories,omitempty" doc:"IRIs: streams of these categories and of narrower ones only."`
 	From        *time.Time `json:"from,omitempty" doc:"The earliest reading; left out: all before."`
@@ -85,6 +86,7 @@ type addGrant struct {
 		Recipient   string   `json:"recipient" minLength:"1" doc:"The id of a party, or the name of an organisation or service."`
 		Purpose     string   `json:"purpose" minLength:"1"`
 		Devices     []string `json:"devices,omitempty" maxItems:"1000" doc:"Own devices by label or id; left out: all, now and later."`
+		Assignments []string `json:"assignments,omitempty" maxItems:"1000" doc:"By id, with data of one's own: what lies in these only; left out: in any, now and later."`
 		Streams     []string `json:"streams,omitempty" maxItems:"1000" doc:"Names; left out: all, now and later."`
 		From        string   `json:"from,omitempty" doc:"The earliest reading; left out: all before."`
 		To          string   `json:"to,omitempty" doc:"The latest reading; left out: all after."`
@@ -140,6 +142,13 @@ func (a *API) addGrant(ctx context.Context, by access.Principal, in *addGrant) (
 			return nil, err
 		}
 		s.Devices = append(s.Devices, d.ID)
+	}
+	for _, text := range b.Assignments {
+		x, err := a.assignment(ctx, by, text)
+		if err != nil {
+			return nil, err
+		}
+		s.Assignments = append(s.Assignments, x.ID)
 	}
 	now := time.Now()
 	if s.Data, err = span(b.From, b.To, now, holdfast.Always.From, holdfast.Always.To); err != nil {
@@ -228,6 +237,9 @@ func grantDoc(g grant.Grant, n names) Grant {
 	}
 	for _, d := range g.Devices {
 		out.Devices = append(out.Devices, d.String())
+	}
+	for _, x := range g.Assignments {
+		out.Assignments = append(out.Assignments, x.String())
 	}
 	if g.Data.From != holdfast.Always.From {
 		out.From = momentOf(g.Data.From)

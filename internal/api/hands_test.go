@@ -9,7 +9,6 @@ import (
 	"github.com/holdfast-iot/holdfast"
 	"github.com/holdfast-iot/holdfast/internal/access"
 	"github.com/holdfast-iot/holdfast/internal/custody"
-	"github.com/holdfast-iot/holdfast/internal/grant"
 	"github.com/holdfast-iot/holdfast/internal/query/querytest"
 )
 
@@ -81,7 +80,7 @@ func TestWorkerAndEmployer(t *testing.T) {
 	h.join(h.ben, firmID, h.benID, "employee", "")
 	shift, err := custody.ParseSchedule("Mo-Fr 08:00-17:00", "Europe/Berlin")
 	h.must(err)
-	h.period(badge, firmID, h.benID, custody.Terms{Basis: custody.Employ, Schedule: shift})
+	shiftID := h.period(badge, firmID, h.benID, custody.Terms{Basis: custody.Employ, Schedule: shift}).ID
 	monday := h.Now().AddDate(0, 0, 1)
 	for monday.Weekday() != time.Monday {
 		monday = monday.AddDate(0, 0, 1)
@@ -100,25 +99,33 @@ func TestWorkerAndEmployer(t *testing.T) {
 	h.ask(h.admin, "POST", "/v1/purposes", `{"name":"safety","iri":"https://w3id.org/dpv#RequestedServiceProvision","legal_basis":"contract","text":"To find who is in danger."}`).is(201)
 	h.ask(h.anna, "POST", "/v1/grants", `{"recipient":"Firm","purpose":"study","until":"+30d"}`).is(201) // she is not employed there
 
-	// Off shift the time is his own: he restricts that assignment, and grants the rest.
-	var mine holdfast.AssignmentID
-	all, err := h.House.Custody.AssignmentsOf(t.Context(), badge.ID)
-	h.must(err)
-	for _, a := range all {
-		if a.Owner == h.benID {
-			mine = a.ID
-		}
+	// He grants his shifts alone: what lies in no shift is never the employer's to read.
+	grant := func(assignment holdfast.AssignmentID) string {
+		return fmt.Sprintf(`{"recipient":"Firm","purpose":"safety","until":"+30d","assignments":[%q]}`, assignment)
 	}
-	_, err = h.Register.AddHold(t.Context(), grant.HoldBy{Caller: grant.Caller{Credential: h.first.ID, Party: h.benID, Owner: true}},
-		grant.HoldSpec{Kind: grant.Restriction, Whose: h.benID, Assignments: []holdfast.AssignmentID{mine}})
-	h.must(err)
-	h.ask(h.ben, "POST", "/v1/grants", `{"recipient":"Firm","purpose":"safety","until":"+30d"}`).is(201)
+	h.ask(h.ben, "POST", "/v1/grants", grant(holdfast.NewID[holdfast.AssignmentID]())).is(404).shows("no such assignment")
+	h.ask(h.anna, "POST", "/v1/grants", grant(shiftID)).is(404).shows("no such assignment")
+	h.ask(firm, "POST", "/v1/grants", strings.Replace(grant(shiftID), "Firm", h.instituteID.String(), 1)).is(403).shows("somebody else's to grant")
+	var made Grant
+	h.ask(h.ben, "POST", "/v1/grants", grant(shiftID)).is(201).shows(`"assignments"`, shiftID.String()).into(&made)
+	h.ask(h.ben, "GET", "/v1/grants/"+made.ID+"/agreement", "").is(200).shows("hf:assignment", shiftID.String())
+	h.ask(h.ben, "GET", "/v1/grants/"+made.ID+"/receipt", "").is(200).shows(shiftID.String())
 	program, err := h.API.Access.Add(t.Context(), access.Principal{Credential: holdfast.NewID[holdfast.CredentialID](), Party: firmID, Role: access.Owner, Scopes: access.ScopeRead | access.ScopeWrite},
 		access.Spec{Label: "desk", Party: firmID, Role: access.Program, Purposes: []holdfast.Purpose{"safety"}}, nil)
 	h.must(err)
 	h.reads(program.Token, badge, only("at the bench"), only("at home"))
 	h.reads(h.ben, badge, only("at the bench", "at home"), nil)
 	h.ask(h.ben, "GET", "/v1/me/recipients", "").is(200).shows(firmID.String(), "safety")
+
+	// A hold on the shifts stops that; who has nothing in it can't set one.
+	stop := fmt.Sprintf(`{"kind":"restriction","assignments":[%q]}`, shiftID)
+	h.ask(h.anna, "POST", "/v1/holds", stop).is(404).shows("no such assignment")
+	h.ask(firm, "POST", "/v1/holds", stop).is(403).shows("somebody else's")
+	var hold Hold
+	h.ask(h.ben, "POST", "/v1/holds", stop).is(201).shows(shiftID.String()).hides(badge.Assignment.String()).into(&hold)
+	h.reads(program.Token, badge, nil, only("at the bench", "at home"))
+	h.ask(h.ben, "DELETE", "/v1/holds/"+hold.ID, "").is(200)
+	h.reads(program.Token, badge, only("at the bench"), only("at home"))
 }
 
 // A tenant's meter: what lies in his tenancy is his, before and after it is not; the

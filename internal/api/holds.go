@@ -14,30 +14,32 @@ import (
 
 // Hold keeps data as they are, or keeps them from being used or collected.
 type Hold struct {
-	ID      string     `json:"id"`
-	Kind    string     `json:"kind" enum:"restriction,objection,collection,claim,law"`
-	Party   *PartyRef  `json:"party" doc:"Whose data it is on."`
-	Purpose string     `json:"purpose,omitempty" doc:"Of an objection."`
-	Devices []string   `json:"devices,omitempty" doc:"Ids; left out: all, now and later."`
-	Streams []string   `json:"streams,omitempty" doc:"Names; left out: all, now and later."`
-	Reason  string     `json:"reason,omitempty"`
-	Secret  bool       `json:"secret,omitempty" doc:"The law forbids telling the owner."`
-	OwnWord bool       `json:"own_word" doc:"Set with the owner's own credential: only that ends it."`
-	State   string     `json:"state" enum:"stands,lifting,ended" doc:"lifting: the owner was told that it ends."`
-	Set     *time.Time `json:"set"`
-	Lifts   *time.Time `json:"lifts,omitempty" doc:"When it ends by itself."`
-	Ended   *time.Time `json:"ended,omitempty"`
+	ID          string     `json:"id"`
+	Kind        string     `json:"kind" enum:"restriction,objection,collection,claim,law"`
+	Party       *PartyRef  `json:"party" doc:"Whose data it is on."`
+	Purpose     string     `json:"purpose,omitempty" doc:"Of an objection."`
+	Devices     []string   `json:"devices,omitempty" doc:"Ids; left out: all, now and later."`
+	Assignments []string   `json:"assignments,omitempty" doc:"Ids of those of these devices that it is on; left out: all, now and later."`
+	Streams     []string   `json:"streams,omitempty" doc:"Names; left out: all, now and later."`
+	Reason      string     `json:"reason,omitempty"`
+	Secret      bool       `json:"secret,omitempty" doc:"The law forbids telling the owner."`
+	OwnWord     bool       `json:"own_word" doc:"Set with the owner's own credential: only that ends it."`
+	State       string     `json:"state" enum:"stands,lifting,ended" doc:"lifting: the owner was told that it ends."`
+	Set         *time.Time `json:"set"`
+	Lifts       *time.Time `json:"lifts,omitempty" doc:"When it ends by itself."`
+	Ended       *time.Time `json:"ended,omitempty"`
 }
 
 type addHold struct {
 	Body struct {
-		Kind    string   `json:"kind" enum:"restriction,objection,collection,claim,law"`
-		Party   string   `json:"party,omitempty" doc:"Whose data; left out: the caller's own, or whose the devices are."`
-		Devices []string `json:"devices,omitempty" maxItems:"1000" doc:"By label or id; left out: all, now and later."`
-		Streams []string `json:"streams,omitempty" maxItems:"1000" doc:"Names; left out: all, now and later."`
-		Purpose string   `json:"purpose,omitempty" doc:"Of an objection."`
-		Reason  string   `json:"reason,omitempty" maxLength:"4096" doc:"Required of a claim or law."`
-		Secret  bool     `json:"secret,omitempty" doc:"The law forbids telling the owner."`
+		Kind        string   `json:"kind" enum:"restriction,objection,collection,claim,law"`
+		Party       string   `json:"party,omitempty" doc:"Whose data; left out: the caller's own, or whose the devices or assignments are."`
+		Devices     []string `json:"devices,omitempty" maxItems:"1000" doc:"By label or id; left out: all, now and later."`
+		Assignments []string `json:"assignments,omitempty" maxItems:"1000" doc:"By id: what lies in these only."`
+		Streams     []string `json:"streams,omitempty" maxItems:"1000" doc:"Names; left out: all, now and later."`
+		Purpose     string   `json:"purpose,omitempty" doc:"Of an objection."`
+		Reason      string   `json:"reason,omitempty" maxLength:"4096" doc:"Required of a claim or law."`
+		Secret      bool     `json:"secret,omitempty" doc:"The law forbids telling the owner."`
 	}
 }
 
@@ -91,31 +93,55 @@ func (a *API) addHold(ctx context.Context, by access.Principal, in *addHold) (*r
 		s.Whose = p.ID
 	case by.Role == access.Owner:
 		s.Whose = by.Party
-	case len(b.Devices) == 0:
-		return nil, holdfast.Errorf(holdfast.Invalid, "say whose data: a party, or devices")
+	case len(b.Devices)+len(b.Assignments) == 0:
+		return nil, holdfast.Errorf(holdfast.Invalid, "say whose data: a party, devices or assignments")
 	}
-	for _, text := range b.Devices {
-		d, err := a.device(ctx, by, text)
-		if err != nil {
-			return nil, err
-		}
-		if s.Whose.IsZero() {
-			s.Whose = whose(d)
-		}
-		slice, err := a.Custody.ScopeOfSlice(ctx, d.ID, s.Whose)
-		if err != nil {
-			return nil, err
-		}
-		if len(slice.Assignments) == 0 {
-			return nil, holdfast.Errorf(holdfast.Denied, "the data of a named device are somebody else's")
-		}
-		s.Assignments = append(s.Assignments, slice.Assignments...)
+	if err := a.heldOf(ctx, by, in, &s); err != nil {
+		return nil, err
 	}
 	h, err := a.Grants.AddHold(ctx, holder(by), s)
 	if err != nil {
 		return nil, err
 	}
 	return a.holdReply(ctx, by, h)
+}
+
+// heldOf looks up the assignments that a hold is on: the named ones, and of a named
+// device all whose data are that party's.
+func (a *API) heldOf(ctx context.Context, by access.Principal, in *addHold, s *grant.HoldSpec) error {
+	for _, text := range in.Body.Assignments {
+		x, err := a.assignment(ctx, by, text)
+		if err != nil {
+			return err
+		}
+		if s.Whose.IsZero() {
+			s.Whose = x.Whose()
+		}
+		if x.Whose() != s.Whose {
+			return holdfast.Errorf(holdfast.Denied, "the data of a named assignment are somebody else's")
+		}
+		s.Assignments = append(s.Assignments, x.ID)
+	}
+	for _, text := range in.Body.Devices {
+		d, err := a.device(ctx, by, text)
+		if err != nil {
+			return err
+		}
+		if s.Whose.IsZero() {
+			s.Whose = whose(d)
+		}
+		slice, err := a.Custody.ScopeOfSlice(ctx, d.ID, s.Whose)
+		if err != nil {
+			return err
+		}
+		if len(slice.Assignments) == 0 {
+			return holdfast.Errorf(holdfast.Denied, "the data of a named device are somebody else's")
+		}
+		s.Assignments = append(s.Assignments, slice.Assignments...)
+	}
+	slices.SortFunc(s.Assignments, func(x, y holdfast.AssignmentID) int { return slices.Compare(x[:], y[:]) })
+	s.Assignments = slices.Compact(s.Assignments)
+	return nil
 }
 
 // hold returns a hold to those who may know of it.
@@ -188,6 +214,7 @@ func (a *API) holdDoc(ctx context.Context, h grant.Hold, n names) (Hold, error) 
 		case err != nil:
 			return out, err
 		}
+		out.Assignments = append(out.Assignments, id.String())
 		if id := x.Device.String(); !slices.Contains(out.Devices, id) {
 			out.Devices = append(out.Devices, id)
 		}

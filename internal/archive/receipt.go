@@ -47,6 +47,9 @@ func (a *Archive) written(ctx context.Context, g grant.Grant) (receipt.Grant, er
 	for _, d := range g.Devices {
 		r.Devices = append(r.Devices, d.String())
 	}
+	for _, x := range g.Assignments {
+		r.Assignments = append(r.Assignments, x.String())
+	}
 	p, err := a.grants.Purpose(ctx, g.Purpose)
 	if err != nil {
 		return r, err
@@ -100,6 +103,9 @@ func (a *Archive) covered(ctx context.Context, g grant.Grant) ([]receipt.Stream,
 	var all []receipt.Stream
 	for _, h := range held {
 		if h.State == custody.Erased || h.Subject != g.Grantor && !h.Subject.IsZero() || !g.AllDevices && !slices.Contains(g.Devices, h.Device) {
+			continue
+		}
+		if len(g.Assignments) > 0 && !slices.Contains(g.Assignments, h.ID) {
 			continue
 		}
 		streams, err := a.custody.StreamsOfAssignment(ctx, h)

@@ -165,7 +165,7 @@ func (x *export) grants(l *lines) error {
 			return err
 		}
 		out := bundle.Grant{
-			ID: g.ID, Recipient: g.Recipient, RecipientName: name, Purpose: g.Purpose, AllDevices: g.AllDevices, Devices: g.Devices,
+			ID: g.ID, Recipient: g.Recipient, RecipientName: name, Purpose: g.Purpose, AllDevices: g.AllDevices, Devices: g.Devices, Assignments: g.Assignments,
 			AllStreams: g.AllStreams, Streams: g.Streams, Made: g.Made, Until: g.Until, Ended: g.Ended,
 		}
 		if g.Data.From != math.MinInt64 {

@@ -67,19 +67,20 @@ type Purpose struct {
 
 // Grant is a line of grants.ndjson: one that the owner made.
 type Grant struct {
-	ID            holdfast.GrantID    `json:"id"`
-	Recipient     holdfast.PartyID    `json:"recipient"`
-	RecipientName string              `json:"recipient_name,omitempty"`
-	Purpose       holdfast.Purpose    `json:"purpose"`
-	AllDevices    bool                `json:"all_devices,omitempty"`
-	Devices       []holdfast.DeviceID `json:"devices,omitempty"`
-	AllStreams    bool                `json:"all_streams,omitempty"`
-	Streams       []string            `json:"streams,omitempty"`
-	DataFrom      time.Time           `json:"data_from,omitzero"` // times of the readings it covers; left out: without bound
-	DataTo        time.Time           `json:"data_to,omitzero"`
-	Made          time.Time           `json:"made"`
-	Until         time.Time           `json:"until"`
-	Ended         time.Time           `json:"ended,omitzero"`
+	ID            holdfast.GrantID        `json:"id"`
+	Recipient     holdfast.PartyID        `json:"recipient"`
+	RecipientName string                  `json:"recipient_name,omitempty"`
+	Purpose       holdfast.Purpose        `json:"purpose"`
+	AllDevices    bool                    `json:"all_devices,omitempty"`
+	Devices       []holdfast.DeviceID     `json:"devices,omitempty"`
+	Assignments   []holdfast.AssignmentID `json:"assignments,omitempty"` // none: any
+	AllStreams    bool                    `json:"all_streams,omitempty"`
+	Streams       []string                `json:"streams,omitempty"`
+	DataFrom      time.Time               `json:"data_from,omitzero"` // times of the readings it covers; left out: without bound
+	DataTo        time.Time               `json:"data_to,omitzero"`
+	Made          time.Time               `json:"made"`
+	Until         time.Time               `json:"until"`
+	Ended         time.Time               `json:"ended,omitzero"`
 }
 
 // Disclosure is a line of disclosures.ndjson: that readings left.

@@ -14,6 +14,20 @@ func (c *Custody) Held(ctx context.Context, party holdfast.PartyID, device holdf
 	return slices.ContainsFunc(all, func(a Assignment) bool { return a.Device == device && a.Whose() == party }), err
 }
 
+// HeldAs reports whether the data of each of some assignments are a party's: not those
+// of an assignment of his that is about somebody else, nor of an erased one.
+func (c *Custody) HeldAs(ctx context.Context, party holdfast.PartyID, assignments []holdfast.AssignmentID) (bool, error) {
+	all, err := c.Holdings(ctx, party)
+	if err != nil {
+		return false, err
+	}
+	his := map[holdfast.AssignmentID]bool{}
+	for _, a := range all {
+		his[a.ID] = a.Whose() == party
+	}
+	return !slices.ContainsFunc(assignments, func(id holdfast.AssignmentID) bool { return !his[id] }), nil
+}
+
 // Employs reports whether a party is the other's employer here: by a membership, or as
 // the owner of a device that is about the other because he works for it.
 func (c *Custody) Employs(ctx context.Context, employer, worker holdfast.PartyID) (bool, error) {

@@ -28,7 +28,7 @@ func TestGolden(t *testing.T) {
 			BasisIRI: "https://w3id.org/dpv/legal/eu/gdpr#A6-1-b", Parent: "service", Controller: holdfast.PartyID{3}, Categories: []string{"https://w3id.org/dpv/pd#Health"},
 			RetentionDays: 30, Text: "Care.", Added: 1, Ended: 2},
 			reader[purposeInfo]},
-		{"data_grant", grantInfo{Recipient: holdfast.PartyID{2}, Purpose: "care", AllDevices: true, Devices: []holdfast.DeviceID{{1}}, AllStreams: true, Streams: []string{"pulse"},
+		{"data_grant", grantInfo{Recipient: holdfast.PartyID{2}, Purpose: "care", AllDevices: true, Devices: []holdfast.DeviceID{{1}}, Assignments: []holdfast.AssignmentID{{6}}, AllStreams: true, Streams: []string{"pulse"},
 			From: -1, To: 2, Until: 3, Made: 1, Ended: 2, By: holdfast.CredentialID{2},
 			Categories: []string{"https://w3id.org/dpv/pd#Health"}, Supersedes: holdfast.GrantID{5}, Obligations: &policy.Obligations{Every: 60_000_000_000, MinGroup: 5}}, reader[grantInfo]},
 		{"disclosure", disclosureInfo{Reader: holdfast.CredentialID{2}, Recipient: holdfast.PartyID{3}, Purpose: "care", Grant: holdfast.GrantID{4},

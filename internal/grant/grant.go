@@ -20,16 +20,17 @@ type Caller struct {
 
 // Spec says what a grant allows.
 type Spec struct {
-	Recipient  holdfast.PartyID
-	Purpose    holdfast.Purpose
-	AllDevices bool                // now and later; else Devices
-	Devices    []holdfast.DeviceID // that are or were the grantor's
-	AllStreams bool                // now and later; else Streams
-	Streams    []string            // names
-	Categories []string            // of DPV, by IRI or short form: streams of these and of narrower ones only; none: any
-	Data       holdfast.Span       // times of the readings; holdfast.Always: all
-	Until      time.Time           // required, at most two years ahead
-	Supersedes holdfast.GrantID    // one to the same recipient that ends when this one is made
+	Recipient   holdfast.PartyID
+	Purpose     holdfast.Purpose
+	AllDevices  bool                    // now and later; else Devices
+	Devices     []holdfast.DeviceID     // that are or were the grantor's
+	Assignments []holdfast.AssignmentID // whose data are the grantor's; none: all, now and later
+	AllStreams  bool                    // now and later; else Streams
+	Streams     []string                // names
+	Categories  []string                // of DPV, by IRI or short form: streams of these and of narrower ones only; none: any
+	Data        holdfast.Span           // times of the readings; holdfast.Always: all
+	Until       time.Time               // required, at most two years ahead
+	Supersedes  holdfast.GrantID        // one to the same recipient that ends when this one is made
 	policy.Obligations
 }
 
@@ -46,20 +47,21 @@ type Grant struct {
 func (g Grant) Live(now time.Time) bool { return g.policy().Live(now.UnixNano()) }
 
 type grantInfo struct {
-	Recipient  holdfast.PartyID      `json:"recipient"` // binds the clear column
-	Purpose    holdfast.Purpose      `json:"purpose"`
-	AllDevices bool                  `json:"all_devices,omitempty"`
-	Devices    []holdfast.DeviceID   `json:"devices,omitempty"`
-	AllStreams bool                  `json:"all_streams,omitempty"`
-	Streams    []string              `json:"streams,omitempty"`
-	Categories []string              `json:"categories,omitempty"`
-	From       int64                 `json:"from"`
-	To         int64                 `json:"to"`
-	Until      int64                 `json:"until"`
-	Made       int64                 `json:"made"`
-	Ended      int64                 `json:"ended,omitempty"`
-	By         holdfast.CredentialID `json:"by"`
-	Supersedes holdfast.GrantID      `json:"supersedes,omitzero"`
+	Recipient   holdfast.PartyID        `json:"recipient"` // binds the clear column
+	Purpose     holdfast.Purpose        `json:"purpose"`
+	AllDevices  bool                    `json:"all_devices,omitempty"`
+	Devices     []holdfast.DeviceID     `json:"devices,omitempty"`
+	Assignments []holdfast.AssignmentID `json:"assignments,omitempty"`
+	AllStreams  bool                    `json:"all_streams,omitempty"`
+	Streams     []string                `json:"streams,omitempty"`
+	Categories  []string                `json:"categories,omitempty"`
+	From        int64                   `json:"from"`
+	To          int64                   `json:"to"`
+	Until       int64                   `json:"until"`
+	Made        int64                   `json:"made"`
+	Ended       int64                   `json:"ended,omitempty"`
+	By          holdfast.CredentialID   `json:"by"`
+	Supersedes  holdfast.GrantID        `json:"supersedes,omitzero"`
 
 	Obligations *policy.Obligations `json:"obligations,omitempty"`
 }
@@ -93,8 +95,8 @@ func (r *Register) checkSpec(ctx context.Context, grantor holdfast.PartyID, s *S
 		return holdfast.Errorf(holdfast.Invalid, "a grant names devices or says all of them")
 	case s.AllStreams == (len(s.Streams) > 0):
 		return holdfast.Errorf(holdfast.Invalid, "a grant names streams or says all of them")
-	case len(s.Devices) > maxSelected || len(s.Streams) > maxSelected:
-		return holdfast.Errorf(holdfast.TooLarge, "a grant names at most %d devices and %d streams", maxSelected, maxSelected)
+	case max(len(s.Devices), len(s.Assignments), len(s.Streams)) > maxSelected:
+		return holdfast.Errorf(holdfast.TooLarge, "a grant names at most %d devices, assignments and streams each", maxSelected)
 	case s.Data.From > s.Data.To:
 		return holdfast.Errorf(holdfast.Invalid, "the times that a grant covers end before they begin")
 	case s.Until.IsZero():
@@ -235,7 +237,7 @@ func (g Grant) info(by Caller) grantInfo {
 	}
 	return grantInfo{
 		Recipient: g.Recipient, Obligations: asks,
-		Purpose: g.Purpose, AllDevices: g.AllDevices, Devices: g.Devices, AllStreams: g.AllStreams, Streams: g.Streams,
+		Purpose: g.Purpose, AllDevices: g.AllDevices, Devices: g.Devices, Assignments: g.Assignments, AllStreams: g.AllStreams, Streams: g.Streams,
 		Categories: g.Categories, Supersedes: g.Supersedes,
 		From: g.Data.From, To: g.Data.To, Until: g.Until.UnixNano(), Made: g.Made.UnixNano(), Ended: nanoseconds(g.Ended), By: by.Credential,
 	}

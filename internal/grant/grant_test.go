@@ -143,6 +143,11 @@ func TestGrantReachesNoFurtherThanItsGrantor(t *testing.T) {
 	wants(t, err, holdfast.Denied, "somebody else's to grant")
 	_, err = h.Make(ctx, h.own(h.bob), h.everything(devices(holdfast.DeviceID{1})))
 	wants(t, err, holdfast.Denied, "somebody else's to grant")
+	as := func(ids ...holdfast.AssignmentID) func(*Spec) { return func(s *Spec) { s.Assignments = ids } }
+	_, err = h.Make(ctx, h.own(h.ada), h.everything(as(holdfast.AssignmentID{1}, holdfast.AssignmentID{2})))
+	wants(t, err, holdfast.Denied, "named assignment are somebody else's to grant")
+	_, err = h.Make(ctx, h.own(h.ada), h.everything(as(make([]holdfast.AssignmentID, maxSelected+1)...)))
+	wants(t, err, holdfast.TooLarge, "assignments")
 	_, err = h.Make(ctx, h.own(h.bob), h.everything())
 	wants(t, err, holdfast.Denied, "consent given to an employer")
 	if _, err = h.Make(ctx, h.own(h.bob), h.everything(func(s *Spec) { s.Purpose = "care" })); err != nil {
@@ -155,7 +160,9 @@ func TestGrantReachesNoFurtherThanItsGrantor(t *testing.T) {
 	if got, _ := h.GrantsBy(ctx, h.ada); len(got) != 0 {
 		t.Errorf("what was refused stands: %+v", got)
 	}
-	g, err := h.Make(ctx, h.own(h.ada), h.everything(func(s *Spec) { s.Categories, s.Every = []string{"pd:Location"}, time.Minute }))
+	g, err := h.Make(ctx, h.own(h.ada), h.everything(func(s *Spec) {
+		s.Categories, s.Every, s.Assignments = []string{"pd:Location"}, time.Minute, []holdfast.AssignmentID{{1}}
+	}))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -63,7 +63,7 @@ func (r *Register) readGrants(ctx context.Context, query string, args ...any) ([
 		g := Grant{
 			ID: w.id, Grantor: w.grantor, Made: instant(i.Made), Ended: instant(i.Ended),
 			Spec: Spec{
-				Recipient: w.recipient, Purpose: i.Purpose, AllDevices: i.AllDevices, Devices: i.Devices, AllStreams: i.AllStreams, Streams: i.Streams,
+				Recipient: w.recipient, Purpose: i.Purpose, AllDevices: i.AllDevices, Devices: i.Devices, Assignments: i.Assignments, AllStreams: i.AllStreams, Streams: i.Streams,
 				Categories: i.Categories, Supersedes: i.Supersedes,
 				Data: holdfast.Span{From: i.From, To: i.To}, Until: instant(i.Until),
 			},
@@ -151,7 +151,7 @@ func (r *Register) For(ctx context.Context, recipient, owner holdfast.PartyID) (
 func (g Grant) policy() policy.Grant {
 	return policy.Grant{
 		ID: g.ID, Grantor: g.Grantor, Recipient: g.Recipient, Purpose: g.Purpose,
-		AllDevices: g.AllDevices, Devices: g.Devices, AllStreams: g.AllStreams, Streams: g.Streams,
+		AllDevices: g.AllDevices, Devices: g.Devices, Assignments: g.Assignments, AllStreams: g.AllStreams, Streams: g.Streams,
 		Categories: g.Categories,
 		Data:       g.Data, Made: g.Made.UnixNano(), Until: g.Until.UnixNano(), Ended: !g.Ended.IsZero(),
 		Obligations: g.Obligations,

@@ -114,7 +114,7 @@ func (r *Register) checkHold(ctx context.Context, by HoldBy, s HoldSpec) error {
 	case s.Purpose == holdfast.OwnAccess:
 		return holdfast.Errorf(holdfast.Invalid, "own-access is the owner's own: there is nothing to object to")
 	case len(s.Assignments) > maxSelected || len(s.Streams) > maxSelected:
-		return holdfast.Errorf(holdfast.TooLarge, "a hold names at most %d devices and %d streams", maxSelected, maxSelected)
+		return holdfast.Errorf(holdfast.TooLarge, "a hold names at most %d assignments and %d streams", maxSelected, maxSelected)
 	}
 	if s.Purpose != "" && !r.Live(ctx, s.Purpose) {
 		return holdfast.Errorf(holdfast.Invalid, "the purpose does not exist or has ended")

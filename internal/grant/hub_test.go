@@ -7,6 +7,7 @@ import (
 	"database/sql"
 	"encoding/json"
 	"fmt"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -135,9 +136,14 @@ func newHub(t testing.TB) *hub {
 	return h
 }
 
-// Held and Employs make a hub where device 1 is Ada's and Bob works for the lab.
+// Held, HeldAs and Employs make a hub where device and assignment 1 are Ada's and Bob
+// works for the lab.
 func (h *hub) Held(_ context.Context, party holdfast.PartyID, device holdfast.DeviceID) (bool, error) {
 	return party == h.ada && device == holdfast.DeviceID{1}, nil
+}
+
+func (h *hub) HeldAs(_ context.Context, party holdfast.PartyID, assignments []holdfast.AssignmentID) (bool, error) {
+	return party == h.ada && !slices.ContainsFunc(assignments, func(a holdfast.AssignmentID) bool { return a != holdfast.AssignmentID{1} }), nil
 }
 
 func (h *hub) Employs(_ context.Context, employer, worker holdfast.PartyID) (bool, error) {

@@ -10,6 +10,8 @@ import (
 type Holdings interface {
 	// Held reports whether readings of a device are or were a party's.
 	Held(ctx context.Context, party holdfast.PartyID, device holdfast.DeviceID) (bool, error)
+	// HeldAs reports whether the data of each of some assignments are a party's.
+	HeldAs(ctx context.Context, party holdfast.PartyID, assignments []holdfast.AssignmentID) (bool, error)
 	// Employs reports whether a party has given the other a device for his work.
 	Employs(ctx context.Context, employer, worker holdfast.PartyID) (bool, error)
 }
@@ -18,6 +20,9 @@ type Holdings interface {
 type noHoldings struct{}
 
 func (noHoldings) Held(context.Context, holdfast.PartyID, holdfast.DeviceID) (bool, error) {
+	return false, nil
+}
+func (noHoldings) HeldAs(context.Context, holdfast.PartyID, []holdfast.AssignmentID) (bool, error) {
 	return false, nil
 }
 func (noHoldings) Employs(context.Context, holdfast.PartyID, holdfast.PartyID) (bool, error) {
@@ -33,6 +38,14 @@ func (r *Register) checkReach(ctx context.Context, grantor holdfast.PartyID, s *
 			return err
 		case !ok:
 			return holdfast.Errorf(holdfast.Denied, "the data of a named device is somebody else's to grant")
+		}
+	}
+	if len(s.Assignments) > 0 {
+		switch ok, err := r.holdings.HeldAs(ctx, grantor, s.Assignments); {
+		case err != nil:
+			return err
+		case !ok:
+			return holdfast.Errorf(holdfast.Denied, "the data of a named assignment are somebody else's to grant")
 		}
 	}
 	if p, err := r.Purpose(ctx, s.Purpose); err != nil || p.LegalBasis != Consent {

@@ -49,7 +49,7 @@ type Recorder interface {
 
 // Options tunes a Register; the zero value works.
 type Options struct {
-	Holdings Holdings         // default: nobody has anything, and no grant can name a device
+	Holdings Holdings         // default: nobody has anything, and no grant can name a device or an assignment
 	Now      func() time.Time // default time.Now
 	// Grace is how long a purpose that has ended can be revived, and its data are not
 	// destroyed for its end; default a day, negative: not at all.

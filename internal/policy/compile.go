@@ -47,6 +47,9 @@ func (g *Grant) policy() *cedar.Policy {
 	if !g.AllDevices {
 		when = when.And(oneOf(g.Devices, deviceValue, ast.Resource().Access("device")))
 	}
+	if len(g.Assignments) > 0 {
+		when = when.And(inAssignments(g.Assignments))
+	}
 	if len(g.Categories) > 0 {
 		when = when.And(ast.Resource().In(setOf(g.Categories, func(c string) cedar.Value { return entity(typeCategory, c) })))
 	}
@@ -75,12 +78,16 @@ func (f *Forbid) policy() *cedar.Policy {
 		when = when.And(oneOf(f.Streams, func(s string) cedar.Value { return cedar.String(s) }, ast.Resource().Access("name")))
 	}
 	if len(f.Assignments) > 0 {
-		when = when.And(ast.Resource().In(setOf(f.Assignments, func(a holdfast.AssignmentID) cedar.Value { return entity(typeAssignment, a.String()) })))
+		when = when.And(inAssignments(f.Assignments))
 	}
 	return cedar.NewPolicyFromAST(policy.When(when))
 }
 
 func deviceValue(d holdfast.DeviceID) cedar.Value { return entity(typeDevice, d.String()) }
+
+func inAssignments(ids []holdfast.AssignmentID) ast.Node {
+	return ast.Resource().In(setOf(ids, func(a holdfast.AssignmentID) cedar.Value { return entity(typeAssignment, a.String()) }))
+}
 
 // datetime is written as the call that a text would have: the validator does not
 // know the value itself. Cedar makes it the value when it compiles the policy.

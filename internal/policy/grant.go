@@ -9,19 +9,20 @@ import (
 // Grant is the word of the one whose data it is that a recipient may use streams
 // for a purpose, and so for the narrower ones.
 type Grant struct {
-	ID         holdfast.GrantID
-	Grantor    holdfast.PartyID
-	Recipient  holdfast.PartyID
-	Purpose    holdfast.Purpose
-	AllDevices bool                // else Devices, of which none means none
-	Devices    []holdfast.DeviceID // of the grantor
-	AllStreams bool                // else Streams, of which none means none
-	Streams    []string            // names
-	Categories []string            // IRIs: streams of these and of narrower categories only; none: of any, and those without
-	Data       holdfast.Span       // times of the readings it covers
-	Made       int64               // ns since 1970
-	Until      int64               // ns since 1970; from then on it allows nothing
-	Ended      bool                // taken back
+	ID          holdfast.GrantID
+	Grantor     holdfast.PartyID
+	Recipient   holdfast.PartyID
+	Purpose     holdfast.Purpose
+	AllDevices  bool                    // else Devices, of which none means none
+	Devices     []holdfast.DeviceID     // of the grantor
+	AllStreams  bool                    // else Streams, of which none means none
+	Streams     []string                // names
+	Assignments []holdfast.AssignmentID // of the grantor's data; none: all
+	Categories  []string                // IRIs: streams of these and of narrower categories only; none: of any, and those without
+	Data        holdfast.Span           // times of the readings it covers
+	Made        int64                   // ns since 1970
+	Until       int64                   // ns since 1970; from then on it allows nothing
+	Ended       bool                    // taken back
 	Obligations
 }
 

@@ -95,6 +95,7 @@ func (g *Grant) covers(r *Request) bool {
 	return g.Grantor == r.Whose() && g.Recipient == r.ReaderParty &&
 		within(r.Purpose, r.Broader, g.Purpose) && g.Live(r.Now) &&
 		(g.AllDevices || slices.Contains(g.Devices, r.Device)) &&
+		(len(g.Assignments) == 0 || slices.Contains(g.Assignments, r.Assignment)) &&
 		(g.AllStreams || slices.Contains(g.Streams, r.Stream)) &&
 		(len(g.Categories) == 0 || r.Category != "" && slices.ContainsFunc(g.Categories, func(c string) bool { return within(r.Category, r.Categories, c) }))
 }

@@ -142,6 +142,9 @@ func (d drawn) words(r *Request) (grants []Grant, forbids []Forbid) {
 			g.Categories = some(d, 2, func() string { return pick(d, "pd:Health", "pd:Special", "pd:Household") })
 		}
 		if d.maybe(3) {
+			g.Assignments = some(d, 2, func() holdfast.AssignmentID { return assignment(byte(1 + d.IntN(3))) })
+		}
+		if d.maybe(3) {
 			g.Obligations = Obligations{Every: time.Duration(d.IntN(3)) * time.Minute, Delay: time.Duration(d.IntN(2)) * time.Hour}
 		}
 		grants = append(grants, g)

@@ -50,6 +50,13 @@ func (g Grant) target() object {
 			refined = append(refined, constraint("hf:device", "odrl:isAnyOf", object{"@id": g.iri("devices", d)}))
 		}
 	}
+	if len(g.Assignments) > 0 {
+		these := make([]any, len(g.Assignments))
+		for i, x := range g.Assignments {
+			these[i] = object{"@id": g.iri("assignments", x)}
+		}
+		refined = append(refined, constraint("hf:assignment", "odrl:isAnyOf", these))
+	}
 	if !g.AllStreams {
 		names := make([]any, len(g.Streams))
 		for i, s := range g.Streams {

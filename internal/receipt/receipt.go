@@ -66,6 +66,7 @@ type Grant struct {
 	Purpose      Purpose
 	AllDevices   bool
 	Devices      []string // ids
+	Assignments  []string // ids; none: all of these devices
 	AllStreams   bool
 	Streams      []Stream  // those that it covers now
 	From, To     time.Time // of the readings; zero: no bound
@@ -256,7 +257,11 @@ func (g Grant) personalData() []any {
 		all = append(all, d)
 	}
 	if g.AllStreams {
-		all = append(all, object{"@type": "dpv:PersonalData", "skos:prefLabel": "every stream of the owner's devices, now and later"})
+		of := "every stream of the owner's devices, now and later"
+		if len(g.Assignments) > 0 {
+			of = "every stream, now and later, of " + strings.Join(g.Assignments, ", ")
+		}
+		all = append(all, object{"@type": "dpv:PersonalData", "skos:prefLabel": of})
 	}
 	return all
 }

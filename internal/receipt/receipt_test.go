@@ -50,9 +50,9 @@ func heart() Grant {
 		Owner: Party{ID: "pada", Kind: "person"}, Controller: Party{ID: "pacme", Name: "Acme", Kind: "organisation"},
 		Recipient: Party{ID: "plab", Name: "Institute " + hostile, Kind: "organisation"},
 		Purpose:   Purpose{Name: "study", IRI: "https://w3id.org/dpv#ResearchAndDevelopment", Text: "To find out how hearts beat.", LegalBasis: "consent", RetentionDays: 30},
-		Devices:   []string{"dwatch"},
-		Streams:   []Stream{{Name: "pulse", Category: "https://w3id.org/dpv/pd#HeartRate", Sensitivity: "special"}, {Name: "steps", Sensitivity: "sensitive"}, {Name: "battery"}},
-		From:      noon.AddDate(0, -1, 0), To: noon.AddDate(0, 1, 0), Made: noon, Until: noon.AddDate(1, 0, 0),
+		Devices:   []string{"dwatch"}, Assignments: []string{"ashift"},
+		Streams: []Stream{{Name: "pulse", Category: "https://w3id.org/dpv/pd#HeartRate", Sensitivity: "special"}, {Name: "steps", Sensitivity: "sensitive"}, {Name: "battery"}},
+		From:    noon.AddDate(0, -1, 0), To: noon.AddDate(0, 1, 0), Made: noon, Until: noon.AddDate(1, 0, 0),
 		Duties: Duties{Every: 15 * time.Minute, Decimals: &two, Step: 0.5, Delay: 24 * time.Hour, Drop: []string{"device"}, MinGroup: 5},
 	}
 }

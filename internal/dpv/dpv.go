@@ -7,6 +7,17 @@
 // short forms of the broader ones, and its label, with tabs between. Only names and
 // hierarchy are here: what a concept means stands at its IRI.
 //
+// The table has all concepts of these modules of the vocabulary that are of a kind, by
+// the type that the vocabulary gives them: 122 purposes (purposes, without Sector,
+// which is none), 12 + 9 + 222 categories (those of personal_data that are personal,
+// core and extended of pd), 51 + 45 legal bases (legal_basis, consent_types and
+// contract_types; legal_basis, legal_basis_special and legal_basis_data_transfer of
+// eu-gdpr), 13 states of consent (consent_status) and 4 + 17 rights (rights, rights
+// of eu-gdpr). Labels and hierarchy are those of the vocabulary, its slips included,
+// as pd:VehicalLicenseNumber. A broader concept that is of another kind or of none is
+// left out; dpv:RightsFulfilment, whose only one is a legal basis, is directly a
+// dpv:Purpose.
+//
 // It knows nothing that is not in the table, and does not go to the network.
 package dpv
 
@@ -33,6 +44,19 @@ const (
 	Consent  Kind = "consent"  // its state
 	Right    Kind = "right"
 )
+
+// words says what a concept of a kind is.
+func (k Kind) words() string {
+	switch k {
+	case Category:
+		return "a category of personal data"
+	case Basis:
+		return "a legal basis"
+	case Consent:
+		return "a state of consent"
+	}
+	return "a " + string(k)
+}
 
 // namespaces are the prefixes of short forms.
 var namespaces = [...]struct{ prefix, iri string }{
@@ -96,26 +120,6 @@ func All(k Kind) []Concept {
 		}
 	}
 	return all
-}
-
-// Near returns up to three short forms of a kind whose names have a word in common
-// with a text that is no concept, for whoever mistyped one.
-func Near(text string, k Kind) []string {
-	name := strings.ToLower(Short(Expand(text)))
-	if i := strings.LastIndexAny(name, ":#/"); i >= 0 {
-		name = name[i+1:]
-	}
-	var near []string
-	for _, c := range All(k) {
-		short := c.Short()
-		other := strings.ToLower(short[strings.IndexByte(short, ':')+1:])
-		if len(name) >= 4 && (strings.Contains(other, name) || strings.Contains(name, other) || name[:4] == other[:min(4, len(other))]) {
-			if near = append(near, short); len(near) == 3 {
-				break
-			}
-		}
-	}
-	return near
 }
 
 //go:embed dpv-2.3.tsv

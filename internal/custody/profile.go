@@ -10,7 +10,6 @@ import (
 	"io"
 	"reflect"
 	"slices"
-	"strings"
 
 	"github.com/holdfast-iot/holdfast"
 	"github.com/holdfast-iot/holdfast/internal/dpv"
@@ -175,11 +174,7 @@ func categoryIRI(s string) (string, error) {
 			return c.IRI, nil
 		}
 	}
-	near := dpv.Near(s, dpv.Category)
-	if near == nil {
-		near = []string{"pd:Health", "pd:Location"}
-	}
-	return "", holdfast.Errorf(holdfast.Invalid, "a category is one of DPV %s (https://w3id.org/dpv/pd), as %s", dpv.Version, strings.Join(near, ", "))
+	return "", holdfast.Errorf(holdfast.Invalid, "a category is one of DPV %s (https://w3id.org/dpv/pd): %s", dpv.Version, dpv.Instead(s, dpv.Category))
 }
 
 func (p *Profile) stream(name string) (ProfileStream, bool) {

@@ -13,6 +13,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/holdfast-iot/holdfast"
+	"github.com/holdfast-iot/holdfast/internal/dpv"
 	"github.com/holdfast-iot/holdfast/internal/vault"
 )
 
@@ -275,6 +276,23 @@ func TestAccept(t *testing.T) {
 	}
 }
 
+// Every category of the vocabulary can be a stream's, by each of its names, and no
+// concept of another kind can.
+func TestProfileTakesEveryCategory(t *testing.T) {
+	for _, k := range []dpv.Kind{dpv.Purpose, dpv.Category, dpv.Basis, dpv.Consent, dpv.Right} {
+		for _, c := range dpv.All(k) {
+			for _, text := range []string{c.IRI, c.Short(), strings.TrimPrefix(c.Short(), "pd:")} {
+				switch iri, err := categoryIRI(text); {
+				case k == dpv.Category && (err != nil || iri != c.IRI):
+					t.Errorf("%s: %s, %v", text, iri, err)
+				case k != dpv.Category && (iri != "" || holdfast.KindOf(err) != holdfast.Invalid):
+					t.Errorf("%s, a %s: %s, %v", text, k, iri, err)
+				}
+			}
+		}
+	}
+}
+
 func TestProfileIsReadStrictly(t *testing.T) {
 	for file, reason := range map[string]string{
 		`{`:                                                   "can't be read",
@@ -294,6 +312,8 @@ func TestProfileIsReadStrictly(t *testing.T) {
 		profileOf(okP + `,"sensitivity":"very"`):              "sensitivity is",
 		profileOf(okP + `,"category":"a b"`):                  "a category is one of DPV",
 		profileOf(okP + `,"category":"ftp://x/y"`):            "a category is one of DPV",
+		profileOf(okP + `,"category":"Locaton"`):              "take a category of personal data, as pd:Location",
+		profileOf(okP + `,"category":"dpv:Marketing"`):        "dpv:Marketing is a purpose; take a category",
 		profileOf(okP + `},{"name":"s","type":"text",` + okP): "another of this name",
 		profileOf(`"purposes":["a","a"]`):                     "twice",
 		`{"name":"a","version":1,"streams":[{"name":"s","type":"text",` + okP + `}],"tags":{"host":"drop"}}`:     "a tag's rule",

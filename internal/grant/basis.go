@@ -43,6 +43,20 @@ func LegalBases() []string {
 	return append(words, NoBasis)
 }
 
+// noBasis are concepts that stand within one of a word and are yet no basis of GDPR
+// Art. 6(1): what allows a transfer to another country; consent that was not informed
+// (Art. 4(11)) or is only taken from what somebody does (recital 32); and contracts
+// that the one whose data it is is no party to.
+var noBasis = [...]string{
+	"dpv:DataTransferLegalBasis", "dpv:UninformedConsent", "dpv:ImpliedConsent",
+	"dpv:B2BContract", "dpv:G2BContract", "dpv:G2GContract",
+	"dpv:DataControllerContract", "dpv:DataProcessorContract", "dpv:SubProcessorAgreement", "dpv:ThirdPartyContract",
+}
+
+// special begins the short forms of the conditions of GDPR Art. 9(2). They lift the
+// bar on special categories of data and come on top of a basis of Art. 6(1).
+const special = "eu-gdpr:A9-2-"
+
 // ParseBasis reads a legal basis: a word, or a concept of DPV by its IRI or its short
 // form.
 func ParseBasis(text string) (word, iri string, err error) {
@@ -50,29 +64,41 @@ func ParseBasis(text string) (word, iri string, err error) {
 		return NoBasis, "", nil
 	}
 	c, known := dpv.Lookup(text)
+	known = known && c.Kind == dpv.Basis
 	for _, b := range bases {
 		if text == b.word {
 			return b.word, dpv.Expand(b.iri), nil
 		}
 		for _, broader := range b.broader {
-			if top, ok := dpv.Lookup(broader); known && ok && c.Within(top) {
+			if top, ok := dpv.Lookup(broader); known && ok && c.Within(top) && isBasis(c) {
 				return b.word, c.IRI, nil
 			}
 		}
 	}
-	return "", "", holdfast.Errorf(holdfast.Invalid, "a legal basis is one of %s, or a concept of DPV %s for one, as eu-gdpr:A6-1-a", strings.Join(LegalBases(), ", "), dpv.Version)
+	words := "a legal basis is one of " + strings.Join(LegalBases(), ", ")
+	if known {
+		return "", "", holdfast.Errorf(holdfast.Invalid, "%s, or a concept of DPV %s for one; %s is none of GDPR Art. 6(1): take one that is, as eu-gdpr:A6-1-a", words, dpv.Version, c.Short())
+	}
+	return "", "", holdfast.Errorf(holdfast.Invalid, "%s, or a concept of DPV %s for one: %s", words, dpv.Version, dpv.Instead(text, dpv.Basis))
+}
+
+// isBasis reports whether a concept of a legal basis, which is within that of a word,
+// can stand for that word.
+func isBasis(c dpv.Concept) bool {
+	for _, other := range noBasis {
+		if o, ok := dpv.Lookup(other); !ok || c.Within(o) {
+			return false
+		}
+	}
+	return !strings.HasPrefix(c.Short(), special)
 }
 
 // ConceptIRI returns the IRI of a concept of DPV that is given by IRI or short form.
 func ConceptIRI(what, text string, k dpv.Kind) (string, error) {
-	c, ok := dpv.Lookup(text)
-	switch near := dpv.Near(text, k); {
-	case ok && c.Kind == k:
+	if c, ok := dpv.Lookup(text); ok && c.Kind == k {
 		return c.IRI, nil
-	case len(near) > 0:
-		return "", holdfast.Errorf(holdfast.Invalid, "%s is not a %s of DPV %s: take one that is, as %s", what, k, dpv.Version, strings.Join(near, ", "))
 	}
-	return "", holdfast.Errorf(holdfast.Invalid, "%s is not a %s of DPV %s (https://w3id.org/dpv): take one that is, by IRI or short form", what, k, dpv.Version)
+	return "", holdfast.Errorf(holdfast.Invalid, "%s is not a %s of DPV %s (https://w3id.org/dpv): %s", what, k, dpv.Version, dpv.Instead(text, k))
 }
 
 // CategoryIRIs is ConceptIRI for categories of data, each once.
@@ -82,7 +108,7 @@ func CategoryIRIs(given []string) ([]string, error) {
 	}
 	var all []string
 	for _, text := range given {
-		iri, err := ConceptIRI("a category", text, dpv.Category)
+		iri, err := ConceptIRI("one of the categories", text, dpv.Category)
 		if err != nil {
 			return nil, err
 		}

@@ -8,6 +8,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/holdfast-iot/holdfast"
+	"github.com/holdfast-iot/holdfast/internal/dpv"
 	"github.com/holdfast-iot/holdfast/internal/vault"
 )
 
@@ -50,22 +51,81 @@ func TestPurposeSaysWhatItIs(t *testing.T) {
 	h := newHub(t)
 	for reason, change := range map[string]func(*Purpose){
 		"has no name": func(p *Purpose) { p.Name = "" },
-		"IRI is not a purpose of DPV 2.3: take one that is, as dpv:AcademicResearch": func(p *Purpose) { p.IRI = "research" },
-		"IRI is not a purpose":  func(p *Purpose) { p.IRI = "https://x.example/" },
-		"is not a purpose ":     func(p *Purpose) { p.IRI = "pd:Location" },
-		"a legal basis is one":  func(p *Purpose) { p.LegalBasis, p.BasisIRI = "because", "" },
-		"a legal basis is one ": func(p *Purpose) { p.BasisIRI = "dpv:LegalBasis" },
-		"is not a category":     func(p *Purpose) { p.Categories = []string{"pd:Location", "dpv:Marketing"} },
-		"retention is":          func(p *Purpose) { p.RetentionDays = -1 },
-		"for the people whose":  func(p *Purpose) { p.Text = "" },
-		"of this name already":  func(p *Purpose) { p.Name = holdfast.Operation },
-		"of this name already ": func(p *Purpose) { p.Name = holdfast.OwnAccess },
+		"take a purpose, as dpv:AcademicResearch":               func(p *Purpose) { p.IRI = "research" },
+		"is not a purpose of DPV 2.3 (https://w3id.org/dpv): ":  func(p *Purpose) { p.IRI = "research" },
+		"pd:Location is a category of personal data; take a pu": func(p *Purpose) { p.IRI = "pd:Location" },
+		"dpv:Marketing is a purpose; take a category of person": func(p *Purpose) { p.Categories = []string{"dpv:Marketing"} },
+		"eu-gdpr:A9-2-a is none of GDPR Art. 6(1)":              func(p *Purpose) { p.BasisIRI = "eu-gdpr:A9-2-a" },
+		"dpv:ConsentGiven is a state of consent; take a legal":  func(p *Purpose) { p.BasisIRI = "dpv:ConsentGiven" },
+		"IRI is not a purpose":                                  func(p *Purpose) { p.IRI = "https://x.example/" },
+		"is not a purpose ":                                     func(p *Purpose) { p.IRI = "pd:Location" },
+		"a legal basis is one":                                  func(p *Purpose) { p.LegalBasis, p.BasisIRI = "because", "" },
+		"a legal basis is one ":                                 func(p *Purpose) { p.BasisIRI = "dpv:LegalBasis" },
+		"is not a category":                                     func(p *Purpose) { p.Categories = []string{"pd:Location", "dpv:Marketing"} },
+		"retention is":                                          func(p *Purpose) { p.RetentionDays = -1 },
+		"for the people whose":                                  func(p *Purpose) { p.Text = "" },
+		"of this name already":                                  func(p *Purpose) { p.Name = holdfast.Operation },
+		"of this name already ":                                 func(p *Purpose) { p.Name = holdfast.OwnAccess },
 	} {
 		p := research
 		change(&p)
 		_, err := h.AddPurpose(t.Context(), h.admin, p)
 		if err == nil || !strings.Contains(err.Error(), strings.TrimSpace(reason)) {
 			t.Errorf("%v, want %q", err, reason)
+		}
+	}
+}
+
+// Every purpose and category of the vocabulary can be named, by IRI and by short form,
+// and no concept of another kind.
+func TestConceptIRI(t *testing.T) {
+	for _, want := range []dpv.Kind{dpv.Purpose, dpv.Category} {
+		for _, k := range []dpv.Kind{dpv.Purpose, dpv.Category, dpv.Basis, dpv.Consent, dpv.Right} {
+			for _, c := range dpv.All(k) {
+				for _, text := range []string{c.IRI, c.Short()} {
+					switch iri, err := ConceptIRI("it", text, want); {
+					case k == want && (err != nil || iri != c.IRI):
+						t.Errorf("%s: %s, %v", text, iri, err)
+					case k != want && (iri != "" || holdfast.KindOf(err) != holdfast.Invalid):
+						t.Errorf("%s, a %s, as a %s: %s, %v", text, k, want, iri, err)
+					}
+				}
+			}
+		}
+	}
+}
+
+func TestParseBasis(t *testing.T) {
+	for text, want := range map[string]string{
+		"none": NoBasis, "consent": Consent, "public-task": "public-task",
+		"eu-gdpr:A6-1-a": Consent, "https://w3id.org/dpv/legal/eu/gdpr#A6-1-a-non-explicit-consent": Consent, "dpv:ExplicitlyExpressedConsent": Consent,
+		"dpv:EmploymentContract": "contract", "dpv:EULA": "contract", "dpv:ControllerDataSubjectAgreement": "contract", "eu-gdpr:A6-1-b-enter-into-contract": "contract",
+		"eu-gdpr:A6-1-c": "legal-obligation", "eu-gdpr:A6-1-d-natural-person": "vital-interest", "dpv:VitalInterestOfDataSubject": "vital-interest",
+		"eu-gdpr:A6-1-e": "public-task", "dpv:OfficialAuthorityOfController": "public-task", "dpv:LegitimateInterestOfDataSubject": "legitimate-interest",
+	} {
+		if word, iri, err := ParseBasis(text); err != nil || word != want || (iri == "") != (want == NoBasis) {
+			t.Errorf("%s: %s, %s, %v", text, word, iri, err)
+		}
+	}
+	// What is no basis of Art. 6(1), within the concept of a word or not.
+	refused := []string{"", "dpv:LegalBasis", "dpv:Purpose", "dpv:ConsentGiven", "dpv:RightsFulfilment", "eu-gdpr:A7-3", "dpv:UninformedConsent", "dpv:ImpliedConsent",
+		"dpv:B2B2CContract", "dpv:G2GContract", "dpv:ControllerProcessorAgreement", "dpv:JointDataControllersAgreement", "dpv:SubProcessorAgreement", "dpv:ThirdPartyAgreement"}
+	for _, c := range dpv.All(dpv.Basis) {
+		if s := c.Short(); strings.HasPrefix(s, "eu-gdpr:A4") || strings.HasPrefix(s, "eu-gdpr:A9") || s == "eu-gdpr:AdequacyDecision" {
+			refused = append(refused, s)
+		}
+	}
+	if len(refused) != 14+28 {
+		t.Errorf("%d are refused", len(refused))
+	}
+	for _, text := range refused {
+		if word, iri, err := ParseBasis(text); word != "" || iri != "" || holdfast.KindOf(err) != holdfast.Invalid {
+			t.Errorf("%s: %s, %s, %v", text, word, iri, err)
+		}
+	}
+	for _, other := range noBasis {
+		if c, ok := dpv.Lookup(other); !ok || c.Kind != dpv.Basis {
+			t.Errorf("%s is no legal basis of the vocabulary", other)
 		}
 	}
 }

@@ -81,6 +81,16 @@ func (c *Custody) Adults(ctx context.Context, party holdfast.PartyID) ([]holdfas
 	return adults, nil
 }
 
+// OneWord refuses to have what is a party's erased on one person's word, where that
+// takes the word of others, too.
+func (c *Custody) OneWord(ctx context.Context, party, person holdfast.PartyID) error {
+	adults, err := c.Adults(ctx, party)
+	if err != nil || len(adults) == 0 || len(adults) == 1 && adults[0] == person {
+		return err
+	}
+	return holdfast.Errorf(holdfast.Denied, "readings of a household are erased or given away at the word of every adult: keep them here, and ask for the erasure of the device, which waits for all")
+}
+
 // AskJoint writes down the wish to erase a household's data and, if an adult asks,
 // his word for it.
 func (c *Custody) AskJoint(ctx context.Context, by Actor, j Joint) (Joint, error) {

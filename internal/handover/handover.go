@@ -68,6 +68,11 @@ func (d *Desk) Offer(ctx context.Context, by access.Principal, s custody.Transfe
 		return custody.Transfer{}, "", err
 	}
 	s.Seller = by.Party
+	if s.Fate == custody.Export || s.Fate == custody.Erase {
+		if err := d.Custody.OneWord(ctx, s.Seller, by.Person()); err != nil {
+			return custody.Transfer{}, "", err
+		}
+	}
 	return d.Custody.OfferTransfer(ctx, by.Credential, s)
 }
 

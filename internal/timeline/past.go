@@ -61,6 +61,11 @@ func (l *Timeline) past(ctx context.Context, c *change) (*custody.Pending, error
 		if err != nil {
 			return nil, err
 		}
+		if c.already != Unsaid && (reads || c.by.Role == access.Administrator) {
+			if err := l.Custody.OneWord(ctx, side.from.Whose(), c.by.Person()); err != nil {
+				return nil, err
+			}
+		}
 		if !reads {
 			known = false
 			if c.already == Move || c.already == Erase && c.by.Role != access.Administrator {

@@ -163,6 +163,9 @@ func (l *Timeline) End(ctx context.Context, by access.Principal, id holdfast.Ass
 }
 
 func (l *Timeline) amend(ctx context.Context, c change, ends bool) (Result, error) {
+	if err := l.mayErase(ctx, c); err != nil {
+		return Result{}, err
+	}
 	pending, err := l.past(ctx, &c)
 	if err != nil {
 		return Result{}, err
@@ -172,6 +175,29 @@ func (l *Timeline) amend(ctx context.Context, c change, ends bool) (Result, erro
 		return Result{}, err
 	}
 	return l.settle(ctx, c.by, a)
+}
+
+// mayErase refuses a change after which a period erases itself sooner than was agreed,
+// unless the one whose data they are wants it. That it ends now, and the days begin to
+// count, was agreed.
+func (l *Timeline) mayErase(ctx context.Context, c change) error {
+	was, will := c.old.Ends(), c.a.Ends()
+	shorter := c.a.EraseAfter > 0 && (c.old.EraseAfter == 0 || c.a.EraseAfter < c.old.EraseAfter)
+	backdated := !will.IsZero() && (was.IsZero() || will.Before(was)) && c.a.To.Before(c.now)
+	if !shorter && !backdated {
+		return nil
+	}
+	reads, err := l.reads(ctx, c.by, c.a)
+	if err != nil {
+		return err
+	}
+	if !reads {
+		return holdfast.Errorf(holdfast.Denied, "the readings are another's, and would be erased sooner than was agreed: end the period now or later, and leave its days as they are")
+	}
+	if err := c.by.MustBeSettled(); err != nil {
+		return err
+	}
+	return l.Custody.OneWord(ctx, c.a.Whose(), c.by.Person())
 }
 
 func missing() error { return holdfast.Errorf(holdfast.NotFound, "there is no such assignment") }

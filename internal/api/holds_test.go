@@ -1,10 +1,14 @@
 package api
 
 import (
+	"fmt"
 	"testing"
 	"time"
 
 	"github.com/holdfast-iot/holdfast"
+	"github.com/holdfast-iot/holdfast/internal/custody"
+	"github.com/holdfast-iot/holdfast/internal/identity"
+	"github.com/holdfast-iot/holdfast/internal/ingest"
 	"github.com/holdfast-iot/holdfast/internal/query/querytest"
 )
 
@@ -78,4 +82,62 @@ func TestErasureLeavesWhatIsHeld(t *testing.T) {
 	h.ask(h.ben, "POST", "/v1/holds", `{"kind":"restriction"}`).is(201)
 	h.ask(h.admin, "POST", "/v1/erasures", `{"party":"`+ben+`"}`).is(403).shows("he has restricted them")
 	h.ask(h.ben, "DELETE", "/v1/me/data", "").is(200).shows(`"whole_party":true`)
+}
+
+// A guardian holds a child's data, and an adult those of his household, as their
+// owner does; a stranger, an adult without a device's data, and a guardian from the
+// day of majority don't.
+func TestHoldsInAnothersPlace(t *testing.T) {
+	h := build(t, Limits{})
+	home, err := h.House.Custody.AddParty(t.Context(), h.first.ID, "Home", custody.Household)
+	h.must(err)
+	kim, err := h.House.Custody.AddParty(t.Context(), h.first.ID, "Kim", custody.Person)
+	h.must(err)
+	day := h.Now().AddDate(0, 3, 0)
+	h.join("", home.ID, kim.ID, "child", fmt.Sprintf(`,"to":%q`, day.Format(time.RFC3339)))
+	h.join(h.anna, home.ID, h.annaID, "guardian", fmt.Sprintf(`,"ward":%q`, kim.ID))
+	h.join(h.anna, home.ID, h.annaID, "adult", "")
+	h.join(h.ben, home.ID, h.benID, "adult", "")
+	bracelet := h.Device(custody.DeviceSpec{Label: "bracelet", Owner: kim.ID})
+	lamp := h.Device(custody.DeviceSpec{Label: "lamp", Owner: home.ID})
+	for name, d := range map[string]custody.Device{"Kim": bracelet, "Home": lamp} {
+		h.Send(d, reading("state", h.Now(), "first"))
+		h.asFor(h.anna, name, "POST", "/v1/grants", fmt.Sprintf(`{"recipient":%q,"purpose":"study","until":"+30d"}`, h.instituteID)).is(201)
+		h.reads(h.institute, d, only("first"), nil)
+	}
+
+	restrict := `{"kind":"restriction","devices":["bracelet"]}`
+	h.asFor(h.ben, "Kim", "POST", "/v1/holds", restrict).is(404)
+	h.ask(h.ben, "POST", "/v1/holds", restrict).is(404)
+	h.asFor(h.anna, "Kim", "POST", "/v1/holds", `{"kind":"restriction","devices":["watch"]}`).is(404)
+	h.asFor(h.anna, "Kim", "POST", "/v1/holds", `{"kind":"claim","reason":"school"}`).is(403).shows("administrator")
+	var childs, homes Hold
+	h.asFor(h.anna, "Kim", "POST", "/v1/holds", restrict).is(201).into(&childs)
+	if !childs.OwnWord || childs.Party.ID != kim.ID.String() {
+		t.Errorf("%+v", childs)
+	}
+	h.reads(h.institute, bracelet, nil, only("first"))
+	h.reads(h.anna, bracelet, only("first"), nil)
+	h.reads(h.institute, lamp, only("first"), nil)
+	h.ask(h.anna, "GET", "/v1/holds", "").is(200).hides(childs.ID)
+	h.asFor(h.anna, "Kim", "GET", "/v1/holds", "").is(200).shows(childs.ID)
+	h.ask(h.admin, "DELETE", "/v1/holds/"+childs.ID, "").is(403).shows("only his own credential")
+
+	h.asFor(h.anna, "Home", "POST", "/v1/holds", `{"kind":"objection","purpose":"study"}`).is(201).into(&homes)
+	h.reads(h.institute, lamp, nil, only("first"))
+	h.asFor(h.ben, "Home", "DELETE", "/v1/holds/"+homes.ID, "").is(200).shows(`"state":"ended"`)
+	h.reads(h.institute, lamp, only("first"), nil)
+	h.asFor(h.ben, "Home", "POST", "/v1/holds", `{"kind":"collection","devices":["lamp"]}`).is(201)
+	b := h.Gate.Batch(t.Context(), identity.Peer{Device: lamp.ID, Assignment: lamp.Assignment}, "")
+	if err := b.Add("", []holdfast.Sample{reading("state", h.Now(), "second")}, ingest.Delivery{}); holdfast.KindOf(err) != holdfast.Denied {
+		t.Errorf("collected: %v", err)
+	}
+	h.asFor(h.ben, "Home", "DELETE", "/v1/holds/"+childs.ID, "").is(404)
+
+	h.Later(day.Sub(h.Now()))
+	h.asFor(h.anna, "Kim", "DELETE", "/v1/holds/"+childs.ID, "").is(404)
+	h.ask(h.anna, "DELETE", "/v1/holds/"+childs.ID, "").is(404)
+	token := h.redeem(kim.ID)
+	h.ask(token, "GET", "/v1/ledger/entries", "").is(200).shows("hold set")
+	h.ask(token, "DELETE", "/v1/holds/"+childs.ID, "").is(200).shows(`"state":"ended"`)
 }

@@ -226,6 +226,14 @@ func (q *Query) allowed(ctx context.Context, j *judge, req *Request, at place) (
 		return nil, 0, err
 	}
 	may := slices.ContainsFunc(all, func(c candidate) bool { return c.Allow })
+	if !may && exists && j.who.Role == access.Owner && s == (Selection{Party: j.who.Party}) {
+		// All that he has is about others. It is his to ask all the same, and to export.
+		his := candidate{Source: Source{Owner: s.Party}}
+		if his.Decision, err = j.decide(ctx, &his, at.span); err != nil {
+			return nil, 0, err
+		}
+		may = his.Allow
+	}
 	switch {
 	case !exists && j.who.Role == access.Administrator:
 		return nil, 0, holdfast.Errorf(holdfast.NotFound, "there is no such party or device")

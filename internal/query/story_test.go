@@ -219,6 +219,20 @@ func TestAnna(t *testing.T) {
 	})
 }
 
+// An owner whose devices are all about others asks for all of his own and gets
+// nothing, which is no refusal: there is an export of the rest of what is his.
+func TestOwnerOfOthersDataAlone(t *testing.T) {
+	h := querytest.Build(t)
+	anna, bob := h.Party("Anna"), h.Party("Bob")
+	van := h.Device(custody.DeviceSpec{Label: "van", Owner: anna.Party, Subject: bob.Party})
+	h.Send(van, number("speed", 0, 50))
+	if rows, res := collect(t, h.Query, ask(anna, query.Selection{Party: anna.Party})); len(rows) != 0 || res.Withheld != 1 {
+		t.Errorf("%v, %d withheld", rows, res.Withheld)
+	}
+	refused(t, h.Query, holdfast.Denied, ask(anna, query.Selection{Device: van.ID}))
+	refused(t, h.Query, holdfast.Denied, ask(anna, query.Selection{Party: bob.Party}))
+}
+
 // TestSubject: whose data it is, is the guest's, not the owner's.
 func TestSubject(t *testing.T) {
 	h := querytest.Build(t)

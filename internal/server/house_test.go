@@ -24,12 +24,18 @@ type house struct {
 	dir     string
 	rootKey string
 	logger  *slog.Logger // nil: nothing is logged
+	ground  *Ground      // nil: this machine
 	*Server
 }
 
 func newHouse(t testing.TB) *house {
 	t.Helper()
-	h := &house{t: t, dir: filepath.Join(t.TempDir(), "data"), rootKey: filepath.Join(t.TempDir(), "root.key")}
+	return newHouseOn(t, nil)
+}
+
+func newHouseOn(t testing.TB, g *Ground) *house {
+	t.Helper()
+	h := &house{t: t, dir: filepath.Join(t.TempDir(), "data"), rootKey: filepath.Join(t.TempDir(), "root.key"), ground: g}
 	if _, err := Init(t.Context(), h.dir, InitOptions{Organisation: "Acme Plants", Hosts: []string{"localhost"}, RootKey: h.rootKey}); err != nil {
 		t.Fatal(err)
 	}
@@ -40,7 +46,7 @@ func newHouse(t testing.TB) *house {
 
 func (h *house) start() {
 	h.t.Helper()
-	s, err := Open(h.t.Context(), Config{Data: h.dir, ListenAPI: "127.0.0.1:0", ListenDevice: "127.0.0.1:0", ListenMQTT: "127.0.0.1:0", Logger: h.logger})
+	s, err := Open(h.t.Context(), Config{Data: h.dir, ListenAPI: "127.0.0.1:0", ListenDevice: "127.0.0.1:0", ListenMQTT: "127.0.0.1:0", Logger: h.logger, Ground: h.ground})
 	if err != nil {
 		h.t.Fatalf("open: %v", err)
 	}

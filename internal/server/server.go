@@ -121,7 +121,7 @@ func (s *Server) openKeepers(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	s.custody = custody.New(db, v, s.ledger, custody.Options{})
+	s.custody = custody.New(db, v, s.ledger, custody.Options{Now: s.config.Ground.Hands})
 	people := access.Deps{Catalog: db, Vault: v, Ledger: s.ledger, Authority: s.identity, Issuers: issuers,
 		AddParty: s.addPerson, Operating: s.custody.Operating, Grant: s.grantOf}
 	if s.access, err = access.Open(ctx, people, access.Options{Log: s.log}); err != nil {
@@ -174,7 +174,7 @@ func (s *Server) openGates(ctx context.Context) (err error) {
 	s.archive = archive.New(s.query, s.custody, s.grants, s.ledger)
 	s.desk = handover.New(handover.Deps{Custody: s.custody, Identity: s.identity, Grants: s.grants, Erasure: s.erasure, Logger: s.log})
 	s.timeline = timeline.New(timeline.Deps{
-		Custody: s.custody, Query: s.query, Series: s.series, Ingest: s.ingest, Erasure: s.erasure, Logger: s.log,
+		Custody: s.custody, Query: s.query, Series: s.series, Ingest: s.ingest, Erasure: s.erasure, Logger: s.log, Now: s.config.Ground.Hands,
 		Held: func(a custody.Assignment) bool {
 			_, held := s.grants.Keeps(a.ID, "", false, a.Owner, a.Subject)
 			return held

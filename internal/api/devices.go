@@ -13,6 +13,7 @@ import (
 	"github.com/holdfast-iot/holdfast/internal/custody"
 	"github.com/holdfast-iot/holdfast/internal/identity"
 	"github.com/holdfast-iot/holdfast/internal/query"
+	"github.com/holdfast-iot/holdfast/internal/series"
 )
 
 // Device is a unit in one owner's hands.
@@ -377,12 +378,16 @@ func (a *API) streamDocs(ctx context.Context, held []custody.Assignment) ([]Stre
 		if err != nil {
 			return nil, err
 		}
-		doc := Stream{Name: s.Name, Type: s.Type.String(), Unit: s.Unit, Category: s.Category, Sensitivity: s.Sensitivity,
-			Purposes: words(s.Purposes), RetentionDays: s.RetentionDays, Readings: x.Rows}
-		if x.Rows > 0 {
-			doc.First, doc.Last = momentOf(x.First), momentOf(x.Last)
-		}
-		out = append(out, doc)
+		out = append(out, streamDoc(s, x))
 	}
 	return out, nil
+}
+
+func streamDoc(s *custody.Stream, x series.Extent) Stream {
+	doc := Stream{Name: s.Name, Type: s.Type.String(), Unit: s.Unit, Category: s.Category, Sensitivity: s.Sensitivity,
+		Purposes: words(s.Purposes), RetentionDays: s.RetentionDays, Readings: x.Rows}
+	if x.Rows > 0 {
+		doc.First, doc.Last = momentOf(x.First), momentOf(x.Last)
+	}
+	return doc
 }

@@ -21,6 +21,7 @@ import (
 	"github.com/holdfast-iot/holdfast/internal/custody"
 	"github.com/holdfast-iot/holdfast/internal/erasure"
 	"github.com/holdfast-iot/holdfast/internal/identity"
+	"github.com/holdfast-iot/holdfast/internal/query"
 	"github.com/holdfast-iot/holdfast/internal/query/querytest"
 	"github.com/holdfast-iot/holdfast/internal/timeline"
 )
@@ -55,8 +56,9 @@ func build(t testing.TB, l Limits) *house {
 	ctx := t.Context()
 	authority, err := identity.Create(ctx, identity.Deps{Catalog: h.House.Catalog, Vault: h.Vault, Ledger: h.House.Ledger}, []string{"127.0.0.1"}, identity.Options{})
 	h.must(err)
-	keeper, err := access.Open(ctx, access.Deps{Catalog: h.House.Catalog, Vault: h.Vault, Ledger: h.House.Ledger, Authority: authority}, access.Options{})
+	keeper, err := access.Open(ctx, access.Deps{Catalog: h.House.Catalog, Vault: h.Vault, Ledger: h.House.Ledger, Authority: authority, Operating: h.House.Custody.Operating}, access.Options{})
 	h.must(err)
+	h.House.Query = query.New(h.House.Custody, h.Register, h.Series, query.Options{Now: h.Now, Recheck: time.Nanosecond, Permissions: keeper})
 	logger := slog.New(slog.NewTextHandler(h.log, &slog.HandlerOptions{Level: slog.LevelDebug}))
 	none := func(context.Context, holdfast.Scope) error { return nil } // no MQTT here
 	cut := func(context.Context) error { return nil }                  // the files' bytes are other tests'

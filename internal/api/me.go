@@ -2,7 +2,6 @@ package api
 
 import (
 	"context"
-	"slices"
 	"time"
 
 	"github.com/holdfast-iot/holdfast"
@@ -25,23 +24,27 @@ type Me struct {
 
 // Disclosure is the record that readings left: to whom, why, which and when.
 type Disclosure struct {
-	ID         string         `json:"id"`
-	Recipient  *PartyRef      `json:"recipient"`
-	Reader     string         `json:"reader" doc:"The credential that read."`
-	Purpose    string         `json:"purpose"`
-	Grant      string         `json:"grant,omitempty" doc:"Left out where none was needed."`
-	Permission string         `json:"permission,omitempty" doc:"Of staff."`
-	Role       string         `json:"role,omitempty" doc:"Of the reader's credential: administrator, owner or program."`
-	Reason     string         `json:"reason,omitempty" doc:"Why it was allowed."`
-	Policies   []string       `json:"policies,omitempty" doc:"Ids of the policies that allowed it."`
-	Streams    []DataStreamID `json:"streams"`
-	Opened     *time.Time     `json:"opened"`
-	Last       *time.Time     `json:"last" doc:"When readings were last read."`
-	Reads      uint64         `json:"reads"`
-	Rows       uint64         `json:"rows"`
-	First      *time.Time     `json:"first,omitempty" doc:"The time of the earliest reading that left."`
-	Final      *time.Time     `json:"final,omitempty" doc:"Of the latest."`
-	Complete   bool           `json:"complete" doc:"false: a read is under way, or its amount is not known after a crash; rows is then the least."`
+	ID         string    `json:"id"`
+	Recipient  *PartyRef `json:"recipient"`
+	Reader     string    `json:"reader" doc:"The credential that read."`
+	Purpose    string    `json:"purpose"`
+	Grant      string    `json:"grant,omitempty" doc:"Left out where none was needed."`
+	Permission string    `json:"permission,omitempty" doc:"Of staff."`
+	Role       string    `json:"role,omitempty" doc:"Of the reader's credential: administrator, owner or program."`
+	Reason     string    `json:"reason,omitempty" doc:"Why it was allowed."`
+	Policies   []string  `json:"policies,omitempty" doc:"Ids of the policies that allowed it."`
+	// Obligations are those that the answer was given under.
+	Obligations *Asked `json:"obligations,omitempty"`
+	Decisions   string `json:"decisions,omitempty" doc:"Where it is said what the recipient would be allowed now, and by which policies. Left out for a permission: see /v1/me/permissions."`
+
+	Streams  []DataStreamID `json:"streams"`
+	Opened   *time.Time     `json:"opened"`
+	Last     *time.Time     `json:"last" doc:"When readings were last read."`
+	Reads    uint64         `json:"reads"`
+	Rows     uint64         `json:"rows"`
+	First    *time.Time     `json:"first,omitempty" doc:"The time of the earliest reading that left."`
+	Final    *time.Time     `json:"final,omitempty" doc:"Of the latest."`
+	Complete bool           `json:"complete" doc:"false: a read is under way, or its amount is not known after a crash; rows is then the least."`
 }
 
 // DataStreamID names a stream of one's own.
@@ -49,26 +52,6 @@ type DataStreamID struct {
 	Device string `json:"device"`
 	Label  string `json:"label,omitempty"`
 	Stream string `json:"stream,omitempty" doc:"Left out if the stream was erased since."`
-}
-
-// DataPurpose is a purpose that one's own data are used for.
-type DataPurpose struct {
-	Purpose
-	Streams []DataStreamID `json:"streams" doc:"Collected for it."`
-	Grants  []string       `json:"grants,omitempty" doc:"Own grants that name it."`
-}
-
-// Data is what there is of a party.
-type Data struct {
-	Party    Party        `json:"party"`
-	Devices  []DataDevice `json:"devices"`
-	Readings uint64       `json:"readings"`
-}
-
-// DataDevice is what there is of a device.
-type DataDevice struct {
-	Device
-	Readings uint64 `json:"readings"`
 }
 
 func (a *API) me() {
@@ -157,9 +140,10 @@ func disclosureDoc(d grant.Disclosure, n names, ids map[holdfast.StreamID]DataSt
 	if !d.Grant.IsZero() {
 		out.Grant = d.Grant.String()
 	}
-	out.Role, out.Reason, out.Policies = d.Role, d.Reason, d.Policies
+	out.Role, out.Reason, out.Policies, out.Obligations = d.Role, d.Reason, d.Policies, askedDoc(d.Obligations)
+	out.Decisions = decisionPath(out.Recipient, out.Purpose, out.Grant)
 	if !d.Permission.IsZero() {
-		out.Permission = d.Permission.String()
+		out.Permission, out.Decisions = d.Permission.String(), ""
 	}
 	if d.Rows > 0 {
 		out.First, out.Final = momentOf(d.First), momentOf(d.Final)
@@ -168,68 +152,4 @@ func disclosureDoc(d grant.Disclosure, n names, ids map[holdfast.StreamID]DataSt
 		out.Streams = append(out.Streams, ids[s])
 	}
 	return out
-}
-
-func (a *API) myPurposes(ctx context.Context, by access.Principal, _ *struct{}) (*reply[Page[DataPurpose]], error) {
-	ids, streams, err := a.streamsOfMine(ctx, by)
-	if err != nil {
-		return nil, err
-	}
-	grants, err := a.Grants.GrantsBy(ctx, by.Party)
-	if err != nil {
-		return nil, err
-	}
-	all, err := a.Grants.Purposes(ctx)
-	if err != nil {
-		return nil, err
-	}
-	out := Page[DataPurpose]{Items: []DataPurpose{}}
-	for _, p := range all {
-		doc := DataPurpose{Purpose: a.purposeDoc(p), Streams: []DataStreamID{}}
-		for id, s := range streams {
-			if slices.Contains(s.Purposes, p.Name) {
-				doc.Streams = append(doc.Streams, ids[id])
-			}
-		}
-		slices.SortFunc(doc.Streams, func(x, y DataStreamID) int {
-			return slices.Compare([]string{x.Label, x.Device, x.Stream}, []string{y.Label, y.Device, y.Stream})
-		})
-		for _, g := range grants {
-			if g.Purpose == p.Name && g.Live(time.Now()) {
-				doc.Grants = append(doc.Grants, g.ID.String())
-			}
-		}
-		if len(doc.Streams) > 0 || len(doc.Grants) > 0 || p.Name == holdfast.OwnAccess {
-			out.Items = append(out.Items, doc)
-		}
-	}
-	return &reply[Page[DataPurpose]]{out}, nil
-}
-
-func (a *API) data(ctx context.Context, by access.Principal) (Data, error) {
-	p, err := a.Custody.Party(ctx, by.Party)
-	if err != nil {
-		return Data{}, err
-	}
-	out := Data{Party: partyDoc(p), Devices: []DataDevice{}}
-	devices, err := a.mine(ctx, by)
-	if err != nil {
-		return out, err
-	}
-	n, err := a.names(ctx, by)
-	if err != nil {
-		return out, err
-	}
-	for _, d := range devices {
-		doc := DataDevice{Device: deviceDoc(asSeen(by, d.Device, d.slices), n)}
-		if doc.Streams, err = a.streamDocs(ctx, d.slices); err != nil {
-			return out, err
-		}
-		for _, s := range doc.Streams {
-			doc.Readings += s.Readings
-		}
-		out.Readings += doc.Readings
-		out.Devices = append(out.Devices, doc)
-	}
-	return out, nil
 }

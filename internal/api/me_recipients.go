@@ -2,7 +2,7 @@ package api
 
 import (
 	"context"
-	"net/http"
+	"maps"
 	"slices"
 	"strconv"
 	"time"
@@ -11,7 +11,6 @@ import (
 	"github.com/holdfast-iot/holdfast/internal/access"
 	"github.com/holdfast-iot/holdfast/internal/custody"
 	"github.com/holdfast-iot/holdfast/internal/grant"
-	"github.com/holdfast-iot/holdfast/internal/receipt"
 )
 
 // Recipient is what somebody read for a purpose under one grant or permission, or
@@ -34,6 +33,10 @@ type Recipient struct {
 	AtLeast     bool           `json:"at_least,omitempty" doc:"A read is under way, or its amount is not known after a crash: rows is the least."`
 	First       *time.Time     `json:"first_read,omitempty"`
 	Last        *time.Time     `json:"last_read,omitempty"`
+	// Obligations are those of the grant.
+	Obligations *Asked `json:"obligations,omitempty"`
+	Reason      string `json:"reason,omitempty" doc:"Of a permission: why staff asked for it, in their words."`
+	Decisions   string `json:"decisions,omitempty" doc:"Where it is said what the recipient would be allowed now, and by which policies. Left out for a permission: see /v1/me/permissions."`
 }
 
 // answered is what the answers about recipients are made of.
@@ -68,34 +71,57 @@ func (a *API) answer(ctx context.Context, by access.Principal) (answered, error)
 	for _, g := range grants {
 		byID[g.ID] = g
 	}
+	unread := maps.Clone(byID) // those that nobody read under
+	reasons, err := a.reasons(ctx, by, tallies)
+	if err != nil {
+		return out, err
+	}
 	for _, t := range tallies {
 		if err := a.withReader(ctx, out.names, t.Recipient); err != nil {
 			return out, err
 		}
 		doc := recipientDoc(t, out, by.Party, operating)
+		doc.Reason = reasons[t.Permission]
 		if g, ok := byID[t.Grant]; ok {
-			doc.State, doc.Until = stateOf(g), moment(g.Until)
-			delete(byID, t.Grant)
+			doc.State, doc.Until, doc.Obligations = stateOf(g), moment(g.Until), askedDoc(g.Obligations)
+			delete(unread, t.Grant)
 		}
 		out.recipients = append(out.recipients, doc)
 	}
 	for _, g := range grants { // allowed, never read
-		if _, ok := byID[g.ID]; !ok || slices.ContainsFunc(tallies, func(t grant.Tally) bool { return t.Grant == g.ID }) {
+		if _, ok := unread[g.ID]; !ok {
 			continue
 		}
 		if err := a.withNames(ctx, out.names, g.Recipient); err != nil {
 			return out, err
 		}
 		out.recipients = append(out.recipients, Recipient{ID: "grant-" + g.ID.String(), Recipient: out.names.ref(g.Recipient), As: "recipient", Purpose: string(g.Purpose),
-			Grant: g.ID.String(), State: stateOf(g), Until: moment(g.Until), Streams: []DataStreamID{}})
+			Grant: g.ID.String(), State: stateOf(g), Until: moment(g.Until), Streams: []DataStreamID{}, Obligations: askedDoc(g.Obligations),
+			Decisions: decisionPath(out.names.ref(g.Recipient), string(g.Purpose), g.ID.String())})
 	}
 	return out, nil
+}
+
+// reasons are those that staff gave for the permissions under which they read.
+func (a *API) reasons(ctx context.Context, by access.Principal, tallies []grant.Tally) (map[holdfast.PermissionID]string, error) {
+	if !slices.ContainsFunc(tallies, func(t grant.Tally) bool { return !t.Permission.IsZero() }) {
+		return nil, nil
+	}
+	all, err := a.Access.Permissions(ctx, by, by.Party)
+	if err != nil {
+		return nil, err
+	}
+	of := make(map[holdfast.PermissionID]string, len(all))
+	for _, p := range all {
+		of[p.ID] = p.Reason
+	}
+	return of, nil
 }
 
 // withReader adds the name of who read, a person's too: whoever has had somebody's
 // data is named to him.
 func (a *API) withReader(ctx context.Context, n names, id holdfast.PartyID) error {
-	if _, ok := n[id]; ok {
+	if n[id] != "" {
 		return nil
 	}
 	p, err := a.Custody.Party(ctx, id)
@@ -135,6 +161,9 @@ func recipientDoc(t grant.Tally, from answered, me, operating holdfast.PartyID) 
 	if !t.Permission.IsZero() {
 		doc.Permission = t.Permission.String()
 		doc.ID += "-" + doc.Permission
+	}
+	if t.Permission.IsZero() {
+		doc.Decisions = decisionPath(doc.Recipient, doc.Purpose, doc.Grant)
 	}
 	for _, c := range t.Readers {
 		doc.Readers = append(doc.Readers, c.String())
@@ -221,127 +250,4 @@ func (a *API) disclosures(ctx context.Context, by access.Principal, in *disclosu
 		out.Next = strconv.FormatUint(next, 10)
 	}
 	return &reply[Page[Disclosure]]{out}, nil
-}
-
-// reported is how many single disclosures a report lists.
-const reported = 200
-
-func (a *API) myReport(w http.ResponseWriter, r *http.Request, by access.Principal, _ *struct{}) error {
-	ctx := r.Context()
-	doc, err := a.reportOf(ctx, by)
-	if err != nil {
-		return err
-	}
-	page, err := receipt.WriteReport(doc, a.Ledger)
-	if err != nil {
-		return err
-	}
-	w.Header().Set("Content-Type", "text/html; charset=utf-8")
-	w.Header().Set("Content-Security-Policy", receipt.StylePolicy()+"; frame-ancestors 'none'")
-	w.Header().Set("Content-Disposition", `attachment; filename="holdfast-report.html"`)
-	_, err = w.Write(page)
-	return err
-}
-
-func (a *API) reportOf(ctx context.Context, by access.Principal) (receipt.Report, error) {
-	out := receipt.Report{Hub: a.Ledger.Origin(), Made: time.Now().UTC()}
-	data, err := a.data(ctx, by)
-	if err != nil {
-		return out, err
-	}
-	out.Person, out.PersonID = data.Party.Name, data.Party.ID
-	operating, err := a.Custody.Operating(ctx)
-	if err != nil {
-		return out, err
-	}
-	keeper, err := a.Custody.Party(ctx, operating)
-	if err != nil {
-		return out, err
-	}
-	out.Keeper = keeper.Name
-	for _, d := range data.Devices {
-		dev := receipt.ReportDevice{Name: d.Label, State: d.State}
-		if dev.Name == "" {
-			dev.Name = d.ID
-		}
-		for _, s := range d.Streams {
-			dev.Streams = append(dev.Streams, receipt.ReportStream{Name: s.Name, Category: s.Category, Readings: s.Readings, First: s.First, Last: s.Last, Kept: kept(s.RetentionDays)})
-		}
-		out.Devices = append(out.Devices, dev)
-	}
-	all, err := a.answer(ctx, by)
-	if err != nil {
-		return out, err
-	}
-	for _, u := range all.recipients {
-		out.Recipients = append(out.Recipients, receipt.ReportUse{Who: who(u.Recipient, u.As), Purpose: u.Purpose, Streams: streamNames(u.Streams), Under: under(u),
-			Reads: u.Reads, Rows: u.Rows, AtLeast: u.AtLeast, First: u.First, Last: u.Last})
-	}
-	purposes, err := a.myPurposes(ctx, by, nil)
-	if err != nil {
-		return out, err
-	}
-	for _, p := range purposes.Body.Items {
-		out.Purposes = append(out.Purposes, receipt.ReportPurpose{Name: p.Name, Text: p.Text, IRI: p.IRI, Basis: p.LegalBasis, Controller: keeper.Name,
-			Kept: kept(p.RetentionDays), Streams: streamNames(p.Streams)})
-	}
-	left, err := a.disclosures(ctx, by, &disclosuresInput{Paging: Paging{Limit: reported}})
-	if err != nil {
-		return out, err
-	}
-	out.More = left.Body.Next != ""
-	for _, d := range left.Body.Items {
-		as := ""
-		if d.Recipient != nil && d.Recipient.ID == operating.String() {
-			as = "staff"
-		}
-		out.Disclosures = append(out.Disclosures, receipt.ReportDisclosure{Opened: *d.Opened, Who: who(d.Recipient, as), Purpose: d.Purpose, Streams: streamNames(d.Streams),
-			Reads: d.Reads, Rows: d.Rows, Complete: d.Complete, Why: d.Reason})
-	}
-	return out, nil
-}
-
-func kept(days int) string {
-	if days == 0 {
-		return "as long as a purpose needs them"
-	}
-	return strconv.Itoa(days) + " days"
-}
-
-func who(p *PartyRef, as string) string {
-	switch {
-	case as == "self":
-		return "you"
-	case p == nil:
-		return "somebody who is erased"
-	case p.Name == "":
-		return p.ID
-	case as == "staff":
-		return p.Name + " (its staff)"
-	}
-	return p.Name
-}
-
-func under(r Recipient) string {
-	switch {
-	case r.Permission != "":
-		return "permission " + r.Permission
-	case r.Grant != "":
-		return "grant " + r.Grant + " (" + r.State + ")"
-	}
-	return "no grant was needed"
-}
-
-func streamNames(all []DataStreamID) (names []string) {
-	for _, s := range all {
-		switch {
-		case s.Stream == "":
-			names = append(names, "one that is erased")
-		case s.Label != "":
-			names = append(names, s.Label+"/"+s.Stream)
-		default:
-			names = append(names, s.Stream)
-		}
-	}
-	return names
 }

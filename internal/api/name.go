@@ -222,6 +222,7 @@ func (a *API) withNames(ctx context.Context, n names, ids ...holdfast.PartyID) e
 		if err != nil && holdfast.KindOf(err) != holdfast.NotFound {
 			return err
 		}
+		n[id] = "" // asked once in an answer
 		if p.Kind == custody.Organisation || p.Kind == custody.Service {
 			n[id] = p.Name
 		}
@@ -240,4 +241,16 @@ func (n names) ref(id holdfast.PartyID) *PartyRef {
 		return nil
 	}
 	return &PartyRef{ID: id.String(), Name: n[id]}
+}
+
+// named is a reference with the name that is known by now.
+func (n names) named(p *PartyRef) *PartyRef {
+	if p == nil {
+		return nil
+	}
+	id, err := holdfast.ParseID[holdfast.PartyID](p.ID)
+	if err != nil {
+		return p
+	}
+	return n.ref(id)
 }

@@ -9,6 +9,7 @@ import (
 	"github.com/holdfast-iot/holdfast/internal/bundle"
 	"github.com/holdfast-iot/holdfast/internal/custody"
 	"github.com/holdfast-iot/holdfast/internal/grant"
+	"github.com/holdfast-iot/holdfast/internal/policy"
 	"github.com/holdfast-iot/holdfast/internal/receipt"
 )
 
@@ -36,7 +37,7 @@ func (a *Archive) Agreement(ctx context.Context, g grant.Grant) ([]byte, error) 
 func (a *Archive) written(ctx context.Context, g grant.Grant) (receipt.Grant, error) {
 	r := receipt.Grant{
 		Hub: a.ledger.Origin(), ID: g.ID.String(), Owner: receipt.Party{ID: g.Grantor.String()},
-		AllDevices: g.AllDevices, AllStreams: g.AllStreams, Made: g.Made, Until: g.Until, Ended: g.Ended, Duties: duties(g),
+		AllDevices: g.AllDevices, AllStreams: g.AllStreams, Made: g.Made, Until: g.Until, Ended: g.Ended, Duties: Duties(g.Obligations),
 	}
 	if g.Data.From != holdfast.Always.From {
 		r.From = instant(g.Data.From)
@@ -71,9 +72,10 @@ func (a *Archive) written(ctx context.Context, g grant.Grant) (receipt.Grant, er
 	return r, err
 }
 
-func duties(g grant.Grant) receipt.Duties {
-	d := receipt.Duties{Every: g.Every, Decimals: g.Decimals, Step: g.Step, Delay: g.Delay, MinGroup: g.MinGroup}
-	for _, f := range g.Drop {
+// Duties are obligations as a paper says them.
+func Duties(o policy.Obligations) receipt.Duties {
+	d := receipt.Duties{Every: o.Every, Decimals: o.Decimals, Step: o.Step, Delay: o.Delay, MinGroup: o.MinGroup}
+	for _, f := range o.Drop {
 		d.Drop = append(d.Drop, string(f))
 	}
 	return d

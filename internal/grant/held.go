@@ -54,8 +54,8 @@ func (r *Register) dropHolds(whose holdfast.PartyID) {
 	r.holds.Store(&next)
 }
 
-// covers reports whether h is on a stream; "" is any one of the assignment.
-func (h *Hold) covers(a holdfast.AssignmentID, stream string) bool {
+// Covers reports whether h is on a stream; "" is any one of the assignment.
+func (h *Hold) Covers(a holdfast.AssignmentID, stream string) bool {
 	return (len(h.Assignments) == 0 || slices.Contains(h.Assignments, a)) &&
 		(len(h.Streams) == 0 || stream == "" || slices.Contains(h.Streams, stream))
 }
@@ -69,7 +69,7 @@ func (r *Register) find(a holdfast.AssignmentID, stream string, kinds func(*Hold
 	for _, p := range whose {
 		mine := all[p]
 		for i := range mine {
-			if h := &mine[i]; kinds(h) && h.covers(a, stream) {
+			if h := &mine[i]; kinds(h) && h.Covers(a, stream) {
 				return h
 			}
 		}

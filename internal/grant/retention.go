@@ -166,6 +166,14 @@ func (p *Purpose) days(rules map[ruleKey]int, category string) int {
 	return p.RetentionDays
 }
 
+// KeptFor returns for how many days from arrival a purpose keeps readings of a category;
+// 0: as long as it lives.
+func (r *Register) KeptFor(name holdfast.Purpose, category string) int {
+	p := (*r.purposes.Load())[name]
+	p.Name = name
+	return p.days(*r.rules.Load(), category)
+}
+
 // Forever is the life of readings that no limit is set to.
 const Forever = math.MaxInt32
 

@@ -27,6 +27,8 @@ type Report struct {
 	Notices     []ReportNotice     `json:"notices"`
 	Recipients  []ReportUse        `json:"recipients"`
 	Purposes    []ReportPurpose    `json:"purposes"`
+	Holds       []ReportHold       `json:"holds"`
+	Permissions []ReportPermission `json:"permissions"`
 	Devices     []ReportDevice     `json:"devices"`
 	Disclosures []ReportDisclosure `json:"disclosures"`
 	More        bool               `json:"more"` // disclosures that are older than these
@@ -61,13 +63,36 @@ type ReportPurpose struct {
 	Controller string   `json:"controller"`
 	Kept       string   `json:"kept"`
 	Streams    []string `json:"streams"`
+	Grants     []string `json:"grants,omitempty"`  // to whom, until when
 	Stopped    []string `json:"stopped,omitempty"` // objections and restrictions
+}
+
+// ReportHold keeps data as they are, or keeps them from being used or collected.
+type ReportHold struct {
+	Does   string     `json:"does"` // in words
+	On     string     `json:"on"`
+	By     string     `json:"by"`
+	Since  time.Time  `json:"since"`
+	Lifts  *time.Time `json:"lifts,omitempty"`
+	Reason string     `json:"reason,omitempty"`
+}
+
+// ReportPermission is what the hub's own people asked to read.
+type ReportPermission struct {
+	Asked   time.Time `json:"asked"`
+	Purpose string    `json:"purpose"`
+	Reason  string    `json:"reason"`
+	On      string    `json:"on"`
+	From    time.Time `json:"from"`
+	Until   time.Time `json:"until"`
+	State   string    `json:"state"` // what became of it, and by whose word
 }
 
 // ReportDevice is what there is of a device.
 type ReportDevice struct {
 	Name    string         `json:"name"`
 	State   string         `json:"state"`
+	Held    []string       `json:"held,omitempty"` // on what ground and when it is or was one's own
 	Streams []ReportStream `json:"streams"`
 }
 
@@ -78,7 +103,9 @@ type ReportStream struct {
 	Readings uint64     `json:"readings"`
 	First    *time.Time `json:"first,omitempty"`
 	Last     *time.Time `json:"last,omitempty"`
+	Unit     string     `json:"unit,omitempty"`
 	Kept     string     `json:"kept"`
+	Until    *time.Time `json:"until,omitempty"` // when the latest of them are gone
 }
 
 // ReportDisclosure is one time that readings left.

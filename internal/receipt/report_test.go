@@ -18,8 +18,10 @@ func full() Report {
 		Hub: "hub.example/log", Person: "Ada " + hostile, PersonID: "pada", Keeper: "Acme " + hostile, Made: noon,
 		Notices:     []ReportNotice{{Time: noon, Text: "asked " + hostile}},
 		Recipients:  []ReportUse{{Who: hostile, Purpose: hostile, Streams: []string{hostile}, Under: "grant", Reads: 1, Rows: 2, AtLeast: true, First: &noon, Last: &noon, Duties: []string{hostile}}, {Who: "never"}},
-		Purposes:    []ReportPurpose{{Name: hostile, Text: hostile, Basis: "consent", Controller: "Acme", Kept: "30 days", Stopped: []string{"objected"}}},
-		Devices:     []ReportDevice{{Name: hostile, State: "active", Streams: []ReportStream{{Name: "pulse", Category: hostile, Readings: 3, First: &noon, Kept: "30 days"}}}, {Name: "empty"}},
+		Purposes:    []ReportPurpose{{Name: hostile, Text: hostile, Basis: "consent", Controller: "Acme", Kept: "30 days", Streams: []string{hostile}, Grants: []string{hostile, "another"}, Stopped: []string{hostile}}},
+		Holds:       []ReportHold{{Does: "Restricted", On: hostile, By: "you", Since: noon, Lifts: &noon, Reason: hostile}, {Does: "Kept by law", Since: noon}},
+		Permissions: []ReportPermission{{Asked: noon, Purpose: hostile, Reason: hostile, On: hostile, From: noon, Until: noon, State: "approved, decided by you"}},
+		Devices:     []ReportDevice{{Name: hostile, State: "active", Held: []string{hostile}, Streams: []ReportStream{{Name: "pulse", Category: hostile, Unit: hostile, Readings: 3, First: &noon, Kept: "30 days", Until: &noon}}}, {Name: "empty"}},
 		Disclosures: []ReportDisclosure{{Opened: noon, Who: hostile, Purpose: "study", Streams: []string{hostile}, Reads: 1, Rows: 2, Why: hostile}},
 		More:        true,
 	}
@@ -124,7 +126,7 @@ func TestReportIsForPeople(t *testing.T) {
 			t.Errorf("%d %s", count[one], one)
 		}
 	}
-	if count["script"] != 2 || count["table"] != 4 || count["caption"] != 4 || hostileTexts < 12 {
+	if count["script"] != 2 || count["table"] != 6 || count["caption"] != 6 || hostileTexts < 22 {
 		t.Errorf("%v, %d hostile texts", count, hostileTexts)
 	}
 	for _, none := range []string{"img", "link", "iframe", "form", "object", "svg"} {
@@ -171,6 +173,11 @@ func TestEmptyReport(t *testing.T) {
 	file, err := WriteReport(Report{Hub: "hub.example/log", Person: "Ada", Made: time.Unix(0, 0)}, h)
 	if err != nil {
 		t.Fatal(err)
+	}
+	for _, none := range []string{"id=\"notices\"", "id=\"holds\"", "id=\"permissions\"", "#holds", "#permissions"} {
+		if bytes.Contains(file, []byte(none)) {
+			t.Errorf("it has %s without anything in it", none)
+		}
 	}
 	for _, words := range []string{"Nobody has read your data", "used for nothing", "no device of yours", "Nothing has left"} {
 		if !bytes.Contains(file, []byte(words)) {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"iter"
+	"math"
 
 	"github.com/holdfast-iot/holdfast"
 )
@@ -37,6 +38,7 @@ func (s *Series) Scan(ctx context.Context, a holdfast.AssignmentID, stream holdf
 type Extent struct {
 	Rows        uint64
 	First, Last int64 // times, if Rows > 0
+	Arrived     int64 // none arrived later, ns since 1970; math.MaxInt64: some are not rolled yet
 }
 
 // Extent returns how much there is of a stream that arrived since then; 0: all. A
@@ -71,6 +73,12 @@ func (v *snapshot) measure(ctx context.Context) (x Extent, err error) {
 		x.add(1, holdfast.Span{From: r.Time, To: r.Time})
 		return true
 	})
+	for _, o := range v.chunks {
+		x.Arrived = max(x.Arrived, o.row.extent.arrival.To)
+	}
+	if len(v.tail) > 0 {
+		x.Arrived = math.MaxInt64
+	}
 	return x, err
 }
 

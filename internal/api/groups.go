@@ -3,6 +3,7 @@ package api
 import (
 	"context"
 	"net/http"
+	"slices"
 	"time"
 
 	"github.com/holdfast-iot/holdfast"
@@ -109,7 +110,8 @@ func (a *API) addGroup(ctx context.Context, by access.Principal, in *addGroup) (
 	if s.Every == "" {
 		s.Every = "1d"
 	}
-	for _, text := range b.Devices {
+	slices.Sort(b.Devices) // each is looked up once
+	for _, text := range slices.Compact(b.Devices) {
 		id, err := holdfast.ParseID[holdfast.DeviceID](text)
 		if err != nil {
 			d, err := a.device(ctx, by, text)

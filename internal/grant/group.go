@@ -35,6 +35,10 @@ const MaxGroupDevices = 100_000
 // maxGroups is how many groups a party has that have not ended.
 const maxGroups = 1000
 
+// maxDeclared is how many devices are in all groups of a party together that have not
+// ended: they are read to list them.
+const maxDeclared = 10 * MaxGroupDevices
+
 // GroupWindows are the lengths that a group's windows can have: they divide a day, or
 // are as the calendar has them.
 func GroupWindows() []string {
@@ -84,21 +88,27 @@ func (r *Register) AddGroup(ctx context.Context, by holdfast.CredentialID, party
 	if err := s.check(); err != nil {
 		return Group{}, err
 	}
+	r.declaring.Lock()
+	defer r.declaring.Unlock()
 	have, err := r.Groups(ctx, party)
 	if err != nil {
 		return Group{}, err
 	}
-	live := 0
+	live, devices := 0, len(s.Devices)
 	for _, g := range have {
 		if !g.Ended.IsZero() {
 			continue
 		}
+		devices += len(g.Devices)
 		if live++; g.Name == s.Name {
 			return Group{}, holdfast.Errorf(holdfast.Conflict, "there is a group of this name: end it or take another name")
 		}
 	}
 	if live >= maxGroups {
 		return Group{}, holdfast.Errorf(holdfast.TooLarge, "a party has at most %d groups: end some", maxGroups)
+	}
+	if devices > maxDeclared {
+		return Group{}, holdfast.Errorf(holdfast.TooLarge, "the groups of a party have at most %d devices together: end some", maxDeclared)
 	}
 	g := Group{ID: holdfast.NewID[holdfast.GroupID](), Party: party, GroupSpec: s, Made: r.now().UTC()}
 	return g, r.writeGroup(ctx, by, g, `INSERT INTO device_group (state, info_sealed, id, party) VALUES ($1, $2, $3, $4)`, "group declared")
@@ -120,11 +130,12 @@ func (r *Register) EndGroup(ctx context.Context, by holdfast.CredentialID, id ho
 
 func (r *Register) writeGroup(ctx context.Context, by holdfast.CredentialID, g Group, statement, event string) error {
 	info := groupInfo{Name: g.Name, Every: g.Every, Zone: g.Zone, Made: g.Made.UnixNano(), Ended: nanoseconds(g.Ended), By: by}
-	for _, d := range g.Devices {
-		info.Devices = append(info.Devices, d[:]...)
-	}
 	owner, state := vault.OfParty(g.Party), "active"
-	if !g.Ended.IsZero() {
+	if g.Ended.IsZero() {
+		for _, d := range g.Devices {
+			info.Devices = append(info.Devices, d[:]...)
+		}
+	} else { // which devices they were is of no use any more
 		state = "ended"
 	}
 	box, err := r.seal(ctx, owner, "device_group", g.ID[:], info)

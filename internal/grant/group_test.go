@@ -3,6 +3,8 @@ package grant
 import (
 	"slices"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -11,6 +13,42 @@ import (
 	"github.com/holdfast-iot/holdfast"
 	"github.com/holdfast-iot/holdfast/internal/vault"
 )
+
+// All groups of a party together are bounded, also when they are declared at once, for
+// they are read to list them; an ended one does not have its devices any more.
+func TestGroupsTogetherAreBounded(t *testing.T) {
+	h := newHub(t)
+	ctx := t.Context()
+	s := GroupSpec{Every: "1d", Devices: make([]holdfast.DeviceID, MaxGroupDevices)}
+	for i := range s.Devices {
+		s.Devices[i] = holdfast.DeviceID{byte(i >> 16), byte(i >> 8), byte(i)}
+	}
+	var at sync.WaitGroup
+	var made atomic.Int32
+	var last atomic.Pointer[Group]
+	for i := range maxDeclared/MaxGroupDevices + 2 {
+		at.Go(func() {
+			s := s
+			s.Name = "g" + string(rune('a'+i))
+			if g, err := h.AddGroup(ctx, h.admin, h.lab, s); err == nil {
+				made.Add(1)
+				last.Store(&g)
+			} else if holdfast.KindOf(err) != holdfast.TooLarge {
+				t.Error(err)
+			}
+		})
+	}
+	at.Wait()
+	if n := made.Load(); n != maxDeclared/MaxGroupDevices {
+		t.Errorf("%d groups", n)
+	}
+	if err := h.EndGroup(ctx, h.admin, last.Load().ID); err != nil {
+		t.Fatal(err)
+	}
+	if g, err := h.Group(ctx, last.Load().ID); err != nil || len(g.Devices) != 0 {
+		t.Errorf("%d devices of an ended group, %v", len(g.Devices), err)
+	}
+}
 
 func TestGroupsAreDeclaredOnce(t *testing.T) {
 	h := newHub(t)

@@ -75,7 +75,7 @@ type holdInfo struct {
 
 // Limits of holds.
 const (
-	maxHolds  = 1000 // of one owner, that stand
+	maxHolds  = 1000 // on one owner's data, that stand: of his own word, and beside them of the hub's
 	maxReason = 4096
 	// liftNotice is how long an owner knows that a restriction or objection which the
 	// hub has set for him is about to end (Art. 18(3)).
@@ -141,14 +141,18 @@ func (r *Register) AddHold(ctx context.Context, by HoldBy, s HoldSpec) (Hold, er
 	}
 	r.holding.Lock()
 	defer r.holding.Unlock()
+	// Counted apart: an owner can't keep the law out with holds of his own, nor find
+	// out that there is one which he is not told of.
+	have := 0
+	for _, o := range (*r.holds.Load())[h.Whose] {
+		if o.OwnWord == h.OwnWord {
+			have++
+		}
+	}
+	if have >= maxHolds {
+		return Hold{}, holdfast.Errorf(holdfast.TooLarge, "an owner's data are under at most %d holds: end some", maxHolds)
+	}
 	err = r.db.Write(ctx, func(tx *sql.Tx) error {
-		var have int
-		if err := tx.QueryRowContext(ctx, `SELECT count(*) FROM hold WHERE party = $1 AND state = 'active'`, h.Whose).Scan(&have); err != nil {
-			return err
-		}
-		if have >= maxHolds {
-			return holdfast.Errorf(holdfast.TooLarge, "an owner's data are under at most %d holds: end some", maxHolds)
-		}
 		if _, err := tx.ExecContext(ctx, `INSERT INTO hold (id, party, state, info_sealed) VALUES ($1, $2, 'active', $3)`, h.ID, h.Whose, box); err != nil {
 			return err
 		}

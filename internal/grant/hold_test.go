@@ -61,6 +61,20 @@ func TestHoldIsSetByWhoMay(t *testing.T) {
 	}
 }
 
+// Holds of his own don't keep an owner's data from the law's, and don't tell of one
+// that the law keeps from him.
+func TestOwnHoldsLeaveRoomForTheLaw(t *testing.T) {
+	h := newHub(t)
+	ctx := t.Context()
+	h.hold(h.adminHold(), HoldSpec{Kind: Law, Whose: h.ada, Reason: "x", Secret: true})
+	for range maxHolds {
+		h.hold(h.ownHold(h.ada), HoldSpec{Kind: CollectionStop, Whose: h.ada, Streams: []string{"a"}})
+	}
+	_, err := h.AddHold(ctx, h.ownHold(h.ada), HoldSpec{Kind: CollectionStop, Whose: h.ada, Streams: []string{"a"}})
+	wants(t, err, holdfast.TooLarge, "at most")
+	h.hold(h.adminHold(), HoldSpec{Kind: Claim, Whose: h.ada, Reason: "case 1"})
+}
+
 func TestRestrictionAndObjectionForbid(t *testing.T) {
 	h := newHub(t)
 	h.research()

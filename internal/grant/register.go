@@ -65,14 +65,15 @@ type Register struct {
 	now      func() time.Time
 	holdings Holdings
 
-	purposes atomic.Pointer[map[holdfast.Purpose]Purpose]
-	sets     sets
-	barsMu   sync.RWMutex
-	bars     map[holdfast.AssignmentID]Bars
-	holding  sync.Mutex // one change of holds at a time
-	holds    atomic.Pointer[standing]
-	rules    atomic.Pointer[map[ruleKey]int] // days
-	grace    time.Duration
+	purposes  atomic.Pointer[map[holdfast.Purpose]Purpose]
+	sets      sets
+	barsMu    sync.RWMutex
+	bars      map[holdfast.AssignmentID]Bars
+	holding   sync.Mutex // one change of holds at a time
+	declaring sync.Mutex // of groups, one after the other: what a party has is counted
+	holds     atomic.Pointer[standing]
+	rules     atomic.Pointer[map[ruleKey]int] // days
+	grace     time.Duration
 
 	answering  sync.Mutex          // one answer about a group at a time is looked at and remembered
 	disclosing sync.Mutex          // held by who writes disclosures and tallies to the catalog

@@ -305,9 +305,14 @@ func (c *Custody) AcceptMembership(ctx context.Context, by Actor, id holdfast.Me
 		return Membership{}, orElse(err, noMembership())
 	}
 	now := c.now().UTC()
+	stands, err := c.stillOffers(ctx, m)
 	switch {
+	case err != nil:
+		return Membership{}, err
 	case m.State != Offered:
 		return Membership{}, holdfast.Errorf(holdfast.Conflict, "membership %s is %s", id, m.State)
+	case !stands:
+		return Membership{}, holdfast.Errorf(holdfast.Conflict, "who offered membership %s speaks for the party no more: somebody who does offers it anew", id)
 	case !m.To.IsZero() && !now.Before(m.To):
 		return Membership{}, holdfast.Errorf(holdfast.Conflict, "the time of membership %s is over", id)
 	case m.Kind == Adult || m.Kind == Guardian:
@@ -320,6 +325,20 @@ func (c *Custody) AcceptMembership(ctx context.Context, by Actor, id holdfast.Me
 	}
 	m.State = Active
 	return m, c.changeMember(ctx, "member accepted", m, Offered, by.Credential)
+}
+
+// stillOffers reports whether who offered a membership may offer it still: an adult
+// who is put out leaves nobody behind who comes in at his word.
+func (c *Custody) stillOffers(ctx context.Context, m Membership) (bool, error) {
+	operating, err := c.Operating(ctx)
+	if err != nil {
+		return false, err
+	}
+	err = c.speaksFor(ctx, Actor{Party: m.offeredBy, Administrator: m.offeredBy == operating}, m.Of)
+	if holdfast.KindOf(err) == holdfast.NotFound {
+		return false, nil
+	}
+	return err == nil, err
 }
 
 // EndMembership ends a membership, at once and forward, or declines its offer: the

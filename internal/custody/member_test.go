@@ -58,6 +58,28 @@ func (h *hub) actsFor(p holdfast.PartyID, want ...holdfast.PartyID) {
 	}
 }
 
+// What an adult has offered ends with his standing: he can't come back as somebody
+// else whom he let in beforehand.
+func TestAnOfferDoesNotOutliveWhoMadeIt(t *testing.T) {
+	h := newHub(t)
+	ctx := t.Context()
+	home, anna, ben, eve := h.group("Home", Household), h.party("Anna"), h.party("Ben"), h.party("Eve")
+	h.join(h.staff(), MemberSpec{Of: home, Member: anna, Kind: Adult})
+	his := h.join(h.staff(), MemberSpec{Of: home, Member: ben, Kind: Adult})
+	m := h.offer(self(ben), MemberSpec{Of: home, Member: eve, Kind: Adult})
+	if _, err := h.EndMembership(ctx, self(anna), his.ID); err != nil {
+		t.Fatal(err)
+	}
+	_, err := h.AcceptMembership(ctx, self(eve), m.ID)
+	wants(t, err, holdfast.Conflict, "speaks for the party no more")
+	h.actsFor(eve)
+	if _, err := h.EndMembership(ctx, self(eve), m.ID); err != nil { // declined
+		t.Fatal(err)
+	}
+	h.join(self(anna), MemberSpec{Of: home, Member: eve, Kind: Adult})
+	h.actsFor(eve, home)
+}
+
 func TestAdultActsForHouseholdUntilHeLeaves(t *testing.T) {
 	h := newHub(t)
 	ctx := t.Context()

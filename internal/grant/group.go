@@ -37,7 +37,7 @@ const maxGroups = 1000
 
 // maxDeclared is how many devices are in all groups of a party together that have not
 // ended: they are read to list them.
-const maxDeclared = 10 * MaxGroupDevices
+const maxDeclared = 5 * MaxGroupDevices
 
 // GroupWindows are the lengths that a group's windows can have: they divide a day, or
 // are as the calendar has them.

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net/http"
 	"runtime/debug"
 	"slices"
@@ -168,6 +169,10 @@ const (
 	routeKey
 	linkKey
 )
+
+// Routes returns the patterns of every route, sorted: there is no other way to be
+// one than through here, which panics on a route without a rule.
+func (a *API) Routes() []string { return slices.Sorted(maps.Keys(a.rules)) }
 
 // callerOf returns who asks; on an open route, nobody.
 func callerOf(ctx context.Context) access.Principal {

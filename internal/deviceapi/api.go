@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/http"
 	"runtime/debug"
+	"slices"
 	"time"
 
 	"golang.org/x/sync/semaphore"
@@ -104,6 +105,7 @@ type API struct {
 	d       Deps
 	o       Options
 	mux     *http.ServeMux
+	routes  []string
 	busy    *semaphore.Weighted // requests
 	bytes   *semaphore.Weighted // of bodies
 	budgets *budgets
@@ -121,18 +123,26 @@ func New(d Deps, o Options) *API {
 		busy: semaphore.NewWeighted(int64(o.MaxRequests)), bytes: semaphore.NewWeighted(int64(o.MaxInflightBytes)),
 		budgets: newBudgets(o), door: newDoor(), metrics: newMetrics(), warnings: rate.Sometimes{Interval: time.Second},
 	}
-	a.mux.Handle("/.well-known/est/", d.Identity.EST())
-	a.mux.Handle("POST /v1/data", a.device(a.data))
-	a.mux.Handle("POST /write", a.device(a.lines))
-	a.mux.Handle("POST /api/v2/write", a.device(a.lines))
+	a.handle("/.well-known/est/", d.Identity.EST())
+	a.handle("POST /v1/data", a.device(a.data))
+	a.handle("POST /write", a.device(a.lines))
+	a.handle("POST /api/v2/write", a.device(a.lines))
 	if d.MQTT != nil {
-		a.mux.HandleFunc("GET /mqtt", a.socket)
+		a.handle("GET /mqtt", http.HandlerFunc(a.socket))
 	}
-	a.mux.Handle("/", a.device(func(w http.ResponseWriter, r *http.Request, _ identity.Peer) error {
+	a.handle("/", a.device(func(w http.ResponseWriter, r *http.Request, _ identity.Peer) error {
 		return holdfast.Errorf(holdfast.NotFound, "devices send by POST to /v1/data, /write or /api/v2/write")
 	}))
 	return a
 }
+
+func (a *API) handle(pattern string, h http.Handler) {
+	a.mux.Handle(pattern, h)
+	a.routes = append(a.routes, pattern)
+}
+
+// Routes returns the patterns of every route.
+func (a *API) Routes() []string { return slices.Clone(a.routes) }
 
 // ServeHTTP answers one request.
 func (a *API) ServeHTTP(w http.ResponseWriter, r *http.Request) {

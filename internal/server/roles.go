@@ -182,6 +182,7 @@ func (s *Server) serve(ctx context.Context, g *errgroup.Group, l listeners) erro
 	if err != nil {
 		return err
 	}
+	s.people = people
 	for _, c := range people.Metrics() {
 		if err := s.metrics.Register(c); err != nil {
 			return fmt.Errorf("register metrics: %w", err)

@@ -19,6 +19,7 @@ import (
 
 	"github.com/holdfast-iot/holdfast"
 	"github.com/holdfast-iot/holdfast/internal/access"
+	"github.com/holdfast-iot/holdfast/internal/api"
 	"github.com/holdfast-iot/holdfast/internal/archive"
 	"github.com/holdfast-iot/holdfast/internal/budget"
 	"github.com/holdfast-iot/holdfast/internal/custody"
@@ -60,6 +61,7 @@ type Server struct {
 	timeline *timeline.Timeline
 	mqtt     *mqtt.Server
 	devices  *deviceapi.API
+	people   *api.API // once it runs
 
 	quotas  *budget.Quotas
 	metrics *prometheus.Registry

@@ -37,7 +37,6 @@ type Policy struct {
 type decisionsInput struct {
 	Reader  string `query:"reader" required:"true" minLength:"1" doc:"The party that would read: an id, or the name of an organisation or service. The operating organisation is asked about as its staff."`
 	Purpose string `query:"purpose" required:"true" minLength:"1"`
-	Owner   string `query:"owner" doc:"For staff: whose data; default the caller's own."`
 	Device  string `query:"device" doc:"A label or an id; default all."`
 	Stream  string `query:"stream" doc:"A name; default all."`
 	Grant   string `query:"grant" doc:"The grant that the reader would name; default whichever fits."`
@@ -64,8 +63,9 @@ func (a *API) listDecisions(ctx context.Context, by access.Principal, in *decisi
 	return &reply[Page[Decision]]{mapped(page, decisionDoc)}, err
 }
 
-// hypothesis is the request that a reader would make. An owner asks about his own
-// data alone.
+// hypothesis is the request that a reader would make. Whoever asks, asks about his own
+// data alone, staff about the hub's: what streams another has, and what he said of
+// them, is his to know.
 func (a *API) hypothesis(ctx context.Context, by access.Principal, in *decisionsInput) (q query.Request, about holdfast.PartyID, err error) {
 	reader, err := a.recipient(ctx, in.Reader)
 	if err != nil {
@@ -91,14 +91,11 @@ func (a *API) hypothesis(ctx context.Context, by access.Principal, in *decisions
 	if q.Span, err = span(in.From, in.To, time.Now(), holdfast.Always.From, holdfast.Always.To); err != nil {
 		return q, about, err
 	}
-	if by.Role == access.Owner {
-		in.Owner, about = "", by.Party
-	}
 	if in.Device == "" {
 		in.Device = "*"
 	}
-	q.Selection, err = a.selection(ctx, by, &readingsInput{Device: in.Device, Stream: in.Stream, Owner: in.Owner})
-	return q, about, err
+	q.Selection, err = a.selection(ctx, by, &readingsInput{Device: in.Device, Stream: in.Stream})
+	return q, by.Party, err
 }
 
 func decisionDoc(e query.Explained) Decision {

@@ -82,6 +82,9 @@ func (q *Query) resolve(ctx context.Context, j *judge, s Selection) (all []candi
 	if holdfast.KindOf(err) == holdfast.NotFound {
 		err = nil
 	}
+	if j.reader() == policy.Recipient && !j.all {
+		j.unname(all)
+	}
 	if len(all) == 0 {
 		all = []candidate{{Source: Source{Owner: holdfast.NewID[holdfast.PartyID](), Device: s.Device, Stream: s.Stream}}}
 		if exists {
@@ -155,6 +158,17 @@ func (q *Query) withStreams(ctx context.Context, all []candidate, c candidate, a
 		all = append(all, c.with(s))
 	}
 	return all, nil
+}
+
+// unname takes from devices what their owner calls them: who reads under a grant
+// knows another's devices by their ids.
+func (j *judge) unname(all []candidate) {
+	for i := range all {
+		if c := &all[i]; c.Owner != j.who.Party && c.whose() != j.who.Party {
+			c.DeviceName = ""
+		}
+	}
+	inOrder(all) // the order would tell of the names, too
 }
 
 // inOrder sorts streams by device and name; those of one name that a device has in

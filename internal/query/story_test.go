@@ -161,7 +161,7 @@ func TestAnna(t *testing.T) {
 	})
 	t.Run("the lab reads what Anna granted", func(t *testing.T) {
 		rows, res := collect(t, h.Query, with(ask(program, query.Selection{Party: anna.Party}), "research"))
-		if diff := cmp.Diff(map[string][]float64{"watch/heart": {61, 62}}, values(rows)); diff != "" || res.Withheld != 0 { // what else Anna has is not the lab's to know
+		if diff := cmp.Diff(map[string][]float64{"/heart": {61, 62}}, values(rows)); diff != "" || res.Withheld != 0 { // what else Anna has is not the lab's to know
 			t.Error(res.Withheld, diff)
 		}
 		refused(t, h.Query, holdfast.Denied, with(ask(program, stream(watch, "steps")), "research"))

@@ -87,7 +87,11 @@ func (h *house) device(owner holdfast.PartyID, label string) identity.Peer {
 	if err != nil {
 		h.t.Fatal(err)
 	}
-	return identity.Peer{Device: d.Device.ID, Assignment: d.Device.Assignment, NotAfter: time.Now().Add(time.Hour)}
+	return h.peer(d.Device)
+}
+
+func (h *house) peer(d custody.Device) identity.Peer {
+	return identity.Peer{Device: d.ID, Assignment: d.Assignment, NotAfter: time.Now().Add(time.Hour)}
 }
 
 func (h *house) send(p identity.Peer, samples ...holdfast.Sample) error {

@@ -1,0 +1,194 @@
+package server
+
+import (
+	"net/url"
+	"strings"
+)
+
+// way is one question that a route can be asked. What stands in braces is of the
+// target that it is about; a question without braces is about the asker himself.
+type way struct{ path, body string }
+
+// ask is how a route of port 8443 is asked. The order of the list is that of the
+// asking: first what only reads, then what changes, last what ends.
+type ask struct {
+	route string
+	ways  []way
+}
+
+func get(paths ...string) (ways []way) {
+	for _, p := range paths {
+		ways = append(ways, way{path: p})
+	}
+	return ways
+}
+
+func send(path string, bodies ...string) (ways []way) {
+	for _, b := range bodies {
+		ways = append(ways, way{path, b})
+	}
+	return ways
+}
+
+// asks says how to ask every route of port 8443. A new route gets a line here: every
+// way in which it might give out something, about each target.
+func asks() []ask {
+	const nobodys = "nothing:aaaaaaaaaaaaaaaaaaaaaaaaaa"
+	return append([]ask{
+		{"/", get("/", "/v1", "/v1/nothing/{device}", "/v1/devices/{device}/readings")},
+		{"/.well-known/est/", get("/.well-known/est/cacerts", "/.well-known/est/csrattrs", "/.well-known/est/{device}")},
+		{"GET /healthz", get("/healthz")},
+		{"GET /readyz", get("/readyz")},
+		{"GET /metrics", get("/metrics")},
+		{"GET /openapi.json", get("/openapi.json")},
+		{"GET /ledger/checkpoint", get("/ledger/checkpoint")},
+		{"GET /ledger/renewals", get("/ledger/renewals")},
+		{"GET /ledger/tile/{tile...}", get("/ledger/tile/0/000", "/ledger/tile/entries/000", "/ledger/tile/0/000.p/8", "/ledger/tile/entries/000.p/8")},
+		{"GET /v1/ca.pem", get("/v1/ca.pem")},
+		{"GET /v1/doctor", get("/v1/doctor")},
+		{"GET /v1/issuers", get("/v1/issuers")},
+		{"GET /v1/invitations", get("/v1/invitations")},
+
+		{"GET /v1/readings", readingsWays()},
+		{"GET /v1/decisions", get("/v1/decisions?reader=Institute&purpose=study", "/v1/decisions?reader=Institute&purpose=study&device={device}",
+			"/v1/decisions?reader=Lab&purpose=study&device={label}&stream={stream}", "/v1/decisions?reader={party}&purpose=own-access&device={device}",
+			"/v1/decisions?reader=Acme+Plants&purpose=operation&device={device}")},
+		{"POST /v1/exports", send("/v1/exports", `{}`, `{"party":"{party}"}`, `{"party":"{name}"}`)},
+
+		{"GET /v1/me", get("/v1/me")},
+		{"GET /v1/me/recipients", get("/v1/me/recipients")},
+		{"GET /v1/me/disclosures", get("/v1/me/disclosures", "/v1/me/disclosures?recipient={party}", "/v1/me/disclosures?grant={grant}")},
+		{"GET /v1/me/report", get("/v1/me/report")},
+		{"GET /v1/me/purposes", get("/v1/me/purposes")},
+		{"GET /v1/me/data", get("/v1/me/data")},
+		{"GET /v1/me/ledger", get("/v1/me/ledger")},
+		{"GET /v1/me/notices", get("/v1/me/notices")},
+		{"GET /v1/me/permissions", get("/v1/me/permissions")},
+		{"GET /v1/me/sessions", get("/v1/me/sessions")},
+		{"GET /v1/me/factor", get("/v1/me/factor")},
+
+		{"GET /v1/parties", get("/v1/parties")},
+		{"GET /v1/parties/{id}", get("/v1/parties/{party}", "/v1/parties/{name}")},
+		{"GET /v1/parties/{id}/invitations", get("/v1/parties/{party}/invitations")},
+		{"GET /v1/members", get("/v1/members", "/v1/members?of={party}", "/v1/members?of={house}")},
+		{"GET /v1/tokens", get("/v1/tokens", "/v1/tokens?party={party}")},
+		{"GET /v1/devices", get("/v1/devices", "/v1/devices?owner={party}", "/v1/devices?owner={name}", "/v1/devices?unclaimed=true")},
+		{"GET /v1/devices/{id}", get("/v1/devices/{device}", "/v1/devices/{label}")},
+		{"GET /v1/assignments", get("/v1/assignments?device={device}", "/v1/assignments?device={label}")},
+		{"GET /v1/assignments/{id}", get("/v1/assignments/{assignment}")},
+		{"GET /v1/assignments/{id}/history", get("/v1/assignments/{assignment}/history")},
+		{"GET /v1/profiles", get("/v1/profiles")},
+		{"GET /v1/profiles/{name}", get("/v1/profiles/{label}")},
+		{"GET /v1/purposes", get("/v1/purposes")},
+		{"GET /v1/purposes/{name}", get("/v1/purposes/study")},
+		{"GET /v1/grants", get("/v1/grants")},
+		{"GET /v1/grants/{id}", get("/v1/grants/{grant}")},
+		{"GET /v1/grants/{id}/receipt", get("/v1/grants/{grant}/receipt")},
+		{"GET /v1/grants/{id}/agreement", get("/v1/grants/{grant}/agreement")},
+		{"GET /v1/groups", get("/v1/groups", "/v1/groups?party={party}")},
+		{"GET /v1/groups/{group}", get("/v1/groups/{group}", "/v1/groups/group-of-{slug}")},
+		{"GET /v1/holds", get("/v1/holds")},
+		{"GET /v1/holds/{id}", get("/v1/holds/{hold}")},
+		{"GET /v1/permissions", get("/v1/permissions", "/v1/permissions?whose={party}")},
+		{"GET /v1/transfers", get("/v1/transfers")},
+		{"GET /v1/notices", get("/v1/notices")},
+		{"GET /v1/joint-erasures", get("/v1/joint-erasures")},
+		{"GET /v1/erasures", get("/v1/erasures")},
+		{"GET /v1/erasures/{id}", get("/v1/erasures/{erasure}")},
+		{"GET /v1/ledger", get("/v1/ledger")},
+		{"GET /v1/ledger/entries", get("/v1/ledger/entries", "/v1/ledger/entries?record=hub", "/v1/ledger/entries?record=own", "/v1/ledger/entries?device={device}",
+			"/v1/ledger/entries?device={label}")},
+		{"GET /v1/ledger/entries/{index}/proof", get("/v1/ledger/entries/3/proof", "/v1/ledger/entries/{index}/proof", "/v1/ledger/entries/{index}/proof?device={device}")},
+		{"GET /v1/ledger/consistency", get("/v1/ledger/consistency?from=1")},
+		{"POST /v1/ledger/verify", send("/v1/ledger/verify", `{}`)},
+	}, changes(nobodys)...)
+}
+
+// readingsWays asks for readings in each form, by each name that the target has.
+func readingsWays() (ways []way) {
+	selections := []string{"device={device}&stream={stream}", "device={device}", "device={label}", "owner={party}", "stream={stream}", "owner={name}&device=*"}
+	for _, s := range selections {
+		for _, f := range []string{"json", "ndjson", "columns", "csv", "senml", "parquet"} {
+			ways = append(ways, way{path: "/v1/readings?" + s + "&format=" + f})
+		}
+	}
+	for _, q := range []string{
+		"every=1h&agg=count,min,max,mean,first,last,sum,p50", "every=1d&agg=min,max,mean&by=owner,unit", "every=1h&agg=count,last&fill=previous", "every=1d&agg=count,sum&by=none",
+	} {
+		for _, f := range []string{"json", "ndjson", "csv", "parquet"} {
+			ways = append(ways, way{path: "/v1/readings?device={device}&stream={stream}&" + q + "&format=" + f})
+		}
+		ways = append(ways, way{path: "/v1/readings?owner={party}&" + q})
+	}
+	for _, purpose := range []string{"own-access", "operation", "study"} {
+		ways = append(ways, way{path: "/v1/readings?device={device}&stream={stream}&purpose=" + purpose})
+	}
+	return append(ways, get("/v1/readings?group={group}&stream={stream}&agg=count,mean", "/v1/readings?group=group-of-{slug}&stream={stream}",
+		"/v1/readings?device={device}&stream={ticks}&limit=7", "/v1/readings?device={device}&stream={ticks}&every=1d&agg=count,sum",
+		"/v1/readings?device={device}&grant={grant}", "/v1/readings?stream={stream}&from=2099-01-01&to=2000-01-01",
+		"/v1/readings?device={device}&agg="+url.QueryEscape("mean"), "/v1/readings?device={device}&cursor=AAAA")...)
+}
+
+// changes are the routes that change something. Who stands for nothing of a target
+// changes nothing of it; who does is told no more than by asking.
+func changes(nobodys string) []ask {
+	return []ask{
+		{"POST /v1/parties", send("/v1/parties", `{"name":"New `+"{slug}"+`","kind":"person"}`)},
+		{"POST /v1/parties/{id}/invitations", send("/v1/parties/{party}/invitations", "")},
+		{"POST /v1/invitations/redeem", send("/v1/invitations/redeem", `{"code":"{device}"}`)},
+		{"POST /v1/members", send("/v1/members", `{"of":"{house}","member":"{party}","kind":"adult"}`)},
+		{"POST /v1/members/{id}/acceptance", send("/v1/members/{membership}/acceptance", "")},
+		{"POST /v1/tokens", send("/v1/tokens", `{"label":"more","party":"{party}","role":"program","purposes":["study"]}`)},
+		{"POST /v1/devices", send("/v1/devices", `{"label":"another","owner":"{party}"}`, `{"label":"{label}","owner":"{party}"}`)},
+		{"POST /v1/devices/{id}/codes", send("/v1/devices/{device}/codes", `{}`, `{"kind":"claim"}`)},
+		{"POST /v1/units", send("/v1/units?owner={party}", "serial,label\ns-1,{label}\n")},
+		{"POST /v1/profiles", send("/v1/profiles", "name: {label}\n")},
+		{"POST /v1/claims", send("/v1/claims", `{"code":"{device}"}`)},
+		{"POST /v1/purposes", send("/v1/purposes", `{"name":"more","iri":"dpv:ServiceProvision","legal_basis":"consent","text":"{slug}"}`)},
+		{"POST /v1/grants", send("/v1/grants", `{"recipient":"Lab","purpose":"nothing","devices":["{device}"],"streams":["{stream}"],"until":"+1d"}`)},
+		{"POST /v1/groups", send("/v1/groups", `{"name":"mine {slug}","devices":["{device}"]}`, `{"name":"by label","devices":["{label}"]}`)},
+		{"POST /v1/holds", send("/v1/holds", `{"kind":"claim","reason":"none","devices":["{device}"],"party":"{party}"}`)},
+		{"POST /v1/permissions", send("/v1/permissions", `{"whose":"{party}","reason":"none","devices":["{device}"]}`)},
+		{"POST /v1/permissions/{id}/approve", send("/v1/permissions/"+nobodys+"/approve", "")},
+		{"POST /v1/permissions/{id}/refuse", send("/v1/permissions/{permission}/refuse", "")},
+		{"POST /v1/assignments", send("/v1/assignments", `{"device":"{device}","subject":"{party}","basis":"loan","from":"2031-01-01","to":"2031-02-01"}`)},
+		{"POST /v1/assignments/{id}/terms", send("/v1/assignments/{assignment}/terms", `{"to":"2031-01-01"}`)},
+		{"POST /v1/assignments/{id}/end", send("/v1/assignments/{assignment}/end", `{}`)},
+		{"POST /v1/devices/{id}/notices", send("/v1/devices/{device}/notices", `{"reason":"none"}`)},
+		{"POST /v1/transfers", send("/v1/transfers", `{"device":"{device}"}`)},
+		{"POST /v1/transfers/taking", send("/v1/transfers/taking", `{"transfer":"{transfer}"}`, `{"code":"{device}"}`)},
+		{"POST /v1/me/links", send("/v1/me/links", `{"login":"{device}"}`)},
+		{"POST /v1/me/factor/confirm", send("/v1/me/factor/confirm", `{"code":"123456"}`)},
+		{"POST /v1/me/factor", send("/v1/me/factor", "")},
+		{"DELETE /v1/me/factor", get("/v1/me/factor")},
+		{"POST /v1/joint-erasures/{id}/confirmation", send("/v1/joint-erasures/{joint}/confirmation", "")},
+
+		{"DELETE /v1/joint-erasures/{id}", get("/v1/joint-erasures/{joint}")},
+		{"DELETE /v1/notices/{id}", get("/v1/notices/{notice}")},
+		{"DELETE /v1/transfers/{id}", get("/v1/transfers/{transfer}")},
+		{"DELETE /v1/groups/{group}", get("/v1/groups/{group}")},
+		{"DELETE /v1/members/{id}", get("/v1/members/{membership}")},
+		{"DELETE /v1/permissions/{id}", get("/v1/permissions/{permission}")},
+		{"DELETE /v1/holds/{id}", get("/v1/holds/{hold}")},
+		{"DELETE /v1/grants/{id}", get("/v1/grants/{grant}")},
+		{"DELETE /v1/purposes/{name}", get("/v1/purposes/{slug}")},
+		{"POST /v1/devices/{id}/revocation", send("/v1/devices/{device}/revocation", `{"reason":"none"}`)},
+		{"POST /v1/devices/{id}/release", send("/v1/devices/{device}/release", "")},
+		{"POST /v1/erasures", send("/v1/erasures?wait=0", `{"device":"{device}","stream":"{ticks}"}`, `{"party":"{party}"}`)},
+		{"DELETE /v1/me/data", get("/v1/me/data?wait=0")},
+		{"DELETE /v1/me/sessions/{id}", get("/v1/me/sessions/{credential}")},
+		{"DELETE /v1/tokens/{id}", get("/v1/tokens/{credential}")},
+		{"DELETE /v1/me/sessions", get("/v1/me/sessions")},
+	}
+}
+
+// about fills a way in for a target, and reports whether it is about one.
+func (w way) about(x *target) (path, body string, mentions bool) {
+	var pairs, escaped []string
+	for name, value := range x.names {
+		pairs = append(pairs, "{"+name+"}", value)
+		escaped = append(escaped, "{"+name+"}", url.PathEscape(value))
+		mentions = mentions || strings.Contains(w.path+w.body, "{"+name+"}")
+	}
+	return strings.NewReplacer(escaped...).Replace(w.path), strings.NewReplacer(pairs...).Replace(w.body), mentions
+}

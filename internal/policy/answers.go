@@ -18,11 +18,11 @@ const keyRoom = 512
 // whatever else an answer depends on is in its key, or bounds its time.
 type answers struct {
 	mu   sync.RWMutex
-	have map[string]answer
+	have map[string]*answer
 }
 
 // find returns the answer for a key at a time in milliseconds.
-func (c *answers) find(key []byte, now int64) (answer, bool) {
+func (c *answers) find(key []byte, now int64) (*answer, bool) {
 	c.mu.RLock()
 	a, ok := c.have[string(key)]
 	c.mu.RUnlock()
@@ -31,11 +31,11 @@ func (c *answers) find(key []byte, now int64) (answer, bool) {
 
 // keep remembers an answer. When there are too many all are forgotten: what is asked
 // again is soon there again.
-func (c *answers) keep(key []byte, a answer) {
+func (c *answers) keep(key []byte, a *answer) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.have == nil || len(c.have) >= maxAnswers {
-		c.have = make(map[string]answer)
+		c.have = make(map[string]*answer)
 	}
 	c.have[string(key)] = a
 }

@@ -3,7 +3,6 @@ package policy
 import (
 	_ "embed"
 	"fmt"
-	"iter"
 	"sync"
 
 	"github.com/cedar-policy/cedar-go"
@@ -61,18 +60,27 @@ var theHub = sync.OnceValues(func() (*hub, error) {
 	return h, nil
 })
 
-// add appends a policy that the schema allows. The validator is experimental and
-// panics on a tree that it does not know: that is no policy for us.
-func (h *hub) add(to policies, id cedar.PolicyID, p *cedar.Policy) (_ policies, err error) {
+// add appends a policy that the schema allows.
+func (h *hub) add(to policies, id cedar.PolicyID, p *cedar.Policy) (policies, error) {
+	n, err := h.check(id, p)
+	if err != nil {
+		return nil, err
+	}
+	return append(to, n), nil
+}
+
+// check holds a policy against the schema. The validator is experimental and panics
+// on a tree that it does not know: that is no policy for us.
+func (h *hub) check(id cedar.PolicyID, p *cedar.Policy) (_ named, err error) {
 	defer func() {
 		if broken := recover(); broken != nil {
 			err = fmt.Errorf("validate policy %s: the validator gave up: %v", id, broken)
 		}
 	}()
 	if err := h.validator.Policy(string(id), (*ast.Policy)(p.AST())); err != nil {
-		return nil, fmt.Errorf("validate policy %s: %w", id, err)
+		return named{}, fmt.Errorf("validate policy %s: %w", id, err)
 	}
-	return append(to, named{id, p}), nil
+	return named{id, p}, nil
 }
 
 // policies are what a request is weighed against, in an order of their own.
@@ -81,15 +89,4 @@ type policies []named
 type named struct {
 	id     cedar.PolicyID
 	policy *cedar.Policy
-}
-
-// All makes policies a cedar.PolicyIterator.
-func (ps policies) All() iter.Seq2[cedar.PolicyID, *cedar.Policy] {
-	return func(yield func(cedar.PolicyID, *cedar.Policy) bool) {
-		for _, p := range ps {
-			if !yield(p.id, p.policy) {
-				return
-			}
-		}
-	}
 }

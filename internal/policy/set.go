@@ -3,6 +3,7 @@ package policy
 import (
 	"fmt"
 	"slices"
+	"sync/atomic"
 
 	"github.com/cedar-policy/cedar-go"
 
@@ -18,6 +19,7 @@ type Set struct {
 	others  *weighed                      // for those to whom nothing is granted
 	to      map[holdfast.PartyID]*weighed // by recipient
 	answers answers
+	seen    streams
 }
 
 // weighed is what is weighed for one reader. A grant to another can't allow him
@@ -25,9 +27,11 @@ type Set struct {
 type weighed struct {
 	whose    cedar.EntityUID
 	reader   cedar.EntityUID // zero: any without a grant
-	policies policies
+	always   policies        // the hub's and what is forbidden
+	permits  map[holdfast.Purpose]*permits
 	grants   []*Grant
 	byPolicy map[string]*Grant
+	last     atomic.Pointer[setting]
 	// When readings of some grant begin and end, in order: where a request's span
 	// lies among them tells which grants it meets.
 	begins, ends []int64 // ms
@@ -41,17 +45,17 @@ func Compile(whose holdfast.PartyID, grants []Grant, forbids []Forbid) (*Set, er
 	if err != nil {
 		return nil, err
 	}
-	s := &Set{whose: whose, grants: slices.Clone(grants), others: &weighed{whose: partyEntity(whose), policies: slices.Clip(h.policies)}, to: map[holdfast.PartyID]*weighed{}}
+	s := &Set{whose: whose, grants: slices.Clone(grants), others: &weighed{whose: partyEntity(whose), always: slices.Clip(h.policies)}, to: map[holdfast.PartyID]*weighed{}}
 	for i := range forbids {
 		f := &forbids[i]
 		if err := f.check(whose); err != nil {
 			return nil, err
 		}
-		if s.others.policies, err = h.add(s.others.policies, cedar.PolicyID(HoldPolicy(f.ID)), f.policy()); err != nil {
+		if s.others.always, err = h.add(s.others.always, cedar.PolicyID(HoldPolicy(f.ID)), f.policy()); err != nil {
 			return nil, err
 		}
 	}
-	s.others.policies = slices.Clip(s.others.policies)
+	s.others.always = slices.Clip(s.others.always)
 	for i := range s.grants {
 		g := &s.grants[i]
 		if err := g.check(whose); err != nil {
@@ -62,12 +66,17 @@ func Compile(whose holdfast.PartyID, grants []Grant, forbids []Forbid) (*Set, er
 		}
 		w := s.to[g.Recipient]
 		if w == nil {
-			w = &weighed{whose: s.others.whose, reader: partyEntity(g.Recipient), policies: s.others.policies, byPolicy: map[string]*Grant{}}
+			w = &weighed{
+				whose: s.others.whose, reader: partyEntity(g.Recipient), always: s.others.always,
+				permits: map[holdfast.Purpose]*permits{}, byPolicy: map[string]*Grant{},
+			}
 			s.to[g.Recipient] = w
 		}
-		if w.policies, err = h.add(w.policies, cedar.PolicyID(GrantPolicy(g.ID)), g.policy()); err != nil {
+		p, err := h.check(cedar.PolicyID(GrantPolicy(g.ID)), g.policy())
+		if err != nil {
 			return nil, err
 		}
+		w.permit(g, p)
 		w.grants = append(w.grants, g)
 		w.byPolicy[GrantPolicy(g.ID)] = g
 		w.begins = append(w.begins, milliseconds(g.Data.From))
@@ -108,13 +117,20 @@ func HoldPolicy(id holdfast.HoldID) string   { return "hold-" + id.String() }
 
 // Text returns a policy of the Set as Cedar, "" if it has none of that id.
 func (s *Set) Text(id string) string {
-	for _, w := range s.to {
-		if i := slices.IndexFunc(w.policies, func(p named) bool { return string(p.id) == id }); i >= 0 {
-			return string(w.policies[i].policy.MarshalCedar())
+	for _, p := range s.others.always {
+		if string(p.id) == id {
+			return string(p.policy.MarshalCedar())
 		}
 	}
-	if i := slices.IndexFunc(s.others.policies, func(p named) bool { return string(p.id) == id }); i >= 0 {
-		return string(s.others.policies[i].policy.MarshalCedar())
+	for _, w := range s.to {
+		if w.byPolicy[id] == nil {
+			continue
+		}
+		for its, p := range w.everything().All() {
+			if string(its) == id {
+				return string(p.MarshalCedar())
+			}
+		}
 	}
 	return ""
 }
@@ -158,7 +174,7 @@ func (s *Set) Decide(r Request) Decision {
 	now := milliseconds(r.Now)
 	a, ok := s.answers.find(key, now)
 	if !ok {
-		a = w.weigh(&r)
+		a = w.weigh(&r, s.seen.stream(&r, w.whose))
 		if a.Failed == nil {
 			a.from, a.until = w.valid(&r, now)
 			s.answers.keep(key, a)
@@ -204,16 +220,17 @@ func (a *answer) decision(r *Request) Decision {
 }
 
 // weigh asks Cedar.
-func (w *weighed) weigh(r *Request) answer {
-	asked := worldOf(r, w.whose, w.reader)
-	how, why := cedar.Authorize(w.policies, asked, asked.request)
+func (w *weighed) weigh(r *Request, stream *stream) *answer {
+	asked := w.worldOf(r, stream)
+	matter := w.matter(r)
+	how, why := cedar.Authorize(matter, asked, asked.request)
 	if len(why.Errors) > 0 {
 		return failed(why)
 	}
 	if how == cedar.Allow {
 		return w.allowed(r, idsOf(why))
 	}
-	a := answer{Decision: Decision{Reason: NoGrant, Policies: idsOf(why)}}
+	a := &answer{Decision: Decision{Reason: NoGrant, Policies: idsOf(why)}}
 	switch {
 	case r.Purpose == holdfast.OwnAccess:
 		a.Reason = NotOwn
@@ -221,8 +238,8 @@ func (w *weighed) weigh(r *Request) answer {
 	case len(a.Policies) == 0:
 		return a
 	}
-	permits := slices.DeleteFunc(slices.Clone(w.policies), func(p named) bool { return p.policy.Effect() != cedar.Permit })
-	switch how, why := cedar.Authorize(permits, asked, asked.request); {
+	matter.permitsOnly = true
+	switch how, why := cedar.Authorize(matter, asked, asked.request); {
 	case len(why.Errors) > 0:
 		return failed(why)
 	case how == cedar.Allow:
@@ -234,16 +251,19 @@ func (w *weighed) weigh(r *Request) answer {
 	return a
 }
 
-func failed(why cedar.Diagnostic) answer {
+func failed(why cedar.Diagnostic) *answer {
 	d := Decision{Reason: NotDecided}
 	for _, e := range why.Errors {
 		d.Failed = append(d.Failed, string(e.PolicyID))
 	}
-	return answer{Decision: d}
+	return &answer{Decision: d}
 }
 
 func idsOf(why cedar.Diagnostic) []string {
-	var ids []string
+	if len(why.Reasons) == 0 {
+		return nil
+	}
+	ids := make([]string, 0, len(why.Reasons))
 	for _, reason := range why.Reasons {
 		ids = append(ids, string(reason.PolicyID))
 	}
@@ -251,7 +271,7 @@ func idsOf(why cedar.Diagnostic) []string {
 }
 
 // allowed says by which rule. Those of the hub need no grant and come first.
-func (w *weighed) allowed(r *Request, ids []string) answer {
+func (w *weighed) allowed(r *Request, ids []string) *answer {
 	for _, rule := range [...]struct{ id, reason string }{
 		{byOwnAccess, ByOwner}, {byActing, ByActing}, {byRole, ByRole}, {byPermission, ByPermission},
 	} {
@@ -260,14 +280,14 @@ func (w *weighed) allowed(r *Request, ids []string) answer {
 			if rule.id == byPermission {
 				d.Permission = r.Permission.ID
 			}
-			return answer{Decision: d}
+			return &answer{Decision: d}
 		}
 	}
-	a := answer{Decision: Decision{Allow: true, Reason: ByGrant, Policies: ids}}
+	a := &answer{Decision: Decision{Allow: true, Reason: ByGrant, Policies: ids}}
 	for _, id := range ids {
 		g := w.byPolicy[id]
 		if g == nil {
-			return answer{Decision: Decision{Reason: NotDecided, Failed: []string{fmt.Sprintf("%s allowed and is no grant", id)}}}
+			return &answer{Decision: Decision{Reason: NotDecided, Failed: []string{fmt.Sprintf("%s allowed and is no grant", id)}}}
 		}
 		a.permits = append(a.permits, g)
 	}

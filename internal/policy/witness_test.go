@@ -65,19 +65,19 @@ func TestReferenceEngine(t *testing.T) {
 			w = s.others
 		}
 		world := drawnWorld{Policies: map[string]json.RawMessage{}}
-		for _, p := range w.policies {
-			b, err := p.policy.MarshalJSON()
+		for id, p := range w.everything().All() {
+			b, err := p.MarshalJSON()
 			if err != nil {
 				t.Fatal(err)
 			}
-			world.Policies[string(p.id)] = b
+			world.Policies[string(id)] = b
 		}
 		var answers []witnessAnswer
 		for range 6 {
 			r := d.request()
 			r.Owner, r.Subject, r.ReaderParty = first.Owner, first.Subject, first.ReaderParty
-			asked := worldOf(&r, w.whose, w.reader)
-			how, why := cedar.Authorize(w.policies, asked, asked.request)
+			asked := w.worldOf(&r, s.seen.stream(&r, w.whose))
+			how, why := cedar.Authorize(w.matter(&r), asked, asked.request) // what is left out changes nothing
 			a := witnessAnswer{Decision: "deny", Reason: append([]string{}, idsOf(why)...), Errors: []string{}}
 			if how == cedar.Allow {
 				a.Decision = "allow"

@@ -1,6 +1,9 @@
 package policy
 
 import (
+	"slices"
+	"sync"
+
 	"github.com/cedar-policy/cedar-go"
 
 	"github.com/holdfast-iot/holdfast"
@@ -27,56 +30,137 @@ func (r *Request) kind() cedar.String {
 	return "program"
 }
 
-// worldOf makes the world of a request about the party whose, with the reader if he
-// is known already.
-func worldOf(r *Request, whose, reader cedar.EntityUID) *world {
+// worldOf makes the world of a request.
+func (w *weighed) worldOf(r *Request, s *stream) *world {
+	reader := w.reader
 	if r.ReaderParty == r.Whose() {
-		reader = whose
+		reader = w.whose
 	} else if reader.IsZero() {
 		reader = partyEntity(r.ReaderParty)
 	}
-	device := entity(typeDevice, r.Device.String())
-	assignment := entity(typeAssignment, r.Assignment.String())
-	w := &world{
-		reader:  cedar.Entity{UID: reader},
-		purpose: cedar.Entity{UID: entity(typePurpose, r.Purpose)},
-		stream:  cedar.Entity{UID: entity(typeStream, string(assignment.ID)+"/"+r.Stream)},
-	}
+	in := w.setting(r)
+	asked := &world{reader: cedar.Entity{UID: reader}, purpose: in.purpose, stream: s.entity}
 	if r.acts(r.Whose()) {
-		w.reader.Attributes = cedar.NewRecord(cedar.RecordMap{"actsFor": cedar.NewSet(whose)})
+		asked.reader.Attributes = cedar.NewRecord(cedar.RecordMap{"actsFor": cedar.NewSet(w.whose)})
 	}
-	if len(r.Broader) > 0 && r.Purpose != holdfast.OwnAccess {
-		w.purpose.Parents = uids(typePurpose, r.Broader)
+	asked.request = cedar.Request{Principal: reader, Action: readAction(), Resource: s.entity.UID, Context: in.context}
+	return asked
+}
+
+// setting is what the questions of one read have in common.
+type setting struct {
+	kind          cedar.String
+	name          holdfast.Purpose
+	broader       []holdfast.Purpose
+	now, from, to int64 // ms
+	bound         bool  // to grants, or by a permission: that is in the context, too
+
+	purpose cedar.Entity
+	context cedar.Record
+}
+
+// setting makes that of a request, unless it is that of the last one.
+func (w *weighed) setting(r *Request) *setting {
+	only, some := r.grants()
+	s := &setting{
+		kind: r.kind(), name: r.Purpose, now: milliseconds(r.Now), from: milliseconds(r.Span.From), to: milliseconds(r.Span.To),
+		bound: some || !r.Permission.ID.IsZero(),
 	}
-	parents := make([]cedar.EntityUID, 0, 8)
-	parents = append(parents, whose, assignment)
-	if r.Category != "" {
-		parents = append(parents, entity(typeCategory, r.Category))
-		for _, c := range r.Categories {
-			parents = append(parents, entity(typeCategory, c))
+	if r.Purpose != holdfast.OwnAccess {
+		s.broader = r.Broader
+	}
+	last := w.last.Load()
+	if last != nil && last.name == s.name && slices.Equal(last.broader, s.broader) {
+		if last.kind == s.kind && last.now == s.now && last.from == s.from && last.to == s.to && !last.bound && !s.bound {
+			return last
+		}
+		s.broader, s.purpose = last.broader, last.purpose
+	} else {
+		s.broader = slices.Clone(s.broader)
+		s.purpose = cedar.Entity{UID: entity(typePurpose, r.Purpose)}
+		if len(s.broader) > 0 {
+			s.purpose.Parents = uids(typePurpose, s.broader)
 		}
 	}
-	w.stream.Parents = cedar.NewEntityUIDSet(parents...)
-	attributes := cedar.RecordMap{"name": cedar.String(r.Stream), "device": device}
-	if r.Owner != r.Whose() {
-		attributes["owner"] = partyEntity(r.Owner)
-	}
-	w.stream.Attributes = cedar.NewRecord(attributes)
 	context := cedar.RecordMap{
-		"reader":  r.kind(),
-		"purpose": w.purpose.UID,
-		"now":     cedar.NewDatetimeFromMillis(milliseconds(r.Now)),
-		"from":    cedar.NewDatetimeFromMillis(milliseconds(r.Span.From)),
-		"to":      cedar.NewDatetimeFromMillis(milliseconds(r.Span.To)),
+		"reader":  s.kind,
+		"purpose": s.purpose.UID,
+		"now":     cedar.NewDatetimeFromMillis(s.now),
+		"from":    cedar.NewDatetimeFromMillis(s.from),
+		"to":      cedar.NewDatetimeFromMillis(s.to),
 	}
-	if only, some := r.grants(); some {
+	if some {
 		context["grants"] = values(only, func(g holdfast.GrantID) cedar.Value { return entity(typeGrant, g.String()) })
 	}
 	if !r.Permission.ID.IsZero() {
 		context["permission"] = r.Permission.record()
 	}
-	w.request = cedar.Request{Principal: reader, Action: readAction(), Resource: w.stream.UID, Context: cedar.NewRecord(context)}
-	return w
+	s.context = cedar.NewRecord(context)
+	w.last.Store(s)
+	return s
+}
+
+// stream is one as Cedar sees it. It is the same whoever asks, whenever.
+type stream struct {
+	categories []string // that its own is a part of
+	entity     cedar.Entity
+}
+
+// streamKey is all that a stream is made of but the categories above its own.
+type streamKey struct {
+	assignment holdfast.AssignmentID
+	device     holdfast.DeviceID
+	owner      holdfast.PartyID // of the device, if it is another's than the data
+	name       string
+	category   string
+}
+
+// streams are those of one party that were asked about.
+type streams struct {
+	mu   sync.RWMutex
+	have map[streamKey]*stream
+}
+
+// stream returns that of a request, about the party whose.
+func (c *streams) stream(r *Request, whose cedar.EntityUID) *stream {
+	key := streamKey{assignment: r.Assignment, device: r.Device, name: r.Stream, category: r.Category}
+	if r.Owner != r.Whose() {
+		key.owner = r.Owner
+	}
+	c.mu.RLock()
+	s := c.have[key]
+	c.mu.RUnlock()
+	if s != nil && slices.Equal(s.categories, r.Categories) {
+		return s
+	}
+	s = key.stream(whose, slices.Clone(r.Categories))
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.have == nil || len(c.have) >= maxAnswers {
+		c.have = make(map[streamKey]*stream)
+	}
+	c.have[key] = s
+	return s
+}
+
+func (k *streamKey) stream(whose cedar.EntityUID, categories []string) *stream {
+	assignment := entity(typeAssignment, k.assignment.String())
+	parents := make([]cedar.EntityUID, 0, 8)
+	parents = append(parents, whose, assignment)
+	if k.category != "" {
+		parents = append(parents, entity(typeCategory, k.category))
+		for _, c := range categories {
+			parents = append(parents, entity(typeCategory, c))
+		}
+	}
+	attributes := cedar.RecordMap{"name": cedar.String(k.name), "device": entity(typeDevice, k.device.String())}
+	if !k.owner.IsZero() {
+		attributes["owner"] = partyEntity(k.owner)
+	}
+	return &stream{categories: categories, entity: cedar.Entity{
+		UID:     entity(typeStream, string(assignment.ID)+"/"+k.name),
+		Parents: cedar.NewEntityUIDSet(parents...), Attributes: cedar.NewRecord(attributes),
+	}}
 }
 
 // grants returns those under which alone the reader may read, if he is so bound:

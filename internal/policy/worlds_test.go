@@ -1,6 +1,8 @@
 package policy
 
 import (
+	"encoding/binary"
+	"hash/fnv"
 	"math/rand/v2"
 	"slices"
 	"testing"
@@ -160,55 +162,92 @@ func (d drawn) words(r *Request) (grants []Grant, forbids []Forbid) {
 	return grants, forbids
 }
 
+// tape is a source of draws that a fuzzer writes. When it has run out, what was on it
+// decides the rest.
+type tape struct {
+	left []byte
+	rest *rand.PCG
+}
+
+func taped(b []byte) drawn {
+	h := fnv.New64()
+	h.Write(b)
+	return drawn{rand.New(&tape{b, rand.NewPCG(h.Sum64(), 1)})}
+}
+
+func (s *tape) Uint64() uint64 {
+	if len(s.left) < 8 {
+		return s.rest.Uint64()
+	}
+	v := binary.LittleEndian.Uint64(s.left)
+	s.left = s.left[8:]
+	return v
+}
+
 // What the policies say is what they are meant to say, on whatever world, asked for
 // the first time and from memory; and what is forbidden is never allowed.
 func TestSetDecidesAsPlainGoDoes(t *testing.T) {
 	d := draws(t)
 	reasons := map[string]int{}
 	for range 600 {
-		first := d.request()
-		grants, forbids := d.words(&first)
-		s, err := Compile(first.Whose(), grants, forbids)
-		if err != nil {
-			t.Fatal(err)
-		}
-		p := &plain{whose: first.Whose(), grants: grants, forbids: forbids}
-		requests := []Request{first}
-		for range 5 {
-			next := d.request()
-			next.Owner, next.Subject = first.Owner, first.Subject
-			near := first
-			switch d.IntN(4) {
-			case 0:
-				near.Now = d.time(now)
-			case 1:
-				near.Span = d.span()
-			case 2:
-				near.Live, near.HeldPurposes = !near.Live, []holdfast.Purpose{near.Purpose}
-			case 3:
-				near.Bound, near.Grant = nil, d.grantID()
-			}
-			requests = append(requests, next, near)
-		}
-		for range 2 {
-			for _, r := range requests {
-				got, want := s.Decide(r), p.Decide(r)
-				if diff := cmp.Diff(want, got, cmpopts.IgnoreFields(Decision{}, "Policies")); diff != "" {
-					t.Fatalf("%s\n%+v\n%+v\n%+v\n%+v", diff, r, grants, forbids, got)
-				}
-				if got.Allow && r.Purpose != holdfast.OwnAccess && slices.ContainsFunc(forbids, func(f Forbid) bool { return f.covers(&r) }) {
-					t.Fatalf("allowed what is forbidden: %+v\n%+v\n%+v", r, forbids, got)
-				}
-				if !got.Grant.IsZero() && !slices.Contains(got.Policies, GrantPolicy(got.Grant)) {
-					t.Fatalf("the policies %q are not those of grant %s", got.Policies, got.Grant)
-				}
-				reasons[want.Reason]++
-			}
-		}
+		d.decidesAsPlainGoDoes(t, reasons)
 	}
 	for _, reason := range []string{ByOwner, ByActing, ByRole, ByPermission, ByGrant, NoPurpose, NotLive, NotOwn, NoGrant, Stopped, NoReader, NobodysData} {
 		if reasons[reason] < 5 {
 			t.Errorf("drawn worlds hardly meet %q: %d times", reason, reasons[reason])
+		}
+	}
+}
+
+func FuzzSetDecidesAsPlainGoDoes(f *testing.F) {
+	for n := range 8 {
+		b := make([]byte, 100*n)
+		rand.NewChaCha8([32]byte{byte(n)}).Read(b)
+		f.Add(b)
+	}
+	f.Fuzz(func(t *testing.T, b []byte) { taped(b).decidesAsPlainGoDoes(t, map[string]int{}) })
+}
+
+// decidesAsPlainGoDoes draws one world and counts the reasons of what is decided in it.
+func (d drawn) decidesAsPlainGoDoes(t *testing.T, reasons map[string]int) {
+	t.Helper()
+	first := d.request()
+	grants, forbids := d.words(&first)
+	s, err := Compile(first.Whose(), grants, forbids)
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := &plain{whose: first.Whose(), grants: grants, forbids: forbids}
+	requests := []Request{first}
+	for range 5 {
+		next := d.request()
+		next.Owner, next.Subject = first.Owner, first.Subject
+		near := first
+		switch d.IntN(4) {
+		case 0:
+			near.Now = d.time(now)
+		case 1:
+			near.Span = d.span()
+		case 2:
+			near.Live, near.HeldPurposes = !near.Live, []holdfast.Purpose{near.Purpose}
+		case 3:
+			near.Bound, near.Grant = nil, d.grantID()
+		}
+		requests = append(requests, next, near)
+	}
+	for range 2 {
+		for _, r := range requests {
+			got, want := s.Decide(r), p.Decide(r)
+			if diff := cmp.Diff(want, got, cmpopts.IgnoreFields(Decision{}, "Policies")); diff != "" {
+				t.Fatalf("%s\n%+v\n%+v\n%+v\n%+v", diff, r, grants, forbids, got)
+			}
+			if got.Allow && r.Purpose != holdfast.OwnAccess && slices.ContainsFunc(forbids, func(f Forbid) bool { return f.covers(&r) }) {
+				t.Fatalf("allowed what is forbidden: %+v\n%+v\n%+v", r, forbids, got)
+			}
+			if !got.Grant.IsZero() && !slices.Contains(got.Policies, GrantPolicy(got.Grant)) {
+				t.Fatalf("the policies %q are not those of grant %s", got.Policies, got.Grant)
+			}
+			reasons[want.Reason]++
 		}
 	}
 }

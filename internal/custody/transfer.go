@@ -389,6 +389,10 @@ func (c *Custody) TakeTransfer(ctx context.Context, by holdfast.CredentialID, bu
 	c.changing.Lock()
 	defer c.changing.Unlock()
 	d, err := c.mayPart(ctx, t.Seller, t.Device)
+	if kind := holdfast.KindOf(err); kind == holdfast.Conflict || kind == holdfast.NotFound {
+		// Another was faster. Which device of the seller's it was is not for this one.
+		err = holdfast.Errorf(holdfast.Conflict, "transfer %s is offered no more", t.ID)
+	}
 	if err != nil {
 		return Transfer{}, nil, err
 	}

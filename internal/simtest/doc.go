@@ -2,7 +2,8 @@
 // testing/synctest and lets seeds decide what happens to them: which readings are
 // sent and how, when the power goes, which write fails and whether it was done all
 // the same, when the disk is full, when the clock is set, what is erased in the
-// middle of it.
+// middle of it. Two lives are played in which it happens at each step instead: one in
+// which everything is done once, and one in which readings expire.
 //
 // Everything above the disk and the network is the real hub: journal, segments,
 // keyring and root key over the disk's files, the catalog's SQLite over a VFS on

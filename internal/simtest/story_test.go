@@ -33,16 +33,7 @@ func (w *world) story(cut int, fate Fate) func(context.Context) error {
 func (w *world) tell(ctx context.Context, h *hub) error {
 	p := h.people(w.img)
 	wait := func(d time.Duration) { w.wait(h, d) }
-	sendAll := func() {
-		for at := range w.things {
-			for qos := range byte(3) {
-				if !w.gone[at] && w.things[at].connect(ctx, h.network) == nil {
-					w.things[at].publish(w.message(at, qos))
-					wait(3 * time.Millisecond)
-				}
-			}
-		}
-	}
+	sendAll := func() { w.sendAll(ctx, h) }
 	sendAll()
 	w.post(ctx, p, 0)
 	wait(45 * time.Second) // a roll
@@ -57,6 +48,18 @@ func (w *world) tell(ctx context.Context, h *hub) error {
 	sendAll()
 	wait(time.Second)
 	return w.read(ctx, p)
+}
+
+// sendAll sends a reading of each device by each QoS.
+func (w *world) sendAll(ctx context.Context, h *hub) {
+	for at := range w.things {
+		for qos := range byte(3) {
+			if !w.gone[at] && w.things[at].connect(ctx, h.network) == nil {
+				w.things[at].publish(w.message(at, qos))
+				w.wait(h, 3*time.Millisecond)
+			}
+		}
+	}
 }
 
 // The power goes at each step of a story, before it, in the middle of it and after

@@ -266,15 +266,11 @@ func (j *judge) near(ctx context.Context) (func(custody.Assignment) bool, error)
 func (q *Query) ofSubjects(ctx context.Context, j *judge, owner holdfast.PartyID) ([]custody.Assignment, error) {
 	subjects := append([]holdfast.PartyID{j.who.Party}, j.acts...)
 	if j.purpose != holdfast.OwnAccess {
-		grants, err := q.grants.GrantsTo(ctx, j.who.Party)
+		grantors, err := q.grants.Grantors(ctx, j.who.Party)
 		if err != nil {
 			return nil, err
 		}
-		for _, g := range grants {
-			if g.Purpose == j.purpose && g.Live(q.now()) && !slices.Contains(subjects, g.Grantor) {
-				subjects = append(subjects, g.Grantor)
-			}
-		}
+		subjects = append(subjects, grantors...)
 	}
 	var about []custody.Assignment
 	for _, s := range subjects {
@@ -283,7 +279,14 @@ func (q *Query) ofSubjects(ctx context.Context, j *judge, owner holdfast.PartyID
 			return nil, err
 		}
 		for _, a := range held {
-			if a.Subject == s && a.Owner == owner {
+			if a.Subject != s || a.Owner != owner || slices.ContainsFunc(about, func(b custody.Assignment) bool { return a.ID == b.ID }) {
+				continue
+			}
+			// What a grant says is only looked at where there is something to read.
+			switch ok, err := j.concerns(ctx, s); {
+			case err != nil:
+				return nil, err
+			case ok:
 				about = append(about, a)
 			}
 		}

@@ -111,7 +111,17 @@ func (a *API) standing(ctx context.Context, by access.Principal, n names) ([]gra
 	return all, docs, nil
 }
 
-func (a *API) myPurposes(ctx context.Context, by access.Principal, _ *struct{}) (*reply[Page[DataPurpose]], error) {
+func (a *API) myPurposes(ctx context.Context, by access.Principal, in *struct{ Paging }) (*reply[Page[DataPurpose]], error) {
+	all, err := a.purposesOf(ctx, by)
+	if err != nil {
+		return nil, err
+	}
+	page, err := paged(all, func(p DataPurpose) string { return p.Name }, in.Paging)
+	return &reply[Page[DataPurpose]]{page}, err
+}
+
+// purposesOf returns what the caller's data are used for, by name.
+func (a *API) purposesOf(ctx context.Context, by access.Principal) ([]DataPurpose, error) {
 	u, err := a.using(ctx, by)
 	if err != nil {
 		return nil, err
@@ -120,16 +130,16 @@ func (a *API) myPurposes(ctx context.Context, by access.Principal, _ *struct{}) 
 	if err != nil {
 		return nil, err
 	}
-	out := Page[DataPurpose]{Items: []DataPurpose{}}
+	var out []DataPurpose
 	for _, p := range all {
 		if err := a.withNames(ctx, u.names, u.responsible(p)); err != nil {
 			return nil, err
 		}
 		if doc, used := a.dataPurpose(p, &u); used {
-			out.Items = append(out.Items, doc)
+			out = append(out, doc)
 		}
 	}
-	return &reply[Page[DataPurpose]]{out}, nil
+	return out, nil
 }
 
 func (u *using) responsible(p grant.Purpose) holdfast.PartyID {

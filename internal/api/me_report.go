@@ -69,11 +69,11 @@ func (a *API) reportOf(ctx context.Context, by access.Principal) (receipt.Report
 		out.Recipients = append(out.Recipients, receipt.ReportUse{Who: who(u.Recipient, u.As), Purpose: u.Purpose, Streams: streamNames(u.Streams), Under: under(u),
 			Reads: u.Reads, Rows: u.Rows, AtLeast: u.AtLeast, First: u.First, Last: u.Last, Duties: dutyWords(u.Obligations)})
 	}
-	purposes, err := a.myPurposes(ctx, by, nil)
+	purposes, err := a.purposesOf(ctx, by)
 	if err != nil {
 		return out, err
 	}
-	for _, p := range purposes.Body.Items {
+	for _, p := range purposes {
 		out.Purposes = append(out.Purposes, reportPurpose(p))
 	}
 	left, err := a.disclosures(ctx, by, &disclosuresInput{Paging: Paging{Limit: reported}})

@@ -16,7 +16,15 @@ import (
 // Receipt returns the signed receipt of a grant as it is now. Whom it concerns is
 // for the caller to check.
 func (a *Archive) Receipt(ctx context.Context, g grant.Grant) ([]byte, error) {
-	r, err := a.written(ctx, g)
+	of, err := a.streams(ctx, g.Grantor)
+	if err != nil {
+		return nil, err
+	}
+	return a.receipt(ctx, g, of)
+}
+
+func (a *Archive) receipt(ctx context.Context, g grant.Grant, of []granted) ([]byte, error) {
+	r, err := a.written(ctx, g, of)
 	if err != nil {
 		return nil, err
 	}
@@ -25,7 +33,11 @@ func (a *Archive) Receipt(ctx context.Context, g grant.Grant) ([]byte, error) {
 
 // Agreement returns a grant in ODRL.
 func (a *Archive) Agreement(ctx context.Context, g grant.Grant) ([]byte, error) {
-	r, err := a.written(ctx, g)
+	of, err := a.streams(ctx, g.Grantor)
+	if err != nil {
+		return nil, err
+	}
+	r, err := a.written(ctx, g, of)
 	if err != nil {
 		return nil, err
 	}
@@ -34,7 +46,7 @@ func (a *Archive) Agreement(ctx context.Context, g grant.Grant) ([]byte, error) 
 
 // written is a grant with the names and the streams that a paper needs. Those whose
 // party is erased have none.
-func (a *Archive) written(ctx context.Context, g grant.Grant) (receipt.Grant, error) {
+func (a *Archive) written(ctx context.Context, g grant.Grant, of []granted) (receipt.Grant, error) {
 	r := receipt.Grant{
 		Hub: a.ledger.Origin(), ID: g.ID.String(), Owner: receipt.Party{ID: g.Grantor.String()},
 		AllDevices: g.AllDevices, AllStreams: g.AllStreams, Made: g.Made, Until: g.Until, Ended: g.Ended, Duties: Duties(g.Obligations),
@@ -68,8 +80,8 @@ func (a *Archive) written(ctx context.Context, g grant.Grant) (receipt.Grant, er
 	if r.Recipient, err = a.named(ctx, g.Recipient); err != nil {
 		return r, err
 	}
-	r.Streams, err = a.covered(ctx, g)
-	return r, err
+	r.Streams = covered(g, of)
+	return r, nil
 }
 
 // Duties are obligations as a paper says them.
@@ -96,18 +108,21 @@ func (a *Archive) named(ctx context.Context, id holdfast.PartyID) (receipt.Party
 	return out, err
 }
 
-// covered returns the streams that a grant covers now, each name once.
-func (a *Archive) covered(ctx context.Context, g grant.Grant) ([]receipt.Stream, error) {
-	held, err := a.custody.Assignments(ctx, g.Grantor)
+// granted is a stream that its owner can grant, with its device.
+type granted struct {
+	device holdfast.DeviceID
+	*custody.Stream
+}
+
+// streams returns those whose data are a party's.
+func (a *Archive) streams(ctx context.Context, party holdfast.PartyID) ([]granted, error) {
+	held, err := a.custody.Assignments(ctx, party)
 	if err != nil {
 		return nil, err
 	}
-	var all []receipt.Stream
+	var all []granted
 	for _, h := range held {
-		if h.State == custody.Erased || h.Subject != g.Grantor && !h.Subject.IsZero() || !g.AllDevices && !slices.Contains(g.Devices, h.Device) {
-			continue
-		}
-		if len(g.Assignments) > 0 && !slices.Contains(g.Assignments, h.ID) {
+		if h.State == custody.Erased || h.Whose() != party {
 			continue
 		}
 		streams, err := a.custody.StreamsOfAssignment(ctx, h)
@@ -115,13 +130,25 @@ func (a *Archive) covered(ctx context.Context, g grant.Grant) ([]receipt.Stream,
 			return nil, err
 		}
 		for _, s := range streams {
-			known := slices.ContainsFunc(all, func(x receipt.Stream) bool { return x.Name == s.Name && x.Category == s.Category })
-			if !known && (g.AllStreams || slices.Contains(g.Streams, s.Name)) {
-				all = append(all, receipt.Stream{Name: s.Name, Category: s.Category, Sensitivity: s.Sensitivity})
-			}
+			all = append(all, granted{h.Device, s})
 		}
 	}
 	return all, nil
+}
+
+// covered returns those of an owner's streams that a grant covers now, each name once.
+func covered(g grant.Grant, of []granted) (all []receipt.Stream) {
+	type kind struct{ name, category string }
+	known := map[kind]bool{}
+	for _, s := range of {
+		k := kind{s.Name, s.Category}
+		if known[k] || !g.AllDevices && !slices.Contains(g.Devices, s.device) || !g.AllStreams && !slices.Contains(g.Streams, s.Name) {
+			continue
+		}
+		known[k] = true
+		all = append(all, receipt.Stream{Name: s.Name, Category: s.Category, Sensitivity: s.Sensitivity})
+	}
+	return all
 }
 
 // receipts writes one for each grant that the party made.
@@ -130,8 +157,12 @@ func (x *export) receipts() error {
 	if err != nil {
 		return err
 	}
+	of, err := x.a.streams(x.ctx, x.party)
+	if err != nil {
+		return err
+	}
 	for _, g := range all {
-		paper, err := x.a.Receipt(x.ctx, g)
+		paper, err := x.a.receipt(x.ctx, g, of)
 		if err != nil {
 			return err
 		}

@@ -3,7 +3,6 @@ package grant
 import (
 	"context"
 	"database/sql"
-	"encoding/json"
 	"os"
 	"slices"
 	"testing"
@@ -33,25 +32,24 @@ func (h *hub) fill(c *crowd) {
 		if owner == 0 {
 			c.heavy, n = who, c.disclosures/2
 		}
-		h.fillOwner(ctx, who, c.grants/c.owners, n, began)
+		if err := h.fillOwner(ctx, who, h.everything(), crowdOf50(), c.grants/c.owners, n, began); err != nil {
+			h.t.Fatal(err)
+		}
 	}
 	h.restart()
 }
 
-func (h *hub) fillOwner(ctx context.Context, who holdfast.PartyID, grants, disclosures int, began time.Time) {
-	h.t.Helper()
-	of := vault.OfParty(who)
-	box := func(table string, row []byte, info any) []byte {
-		plain, err := json.Marshal(info)
-		if err != nil {
-			h.t.Fatal(err)
-		}
-		b, err := h.keys.SealField(ctx, of, table, row, infoColumn, plain)
-		if err != nil {
-			h.t.Fatal(err)
-		}
-		return b
+func crowdOf50() (all []holdfast.PartyID) {
+	for i := range 50 {
+		all = append(all, holdfast.PartyID{byte(1 + i)})
 	}
+	return all
+}
+
+// fillOwner writes an owner's grants to recipients in turn, each like spec, and
+// disclosures under them.
+func (r *Register) fillOwner(ctx context.Context, who holdfast.PartyID, spec Spec, to []holdfast.PartyID, grants, disclosures int, began time.Time) error {
+	of := vault.OfParty(who)
 	type use struct {
 		grant     holdfast.GrantID
 		recipient holdfast.PartyID
@@ -61,16 +59,21 @@ func (h *hub) fillOwner(ctx context.Context, who holdfast.PartyID, grants, discl
 	streams := []holdfast.StreamID{{1}, {2}, {3}, {4}, {5}}
 	step := 90 * 24 * time.Hour / time.Duration(disclosures+1)
 	for part := range slices.Chunk(make([]struct{}, disclosures), 20_000) {
-		err := h.db.Write(ctx, func(tx *sql.Tx) error {
+		err := r.db.Write(ctx, func(tx *sql.Tx) error {
 			for i := range uses {
 				u := &uses[i]
 				if !u.grant.IsZero() {
 					continue
 				}
-				u.grant, u.recipient = holdfast.NewID[holdfast.GrantID](), holdfast.PartyID{byte(1 + i%50)}
-				g := Grant{ID: u.grant, Grantor: who, Spec: h.everything(func(s *Spec) { s.Recipient = u.recipient }), Made: began}
+				u.grant, u.recipient = holdfast.NewID[holdfast.GrantID](), to[i%len(to)]
+				g := Grant{ID: u.grant, Grantor: who, Spec: spec, Made: began}
+				g.Recipient = u.recipient
+				sealed, err := r.seal(ctx, of, "data_grant", g.ID[:], g.info(Caller{}))
+				if err != nil {
+					return err
+				}
 				if _, err := tx.ExecContext(ctx, `INSERT INTO data_grant (id, n, grantor, recipient, state, info_sealed) SELECT $1, coalesce(max(n), 0) + 1, $2, $3, 'active', $4 FROM data_grant`,
-					g.ID, who, u.recipient, box("data_grant", g.ID[:], g.info(Caller{}))); err != nil {
+					g.ID, who, u.recipient, sealed); err != nil {
 					return err
 				}
 			}
@@ -85,39 +88,44 @@ func (h *hub) fillOwner(ctx context.Context, who holdfast.PartyID, grants, discl
 				u := &uses[int(began.UnixNano()/int64(step))%len(uses)]
 				d := Disclosure{
 					ID: holdfast.NewID[holdfast.DisclosureID](), Owner: who, Reader: holdfast.CredentialID{1}, Role: "program", Recipient: u.recipient,
-					Purpose: "research", Grant: u.grant, Streams: streams, Reason: "grant of the owner", Opened: began, Last: began, Reads: 3, Rows: 1000, First: 1, Final: 2,
+					Purpose: spec.Purpose, Grant: u.grant, Streams: streams, Reason: "grant of the owner", Opened: began, Last: began, Reads: 3, Rows: 1000, First: 1, Final: 2,
 				}
 				u.tally.Recipient, u.tally.Purpose, u.tally.Grant, u.tally.Role = u.recipient, d.Purpose, u.grant, d.Role
 				u.tally.opened(d)
-				id, err := h.tallyID(ctx, d.tallyKey())
+				id, err := r.tallyID(ctx, d.tallyKey())
 				if err != nil {
 					return err
 				}
-				if _, err := insert.ExecContext(ctx, who, hourOf(d.Opened), d.ID, id[:], box("disclosure", d.ID[:], d.info())); err != nil {
+				sealed, err := r.seal(ctx, of, "disclosure", d.ID[:], d.info())
+				if err != nil {
+					return err
+				}
+				if _, err := insert.ExecContext(ctx, who, hourOf(d.Opened), d.ID, id[:], sealed); err != nil {
 					return err
 				}
 			}
 			return nil
 		})
 		if err != nil {
-			h.t.Fatal(err)
+			return err
 		}
 	}
-	err := h.db.Write(ctx, func(tx *sql.Tx) error {
+	return r.db.Write(ctx, func(tx *sql.Tx) error {
 		for _, u := range uses {
-			id, err := h.tallyID(ctx, tallyKey{who, u.recipient, "research", u.grant, holdfast.PermissionID{}, "program"})
+			id, err := r.tallyID(ctx, tallyKey{who, u.recipient, spec.Purpose, u.grant, holdfast.PermissionID{}, "program"})
 			if err != nil {
 				return err
 			}
-			if _, err := tx.ExecContext(ctx, `INSERT INTO disclosure_tally (owner, id, info_sealed) VALUES ($1, $2, $3)`, who, id[:], box("disclosure_tally", id[:], u.tally)); err != nil {
+			sealed, err := r.seal(ctx, of, "disclosure_tally", id[:], u.tally)
+			if err != nil {
+				return err
+			}
+			if _, err := tx.ExecContext(ctx, `INSERT INTO disclosure_tally (owner, id, info_sealed) VALUES ($1, $2, $3)`, who, id[:], sealed); err != nil {
 				return err
 			}
 		}
 		return nil
 	})
-	if err != nil {
-		h.t.Fatal(err)
-	}
 }
 
 // TestAnswersCostWhatTheyShow: the disclosures that there are, an owner's own and

@@ -84,10 +84,14 @@ func read(text string) (Checkpoint, error) {
 	return Checkpoint{Origin: lines[0], Size: size, Root: root}, nil
 }
 
+// MaxSize is how many leaves a tree has at most. Package tlog does not come to an
+// end with more, and a checkpoint may be anybody's.
+const MaxSize = 1 << 62
+
 // Size reads a size as these texts write it: decimal, without leading zeroes.
 func Size(s string) (uint64, error) {
 	n, err := strconv.ParseUint(s, 10, 63)
-	if err == nil && strconv.FormatUint(n, 10) != s {
+	if err == nil && (n > MaxSize || strconv.FormatUint(n, 10) != s) {
 		err = strconv.ErrSyntax
 	}
 	return n, err

@@ -47,14 +47,15 @@ func (c *Consistency) UnmarshalText(text []byte) error {
 	if !ok || !found || err != nil || len(lines) > 1+maxHashes {
 		return holdfast.Errorf(holdfast.Invalid, "not a consistency proof: it begins with \"old SIZE\", then has up to %d hashes, an empty line and a checkpoint", maxHashes)
 	}
-	*c = Consistency{Old: size, Note: []byte(rest)}
+	read := Consistency{Old: size, Note: []byte(rest)}
 	for _, line := range lines[1:] {
 		h, err := tlog.ParseHash(line)
 		if err != nil {
 			return holdfast.Errorf(holdfast.Invalid, "a line of the consistency proof is not a hash in base64")
 		}
-		c.Hashes = append(c.Hashes, h)
+		read.Hashes = append(read.Hashes, h)
 	}
+	*c = read
 	return nil
 }
 
@@ -65,6 +66,8 @@ func IsConsistency(b []byte) bool { return bytes.HasPrefix(b, []byte("old ")) }
 // that has root oldRoot over oldSize.
 func Grown(hashes []tlog.Hash, oldSize uint64, oldRoot tlog.Hash, newSize uint64, newRoot tlog.Hash) error {
 	switch {
+	case newSize > MaxSize:
+		return holdfast.Errorf(holdfast.Invalid, "no tree has %d leaves", newSize)
 	case oldSize > newSize:
 		return holdfast.Errorf(holdfast.Invalid, "the newer tree has %d leaves, the older one %d: the log was put back", newSize, oldSize)
 	case oldSize == newSize && oldRoot != newRoot:

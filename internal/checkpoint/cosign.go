@@ -102,13 +102,16 @@ func ParseCosigner(secret string) (*Cosigner, error) {
 	bad := errors.New("not the private key of a witness")
 	rest, ok := strings.CutPrefix(secret, "PRIVATE+KEY+")
 	name, rest, _ := strings.Cut(rest, "+")
-	_, seed64, _ := strings.Cut(rest, "+")
+	hash, seed64, _ := strings.Cut(rest, "+")
 	seed, err := base64.StdEncoding.DecodeString(seed64)
 	if !ok || err != nil || len(seed) != 1+ed25519.SeedSize || seed[0] != algCosignature || !goodName(name) {
 		return nil, bad
 	}
 	c := &Cosigner{name: name, key: ed25519.NewKeyFromSeed(seed[1:])}
 	c.hash = keyHash(name, append([]byte{algCosignature}, c.key.Public().(ed25519.PublicKey)...))
+	if hash != fmt.Sprintf("%08x", c.hash) {
+		return nil, bad
+	}
 	return c, nil
 }
 

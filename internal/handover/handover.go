@@ -146,7 +146,7 @@ func (d *Desk) Release(ctx context.Context, by access.Principal, device holdfast
 type step struct {
 	d       *Desk
 	reason  string
-	revoked []*identity.Revoked
+	revoked map[holdfast.DeviceID]*identity.Revoked
 }
 
 func (d *Desk) step(reason string) *step { return &step{d: d, reason: reason} }
@@ -158,12 +158,12 @@ const never = 100 * 365 * 24 * time.Hour
 // within ends the old devices' certificates and keeps out of the new devices what
 // was taken before they began: a unit may have readings left that it did not send.
 func (s *step) within(ctx context.Context, tx *sql.Tx, moved []custody.Moved) error {
-	s.revoked = s.revoked[:0]
+	s.revoked = map[holdfast.DeviceID]*identity.Revoked{}
 	for _, m := range moved {
 		r, err := s.d.Identity.RevokeWithin(ctx, tx, m.Old.ID, s.reason)
 		switch {
 		case err == nil:
-			s.revoked = append(s.revoked, r)
+			s.revoked[m.Old.ID] = r
 		case holdfast.KindOf(err) != holdfast.NotFound: // a declared child, or never enrolled
 			return err
 		}
@@ -177,16 +177,23 @@ func (s *step) within(ctx context.Context, tx *sql.Tx, moved []custody.Moved) er
 }
 
 // end makes felt what the transaction has written down, or takes back what it has
-// left in memory.
+// left in memory. One that failed may have been done all the same, if its answer was
+// lost: the catalog says which.
 func (s *step) end(ctx context.Context, err error) error {
 	late := context.WithoutCancel(ctx) // whoever asked may have gone away
 	if err != nil {
-		return errors.Join(err, s.d.Grants.ReloadBars(late))
+		err = errors.Join(err, s.d.Grants.ReloadBars(late))
 	}
-	for _, r := range s.revoked {
+	for id, r := range s.revoked {
+		if err != nil {
+			d, unknown := s.d.Custody.Device(late, id)
+			if unknown != nil || d.State == custody.Active {
+				continue
+			}
+		}
 		r.Cut(late)
 	}
-	return nil
+	return err
 }
 
 // settle carries out what the seller wished for the readings of the device that he

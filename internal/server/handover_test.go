@@ -15,6 +15,7 @@ import (
 
 	"github.com/holdfast-iot/holdfast"
 	"github.com/holdfast-iot/holdfast/internal/custody"
+	"github.com/holdfast-iot/holdfast/internal/grant"
 	"github.com/holdfast-iot/holdfast/internal/identity"
 )
 
@@ -185,4 +186,39 @@ func TestTransferIsWholeOrNot(t *testing.T) {
 	never := words("before-the-cut", "after-the-restart")
 	s.has(anna, watch.Device, annas, append(words("bens-own"), never...))
 	s.has(ben, next.Device, words("bens-own"), append(never, annas...))
+}
+
+// A household's erasure, confirmed by both adults, takes what no hold keeps, and says
+// what one does.
+func TestJointErasureWithAHold(t *testing.T) {
+	s := tell(t, 0)
+	anna, ben := s.someone("Anna", custody.Person), s.someone("Ben", custody.Person)
+	home, err := s.custody.AddParty(t.Context(), s.admin().Credential, "Home", custody.Household)
+	s.must(err)
+	admin := custody.Actor{Credential: s.admin().Credential, Party: s.admin().Party, Administrator: true}
+	for _, who := range []someone{anna, ben} {
+		m, err := s.custody.AddMember(t.Context(), admin, custody.MemberSpec{Of: home.ID, Member: who.Party, Kind: custody.Adult})
+		s.must(err)
+		s.asks(who, http.StatusOK, "POST", "/v1/members/"+m.ID.String()+"/acceptance", "", nil)
+	}
+	door, meter := s.enrolled(home.ID, "door"), s.enrolled(home.ID, "meter")
+	s.posts(door, time.Now(), "door-opened")
+	s.posts(meter, time.Now(), "meter-read")
+	_, err = s.grants.AddHold(t.Context(), grant.HoldBy{Caller: grant.Caller{Credential: s.admin().Credential, Party: s.admin().Party}, Administrator: true},
+		grant.HoldSpec{Kind: grant.Claim, Whose: home.ID, Assignments: []holdfast.AssignmentID{meter.Assignment}, Reason: "case 7"})
+	s.must(err)
+	var wish struct{ Joint struct{ ID string } }
+	s.asks(anna, http.StatusAccepted, "POST", "/v1/erasures?wait=0", fmt.Sprintf(`{"party":%q}`, home.ID), &wish)
+	var begun struct{ Erasure string }
+	s.asks(ben, http.StatusOK, "POST", "/v1/joint-erasures/"+wish.Joint.ID+"/confirmation", "", &begun)
+	text := s.asks(ben, http.StatusOK, "GET", "/v1/erasures/"+begun.Erasure+"?wait=30", "", nil)
+	if !strings.Contains(text, `"why":"claim"`) || !strings.Contains(text, meter.Assignment.String()) {
+		t.Errorf("what is kept is told as %s", text)
+	}
+	for device, words := range map[*thing][2]string{door: {"", "door-opened"}, meter: {"meter-read", ""}} {
+		_, b := s.do(anna.token, "GET", "/v1/readings?from=2000-01-01&format=csv&device="+device.Device.String(), "")
+		if !strings.Contains(string(b), words[0]) || words[1] != "" && strings.Contains(string(b), words[1]) {
+			t.Errorf("after the erasure of all but what is held: %s", b)
+		}
+	}
 }

@@ -17,8 +17,8 @@ import (
 )
 
 type eraseCmd struct {
-	What        string `arg:"" name:"what" help:"PARTY, DEVICE or DEVICE/STREAM, by name or id."`
-	From        string `help:"Only readings from then on, of a device or stream." placeholder:"TIME" env:"-"`
+	What        string `arg:"" name:"what" help:"PARTY, DEVICE or DEVICE/STREAM, by name or id; ASSIGNMENT or ASSIGNMENT/STREAM, by id."`
+	From        string `help:"Only readings from then on, of a device, an assignment or a stream." placeholder:"TIME" env:"-"`
 	To          string `help:"Only readings up to then." placeholder:"TIME" env:"-"`
 	Rest        bool   `help:"Erase what no hold keeps; without it, a hold on any of it refuses all." env:"-"`
 	Yes         bool   `help:"Don't ask." env:"-"`
@@ -32,6 +32,7 @@ household's waits for the word of every adult of it, 30 days at most.
 
 Example:
   holdfast erase pump-1/vibration --to 2025-12-31 --certificate vibration.cert --data DATA
+  holdfast erase 5kb52cvasbyszu3ettmrj3cziu --certificate loan.cert --token my.token --hub https://HOST:8443
   holdfast erase "Ada Lovelace" --certificate ada.cert --data DATA
   holdfast verify ada.cert`
 }
@@ -40,6 +41,7 @@ Example:
 type target struct {
 	Party  string `json:"party,omitempty"`
 	Device string `json:"device,omitempty"`
+	Period string `json:"assignment,omitempty"`
 	Stream string `json:"stream,omitempty"`
 	From   string `json:"from,omitempty"`
 	To     string `json:"to,omitempty"`
@@ -122,7 +124,7 @@ func (c *eraseCmd) resolve(a *app, hub *client.Client) (t target, err error) {
 	name, stream, inDevice := strings.Cut(c.What, "/")
 	var d api.Device
 	deviceErr := hub.Do(a.ctx, http.MethodGet, named("/v1/devices", name), nil, &d)
-	if deviceErr != nil && (holdfast.KindOf(deviceErr) != holdfast.NotFound || inDevice) {
+	if deviceErr != nil && holdfast.KindOf(deviceErr) != holdfast.NotFound {
 		return t, deviceErr
 	}
 	var p api.Party
@@ -133,6 +135,15 @@ func (c *eraseCmd) resolve(a *app, hub *client.Client) (t target, err error) {
 			return t, partyErr
 		}
 	}
+	if x, found, err := c.assignment(a, hub, name); err != nil {
+		return t, err
+	} else if found && deviceErr != nil && (inDevice || partyErr != nil) {
+		t.Period, t.Stream = x.ID, stream
+		c.showAssignment(a, x, stream)
+		return t, nil
+	} else if deviceErr != nil && inDevice {
+		return t, deviceErr
+	}
 	switch {
 	case deviceErr == nil && !inDevice && partyErr == nil:
 		return t, usagef("a device and a party have this name: give the id, %s or %s", d.ID, p.ID)
@@ -140,17 +151,40 @@ func (c *eraseCmd) resolve(a *app, hub *client.Client) (t target, err error) {
 		t.Device, t.Stream = d.ID, stream
 		return t, c.showDevice(a, d, stream)
 	case partyErr == nil && (c.From != "" || c.To != ""):
-		return t, usagef("--from and --to are for a device or a stream")
+		return t, usagef("--from and --to are for a device, an assignment or a stream")
 	case partyErr == nil:
 		t.Party = p.ID
 		return t, c.showParty(a, hub, p)
 	}
-	return t, holdfast.Errorf(holdfast.NotFound, "there is no device and no party of this name")
+	return t, holdfast.Errorf(holdfast.NotFound, "there is no device and no party of this name, and no assignment of this id")
 }
 
-func (c *eraseCmd) showDevice(a *app, d api.Device, stream string) error {
-	fmt.Fprintf(a.stderr, "This will erase, for good, ")
-	span := ""
+// assignment looks for one of this id; a name is none.
+func (c *eraseCmd) assignment(a *app, hub *client.Client, name string) (x api.Assignment, found bool, err error) {
+	if _, err := holdfast.ParseID[holdfast.AssignmentID](name); err != nil {
+		return x, false, nil
+	}
+	err = hub.Do(a.ctx, http.MethodGet, named("/v1/assignments", name), nil, &x)
+	if kind := holdfast.KindOf(err); kind == holdfast.NotFound || kind == holdfast.Denied { // a program's credential sees none
+		return x, false, nil
+	}
+	return x, err == nil, err
+}
+
+func (c *eraseCmd) showAssignment(a *app, x api.Assignment, stream string) {
+	what := ""
+	if stream != "" {
+		what = "the stream " + cell(stream) + " of "
+	}
+	whose := x.Owner
+	if x.Subject != nil {
+		whose = x.Subject
+	}
+	fmt.Fprintf(a.stderr, "This will erase, for good, %sassignment %s of device %s, the readings of %s%s.\n", what, x.ID, x.Device, cell(partyName(whose)), c.span())
+}
+
+// span says of which readings it is, if not of all.
+func (c *eraseCmd) span() (span string) {
 	if c.From != "" {
 		span = " from " + c.From
 	}
@@ -160,6 +194,12 @@ func (c *eraseCmd) showDevice(a *app, d api.Device, stream string) error {
 	if span != "" {
 		span = ", its readings" + span + " and no others"
 	}
+	return span
+}
+
+func (c *eraseCmd) showDevice(a *app, d api.Device, stream string) error {
+	fmt.Fprintf(a.stderr, "This will erase, for good, ")
+	span := c.span()
 	if stream != "" {
 		fmt.Fprintf(a.stderr, "the stream %s of device %s (%s)%s.\n", cell(stream), cell(d.Label), d.ID, span)
 	} else {

@@ -43,6 +43,8 @@ func peersOf(figure string) []bench.Maker {
 		"P6": linePeers(),
 		"P7": {queriesOfVictoriaMetrics},
 		"P8": {eraseOfPostgreSQL},
+
+		"GDPR": {recordsOfPostgreSQL},
 	}[figure]
 }
 

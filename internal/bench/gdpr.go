@@ -54,7 +54,7 @@ const (
 	opInsert         gdprOp = "controller inserts a record"
 	opDelete         gdprOp = "controller deletes a record"
 	opRetain         gdprOp = "controller changes a purpose's retention"
-	opRestrict       gdprOp = "controller restricts a person's data"
+	opRestrict       gdprOp = "controller restricts a person's data, or no longer, on his word"
 	opReadOwn        gdprOp = "customer reads his record"
 	opOwnPurposes    gdprOp = "customer asks what his are used for"
 	opOwnData        gdprOp = "customer asks what there is of his"
@@ -261,7 +261,7 @@ func (g *GDPR) one(ctx context.Context, w *gdprWorkload) (float64, error) {
 		at -= s.percent
 	}
 	i := m.pick(w.zipf)
-	if w.zipf { // customers, or a regulator to whom they hand their answers
+	if w.zipf || op == opRestrict { // a person's own word, or what he hands to a regulator
 		if err := g.r.Meet(ctx, m.records[i].Person); err != nil {
 			return 0, fmt.Errorf("meet a person: %w", err)
 		}

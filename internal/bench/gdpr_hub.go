@@ -334,6 +334,37 @@ func (h *hubRecords) Shares(ctx context.Context, person int) (bool, error) {
 	return g.Live, err
 }
 
+// hold sets a person's own hold, or ends the one that stands.
+func (h *hubRecords) hold(ctx context.Context, person int, kind, purpose string, on bool) error {
+	own, key := h.owners[person], fmt.Sprintf("%d %s %s", person, kind, purpose)
+	if !on {
+		return own.Do(ctx, http.MethodDelete, "/v1/holds/"+h.holds[key], nil, nil)
+	}
+	spec := map[string]string{"kind": kind}
+	if purpose != "" {
+		spec["purpose"] = purpose
+	}
+	var set struct{ ID string }
+	err := own.Do(ctx, http.MethodPost, "/v1/holds", spec, &set)
+	h.holds[key] = set.ID
+	return err
+}
+
+func (h *hubRecords) Restrict(ctx context.Context, person int, on bool) error {
+	return h.hold(ctx, person, "restriction", "", on)
+}
+
+func (h *hubRecords) Object(ctx context.Context, person, purpose int, on bool) error {
+	return h.hold(ctx, person, "objection", purposeName(purpose), on)
+}
+
+// Log reads from the operating organisation's record, which is the hub's own.
+func (h *hubRecords) Log(ctx context.Context) (int, error) {
+	var page struct{ Items []json.RawMessage }
+	err := h.hand().Do(ctx, http.MethodGet, "/v1/ledger/entries?record=hub&limit=100", nil, &page)
+	return len(page.Items), err
+}
+
 // Readers is what the person's own answer says, which he hands to the regulator.
 func (h *hubRecords) Readers(ctx context.Context, person int) (int, error) {
 	all, err := items[struct {

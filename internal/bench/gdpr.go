@@ -179,8 +179,11 @@ func NewGDPR(seed uint64, r Records) *GDPR {
 		shared: map[int]bool{}, reads: map[int]int{}}}
 }
 
+// PurposeOf is what a person's records are collected for, and what he shares them for.
+func PurposeOf(person int) int { return person % gdprPurposes }
+
 func (m *gdprModel) record(person int) Record {
-	r := Record{Key: m.next, Person: person, Purpose: person % gdprPurposes}
+	r := Record{Key: m.next, Person: person, Purpose: PurposeOf(person)}
 	r.Data = m.data(r.Key)
 	m.next++
 	return r
@@ -261,6 +264,9 @@ func (g *GDPR) one(ctx context.Context, w *gdprWorkload) (float64, error) {
 		at -= s.percent
 	}
 	i := m.pick(w.zipf)
+	for (op == opDelete || op == opDeleteOwn) && m.restrict[m.records[i].Person] { // he wants them kept
+		i = m.pick(w.zipf)
+	}
 	if w.zipf || op == opRestrict { // a person's own word, or what he hands to a regulator
 		if err := g.r.Meet(ctx, m.records[i].Person); err != nil {
 			return 0, fmt.Errorf("meet a person: %w", err)
@@ -340,7 +346,7 @@ func (g *GDPR) ask(ctx context.Context, op gdprOp, r Record) (right bool, err er
 	case opSharers:
 		var want []int
 		for person, shared := range m.shared {
-			if shared && person%gdprPurposes == r.Purpose {
+			if shared && PurposeOf(person) == r.Purpose {
 				want = append(want, person)
 			}
 		}

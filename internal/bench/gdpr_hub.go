@@ -98,7 +98,7 @@ func (h *hubRecords) Load(ctx context.Context, all []Record, sharing []int) erro
 		}
 	}
 	for _, person := range sharing {
-		if err := errors.Join(h.Meet(ctx, person), h.Share(ctx, person, person%gdprPurposes, true)); err != nil {
+		if err := errors.Join(h.Meet(ctx, person), h.Share(ctx, person, PurposeOf(person), true)); err != nil {
 			return err
 		}
 	}
@@ -273,11 +273,14 @@ func items[T any](ctx context.Context, who *client.Client, path string) (all []T
 }
 
 func (h *hubRecords) UsedFor(ctx context.Context, person, purpose int) (bool, error) {
-	all, err := items[struct {
-		Name    string
-		Streams []json.RawMessage
-	}](ctx, h.owners[person], "/v1/me/purposes")
-	for _, p := range all {
+	var all struct {
+		Items []struct {
+			Name    string
+			Streams []json.RawMessage
+		}
+	}
+	err := h.owners[person].Do(ctx, http.MethodGet, "/v1/me/purposes", nil, &all)
+	for _, p := range all.Items {
 		if p.Name == purposeName(purpose) {
 			return len(p.Streams) > 0, err
 		}
@@ -332,6 +335,10 @@ func (h *hubRecords) Shares(ctx context.Context, person int) (bool, error) {
 		err = nil
 	}
 	return g.Live, err
+}
+
+func (h *hubRecords) Retain(ctx context.Context, purpose, days int) error {
+	return h.hand().Do(ctx, http.MethodPut, "/v1/retention/rules", map[string]any{"purpose": purposeName(purpose), "days": days}, nil)
 }
 
 // hold sets a person's own hold, or ends the one that stands.

@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
+	"math"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -136,6 +138,7 @@ func (b *Bench) Measure(ctx context.Context, f Figure, peers []Maker) (_ *Result
 			if err != nil {
 				return nil, fmt.Errorf("%s, %s, round %d: %w", f.ID, s.Name, round+1, err)
 			}
+			maps.DeleteFunc(v, func(_ string, x float64) bool { return math.IsInf(x, 0) || math.IsNaN(x) }) // a share of nothing was not measured
 			r.Sides[i].Rounds = append(r.Sides[i].Rounds, v)
 			b.Say("%s: round %d of %d, %s: %s (%s)", f.ID, round+1, b.Rounds, s.Name, f.brief(v), time.Since(began).Round(100*time.Millisecond))
 		}

@@ -41,12 +41,12 @@ func recordsOfPostgreSQL(ctx context.Context, _ *bench.Bench) (_ *bench.Side, er
 func (p *pgRecords) create(ctx context.Context) error {
 	for _, statement := range []string{
 		`CREATE TABLE record (key int8 PRIMARY KEY, person int8 NOT NULL, purpose int8 NOT NULL, expires timestamptz NOT NULL,
-			restricted bool NOT NULL DEFAULT false, objections int8[] NOT NULL DEFAULT '{}', shares text[] NOT NULL DEFAULT '{}',
 			source text NOT NULL, category text NOT NULL, data text NOT NULL)`,
+		`CREATE TABLE person (id int8 PRIMARY KEY, restricted bool NOT NULL DEFAULT false, objections int8[] NOT NULL DEFAULT '{}', shares int8[] NOT NULL DEFAULT '{}')`,
 		`CREATE INDEX ON record (person)`,
 		`CREATE INDEX ON record (purpose)`,
 		`CREATE INDEX ON record (expires)`,
-		`CREATE INDEX ON record USING gin (shares)`,
+		`CREATE INDEX ON person USING gin (shares)`,
 		`CREATE TABLE log (id bigserial PRIMARY KEY, at timestamptz NOT NULL DEFAULT now(), who text NOT NULL, what text NOT NULL, key int8, person int8, purpose int8)`,
 		`CREATE INDEX ON log (person, who, what)`,
 		`CREATE INDEX ON log (key)`,
@@ -101,17 +101,16 @@ func (p *pgRecords) change(ctx context.Context, e entry, statement string, args 
 	})
 }
 
-const insertRecord = `INSERT INTO record (key, person, purpose, expires, shares, source, category, data)
-	SELECT $1::int8, $2::int8, $3::int8, now() + interval '365 days', coalesce((SELECT shares FROM record WHERE person = $2 LIMIT 1), '{}'), 'device', 'household', $4`
+const insertRecord = `INSERT INTO record (key, person, purpose, expires, source, category, data) VALUES ($1, $2, $3, now() + interval '365 days', 'device', 'household', $4)`
 
 func (p *pgRecords) Load(ctx context.Context, all []bench.Record, sharing []int) error {
 	for _, r := range all {
-		if err := p.Insert(ctx, r); err != nil {
+		if err := errors.Join(p.Exec(ctx, `INSERT INTO person (id) VALUES ($1)`, r.Person), p.Insert(ctx, r)); err != nil {
 			return err
 		}
 	}
 	for _, person := range sharing {
-		if err := p.Share(ctx, person, 0, true); err != nil {
+		if err := p.Share(ctx, person, bench.PurposeOf(person), true); err != nil {
 			return err
 		}
 	}
@@ -121,16 +120,8 @@ func (p *pgRecords) Load(ctx context.Context, all []bench.Record, sharing []int)
 // Meet does nothing: PostgreSQL knows no persons.
 func (p *pgRecords) Meet(context.Context, int) error { return nil }
 
-// Insert gives a record what the person said before: a restriction, an objection, a
-// share is of the person, whichever record it came with.
 func (p *pgRecords) Insert(ctx context.Context, r bench.Record) error {
-	return p.logged(ctx, entry{"controller", "insert", r.Key, r.Person, r.Purpose}, func(tx pgx.Tx) error {
-		if _, err := tx.Exec(ctx, insertRecord, r.Key, r.Person, r.Purpose, r.Data); err != nil {
-			return err
-		}
-		_, err := tx.Exec(ctx, `UPDATE record n SET restricted = o.restricted, objections = o.objections FROM record o WHERE n.key = $1 AND o.person = n.person AND o.key <> n.key`, r.Key)
-		return err
-	})
+	return p.change(ctx, entry{"controller", "insert", r.Key, r.Person, r.Purpose}, insertRecord, r.Key, r.Person, r.Purpose, r.Data)
 }
 
 func (p *pgRecords) Delete(ctx context.Context, r bench.Record, byPerson bool) error {
@@ -146,7 +137,7 @@ func (p *pgRecords) Retain(ctx context.Context, purpose, days int) error {
 }
 
 func (p *pgRecords) Restrict(ctx context.Context, person int, on bool) error {
-	return p.change(ctx, entry{"controller", "restrict", nil, person, nil}, `UPDATE record SET restricted = $2 WHERE person = $1`, person, on)
+	return p.change(ctx, entry{"controller", "restrict", nil, person, nil}, `UPDATE person SET restricted = $2 WHERE id = $1`, person, on)
 }
 
 func (p *pgRecords) Rectify(ctx context.Context, r bench.Record) error {
@@ -154,19 +145,19 @@ func (p *pgRecords) Rectify(ctx context.Context, r bench.Record) error {
 }
 
 func (p *pgRecords) Object(ctx context.Context, person, purpose int, on bool) error {
-	statement := `UPDATE record SET objections = array_remove(objections, $2::int8) WHERE person = $1`
+	statement := `UPDATE person SET objections = array_remove(objections, $2::int8) WHERE id = $1`
 	if on {
-		statement = `UPDATE record SET objections = array_append(objections, $2::int8) WHERE person = $1`
+		statement = `UPDATE person SET objections = array_append(objections, $2::int8) WHERE id = $1`
 	}
 	return p.change(ctx, entry{"person", "object", nil, person, purpose}, statement, person, purpose)
 }
 
-func (p *pgRecords) Share(ctx context.Context, person, _ int, on bool) error {
-	statement := `UPDATE record SET shares = array_remove(shares, 'processor') WHERE person = $1`
+func (p *pgRecords) Share(ctx context.Context, person, purpose int, on bool) error {
+	statement := `UPDATE person SET shares = array_remove(shares, $2::int8) WHERE id = $1`
 	if on {
-		statement = `UPDATE record SET shares = array_append(shares, 'processor') WHERE person = $1`
+		statement = `UPDATE person SET shares = array_append(shares, $2::int8) WHERE id = $1`
 	}
-	return p.change(ctx, entry{"person", "share", nil, person, nil}, statement, person)
+	return p.change(ctx, entry{"person", "share", nil, person, purpose}, statement, person, purpose)
 }
 
 // read is a question that yields one text or none; only what is given is logged as
@@ -193,8 +184,8 @@ func (p *pgRecords) ReadOwn(ctx context.Context, r bench.Record) (string, bool, 
 }
 
 func (p *pgRecords) Process(ctx context.Context, r bench.Record) (string, bool, error) {
-	return p.read(ctx, entry{"processor", "read", r.Key, r.Person, r.Purpose}, `SELECT data FROM record
-		WHERE key = $1 AND purpose = $2 AND 'processor' = ANY(shares) AND NOT restricted AND NOT ($2 = ANY(objections)) AND expires > now()`, r.Key, r.Purpose)
+	return p.read(ctx, entry{"processor", "read", r.Key, r.Person, r.Purpose}, `SELECT data FROM record JOIN person ON person.id = record.person
+		WHERE key = $1 AND purpose = $2 AND $2 = ANY(shares) AND NOT restricted AND NOT ($2 = ANY(objections)) AND expires > now()`, r.Key, r.Purpose)
 }
 
 // count is a logged question for a number.
@@ -214,7 +205,7 @@ func (p *pgRecords) Held(ctx context.Context, person int) (int, error) {
 
 func (p *pgRecords) Sharers(ctx context.Context, purpose int) (people []int, err error) {
 	err = p.logged(ctx, entry{"processor", "metadata", nil, nil, purpose}, func(tx pgx.Tx) error {
-		rows, err := tx.Query(ctx, `SELECT DISTINCT person FROM record WHERE purpose = $1 AND 'processor' = ANY(shares)`, purpose)
+		rows, err := tx.Query(ctx, `SELECT id FROM person WHERE shares @> ARRAY[$1::int8]`, purpose)
 		if err != nil {
 			return err
 		}
@@ -225,7 +216,7 @@ func (p *pgRecords) Sharers(ctx context.Context, purpose int) (people []int, err
 }
 
 func (p *pgRecords) Shares(ctx context.Context, person int) (bool, error) {
-	n, err := p.count(ctx, entry{"processor", "metadata", nil, person, nil}, `SELECT count(*) FROM record WHERE person = $1 AND 'processor' = ANY(shares)`, person)
+	n, err := p.count(ctx, entry{"processor", "metadata", nil, person, nil}, `SELECT count(*) FROM person WHERE id = $1 AND shares <> '{}'`, person)
 	return n > 0, err
 }
 

@@ -131,7 +131,7 @@ func (a *API) addDevice(ctx context.Context, by access.Principal, in *addDevice)
 	if err != nil {
 		return nil, err
 	}
-	n, err := a.names(ctx, by)
+	n, err := a.namesOf(ctx, by, added.Device.Owner, added.Device.Subject)
 	if err != nil {
 		return nil, err
 	}
@@ -311,7 +311,7 @@ func deviceDoc(d custody.Device, n names) Device {
 
 // wholeDevice adds what takes a question for each device.
 func (a *API) wholeDevice(ctx context.Context, by access.Principal, d custody.Device) (Device, error) {
-	n, err := a.names(ctx, by)
+	n, err := a.namesOf(ctx, by, d.Owner, d.Subject)
 	if err != nil {
 		return Device{}, err
 	}

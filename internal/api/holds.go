@@ -189,7 +189,7 @@ func (a *API) listHolds(ctx context.Context, by access.Principal, in *struct{ Pa
 }
 
 func (a *API) holdReply(ctx context.Context, by access.Principal, h grant.Hold) (*reply[Hold], error) {
-	n, err := a.names(ctx, by)
+	n, err := a.namesOf(ctx, by, h.Whose)
 	if err != nil {
 		return nil, err
 	}

@@ -211,6 +211,26 @@ func (a *API) names(ctx context.Context, by access.Principal) (names, error) {
 	return n, err
 }
 
+// namesOf is names for an answer about one thing, which costs no more where a hub
+// has many parties.
+func (a *API) namesOf(ctx context.Context, by access.Principal, ids ...holdfast.PartyID) (names, error) {
+	if !oversees(by) {
+		return a.names(ctx, by)
+	}
+	n := names{}
+	for _, id := range ids {
+		if id.IsZero() {
+			continue
+		}
+		p, err := a.Custody.Party(ctx, id)
+		if err != nil && holdfast.KindOf(err) != holdfast.NotFound {
+			return nil, err
+		}
+		n[id] = p.Name
+	}
+	return n, nil
+}
+
 // withNames adds those of organisations and services that a caller has dealt with.
 // Of a person he has the id, whoever it is.
 func (a *API) withNames(ctx context.Context, n names, ids ...holdfast.PartyID) error {

@@ -210,3 +210,17 @@ func TestDataSubjectIsWhoseDataItIs(t *testing.T) {
 	h.ask(h.ben, "POST", "/v1/devices/"+d.ID.String()+"/revocation", "{}").is(403)
 	h.ask(h.ben, "POST", "/v1/erasures?wait=60", `{"device":"`+d.ID.String()+`","stream":"steps"}`).is(200).shows(`"state":"done"`)
 }
+
+// Who reads an open route with a credential is counted as its holder; strangers of
+// the same address are few in a second, and one whose credential is no more is one.
+func TestOpenRoutesKnowWhoComesWithACredential(t *testing.T) {
+	h := build(t, Limits{OpenRequests: 0.1, PerSecond: 1000, Burst: 1000}) // one request of a stranger
+	path := "/v1/erasures/" + holdfast.NewID[holdfast.ErasureID]().String()
+	for range 20 {
+		h.ask(h.admin, "GET", path, "").is(404)
+	}
+	h.ask("hft1_nobody", "GET", path, "").is(404)
+	h.ask("hft1_nobody", "GET", path, "").is(429)
+	h.ask("", "GET", path, "").is(429)
+	h.ask(h.admin, "GET", path, "").is(404)
+}

@@ -68,12 +68,15 @@ func (a *API) stands(ctx context.Context, by access.Principal, party holdfast.Pa
 	return slices.Contains(parties, party), err
 }
 
-// inPlaceOf is the caller as the party in whose place he acts, if he does.
+// inPlaceOf is the caller as the party in whose place he acts, if he does. A second
+// factor is his own and settles nothing there.
 func (a *API) inPlaceOf(ctx context.Context, by access.Principal, party holdfast.PartyID) (access.Principal, error) {
 	parties, err := a.actsFor(ctx, by)
-	if err == nil && slices.Contains(parties, party) {
-		by.Actor, by.Party = by.Party, party
+	if err != nil || !slices.Contains(parties, party) {
+		return by, err
 	}
+	settled, err := a.Custody.SettledFor(ctx, by.Party, party)
+	by.Actor, by.Party, by.Settled = by.Party, party, by.Settled && settled
 	return by, err
 }
 

@@ -344,3 +344,30 @@ func TestForIsForOwnersAlone(t *testing.T) {
 		}
 	}
 }
+
+// Whom an administrator brings into a household that has an adult could be the
+// administrator himself: for a week he does nothing there that can't be undone.
+func TestWhoIsBroughtInWaitsBeforeHeTakesAnythingAway(t *testing.T) {
+	h := build(t, Limits{})
+	_, home := h.newcomer("Home", custody.Household)
+	first, firstID := h.newcomer("Ines", custody.Person)
+	h.join(first, home, firstID, "adult", "")
+	second, secondID := h.newcomer("Mallory", custody.Person)
+	h.join(second, home, secondID, "adult", "")
+
+	export := func(token string, status int) got {
+		t.Helper()
+		return h.asFor(token, home.String(), "POST", "/v1/exports", `{}`).is(status)
+	}
+	export(first, 200)
+	export(second, 403).shows("settled")
+	h.asFor(second, home.String(), "GET", "/v1/me/data", "").is(200) // what can be undone, he may
+	h.Later(8 * 24 * time.Hour)
+	export(second, 200)
+
+	third, thirdID := h.newcomer("Noor", custody.Person)
+	var m Membership
+	h.ask(first, "POST", "/v1/members", fmt.Sprintf(`{"of":%q,"member":%q,"kind":"adult"}`, home, thirdID)).is(201).into(&m)
+	h.ask(third, "POST", "/v1/members/"+m.ID+"/acceptance", "").is(200)
+	export(third, 200) // an adult's own word
+}

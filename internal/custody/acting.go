@@ -12,7 +12,13 @@ import (
 type acting struct {
 	party    holdfast.PartyID
 	from, to time.Time // zero to: open
+	settles  time.Time // from when he may do in its place what can't be undone; zero: at once
 }
+
+// settling is how long who came in at an administrator's word waits before he may do
+// in a household's or a child's place what can't be undone, as long as a credential
+// made at one does: the others see him come and can put him out.
+const settling = 7 * 24 * time.Hour
 
 // ActsFor returns the parties in whose place a person reads and acts as owner now:
 // the households whose adult he is, and the children whose guardian he is, each
@@ -33,6 +39,35 @@ func (c *Custody) ActsFor(ctx context.Context, party holdfast.PartyID) ([]holdfa
 	return out, nil
 }
 
+// SettledFor reports whether a person may do in another's place what can't be undone.
+// Only an administrator's word makes him wait, and only where others act for that
+// party already: a household's first adult has nobody to ask.
+func (c *Custody) SettledFor(ctx context.Context, person, party holdfast.PartyID) (bool, error) {
+	all, err := c.actings(ctx, person)
+	now := c.now()
+	return slices.ContainsFunc(all, func(a acting) bool {
+		return a.party == party && !now.Before(a.from) && (a.to.IsZero() || now.Before(a.to)) && !now.Before(a.settles)
+	}), err
+}
+
+// settlesAt is when a membership that makes its holder act for another settles.
+func (c *Custody) settlesAt(ctx context.Context, m Membership) (time.Time, error) {
+	operating, err := c.Operating(ctx)
+	if err != nil || m.offeredBy != operating {
+		return time.Time{}, err
+	}
+	all, err := c.memberships(ctx, `of = $1`, m.Of)
+	if err != nil {
+		return time.Time{}, err
+	}
+	if slices.ContainsFunc(all, func(o Membership) bool {
+		return o.ID != m.ID && o.Kind == m.Kind && o.Ward == m.Ward && o.accepted && o.From.Before(m.From)
+	}) {
+		return m.From.Add(settling), nil
+	}
+	return time.Time{}, nil
+}
+
 func (c *Custody) actings(ctx context.Context, party holdfast.PartyID) ([]acting, error) {
 	c.mu.RLock()
 	all, ok := c.acting[party]
@@ -46,9 +81,16 @@ func (c *Custody) actings(ctx context.Context, party holdfast.PartyID) ([]acting
 		return nil, err
 	}
 	for _, m := range has {
+		if m.Kind != Adult && m.Kind != Guardian {
+			continue
+		}
+		settles, err := c.settlesAt(ctx, m)
+		if err != nil {
+			return nil, err
+		}
 		switch m.Kind {
 		case Adult:
-			all = append(all, acting{m.Of, m.From, m.To})
+			all = append(all, acting{m.Of, m.From, m.To, settles})
 		case Guardian:
 			of, err := c.memberships(ctx, `of = $1 AND member = $2 AND state = 'active'`, m.Of, m.Ward)
 			if err != nil {
@@ -56,7 +98,7 @@ func (c *Custody) actings(ctx context.Context, party holdfast.PartyID) ([]acting
 			}
 			for _, child := range of {
 				if child.Kind == Minor {
-					all = append(all, acting{child.Member, later(m.From, child.From), earlier(m.To, child.To)})
+					all = append(all, acting{child.Member, later(m.From, child.From), earlier(m.To, child.To), settles})
 				}
 			}
 		}

@@ -38,7 +38,8 @@ func (d *door) guard(s *http.Server, logger *slog.Logger) {
 	var links sync.Map // net.Conn → *link
 	warnings := rate.Sometimes{Interval: 10 * time.Second}
 	s.ConnContext = func(ctx context.Context, c net.Conn) context.Context {
-		l := &link{door: d, place: placeOf(c.RemoteAddr().String())}
+		l := &link{door: d, place: placeOf(c.RemoteAddr().String()), conn: c}
+		l.bound()
 		if !d.enter(l.place) {
 			warnings.Do(func() { logger.WarnContext(ctx, "too many connections to the API, new ones are closed") })
 			if t, ok := c.(*tls.Conn); ok {
@@ -78,6 +79,45 @@ type link struct {
 	door  *door
 	place netip.Addr
 	owner holdfast.PartyID // guarded by door.mu
+	conn  net.Conn
+}
+
+// sendBuffer is how much of what was written waits in the system for its reader. By
+// itself Linux lets it grow to megabytes, which a slow reader takes minutes for.
+const sendBuffer = 64 << 10
+
+// socket finds what is under TLS and whatever else wraps it.
+func (l *link) socket() net.Conn {
+	c := l.conn
+	for {
+		w, ok := c.(interface{ NetConn() net.Conn })
+		if !ok {
+			return c
+		}
+		c = w.NetConn()
+	}
+}
+
+func (l *link) bound() {
+	if t, ok := l.socket().(*net.TCPConn); ok {
+		t.SetWriteBuffer(sendBuffer) // one that can't be bounded is served all the same
+	}
+}
+
+// drop ends the connection without sending what still waits. Of HTTP/2 that ends all
+// that is on it: what waits there is of all streams, one behind the other.
+func (l *link) drop() {
+	t, ok := l.socket().(*net.TCPConn)
+	if !ok {
+		l.conn.Close()
+		return
+	}
+	t.SetLinger(0)
+	if under, ok := l.conn.(*tls.Conn); ok {
+		under.NetConn().Close() // without a farewell, which would wait behind the rest
+		return
+	}
+	l.conn.Close()
 }
 
 // meet says whose credential was shown on the connection, and reports whether he

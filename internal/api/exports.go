@@ -1,6 +1,7 @@
 package api
 
 import (
+	"context"
 	"net/http"
 
 	"github.com/holdfast-iot/holdfast"
@@ -41,7 +42,8 @@ func (a *API) export(w http.ResponseWriter, r *http.Request, by access.Principal
 	defer leave()
 	w.Header().Set("Content-Type", "application/x-tar")
 	w.Header().Set("Content-Disposition", `attachment; filename="holdfast-export.tar"`)
-	out := newSink(w, a.Limits.StreamStall)
+	out := newSink(w, r, a.Limits.StreamStall)
+	defer out.watch(r.Context(), func(context.Context) error { return a.Access.Live(by) })()
 	tar := archive.NewTar(watched{out, a, by}, "holdfast-export")
 	if _, err := a.Archive.Export(r.Context(), by, p.ID, tar); err != nil {
 		return err

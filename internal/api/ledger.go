@@ -120,7 +120,7 @@ func (a *API) recordSlice(w http.ResponseWriter, r *http.Request, by access.Prin
 		return err
 	}
 	defer leave()
-	out := newSink(w, a.Limits.StreamStall)
+	out := newSink(w, r, a.Limits.StreamStall)
 	lines := json.NewEncoder(out)
 	err = a.Ledger.Slice(r.Context(), o, in.Since, func(line any) error {
 		w.Header().Set("Content-Type", "application/x-ndjson")

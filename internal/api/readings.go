@@ -1,6 +1,7 @@
 package api
 
 import (
+	"cmp"
 	"context"
 	"mime"
 	"net/http"
@@ -76,16 +77,19 @@ func (a *API) read(w http.ResponseWriter, r *http.Request, by access.Principal, 
 		return err
 	}
 	defer result.Close()
-	return a.give(w, by, format, result)
+	return a.give(w, r, by, format, result)
 }
 
 // give writes the rows of a result. An error before the first byte is still a
 // problem document; after it the answer breaks off, so that no reader takes a part
 // for the whole.
-func (a *API) give(w http.ResponseWriter, by access.Principal, f format, result *query.Result) error {
-	out := newSink(w, a.Limits.StreamStall)
+func (a *API) give(w http.ResponseWriter, r *http.Request, by access.Principal, f format, result *query.Result) error {
+	out := newSink(w, r, a.Limits.StreamStall)
 	rows := newRows(f, out, result)
 	rows.headers(w.Header())
+	defer out.watch(r.Context(), func(ctx context.Context) error {
+		return cmp.Or(a.Access.Live(by), result.Still(ctx))
+	})()
 	given := 0
 	defer func() { a.metrics.rows.Add(float64(given)) }()
 	for row, err := range result.Rows {
@@ -99,7 +103,11 @@ func (a *API) give(w http.ResponseWriter, by access.Principal, f format, result 
 			err = rows.row(row)
 		}
 		if err != nil {
-			if given > 0 {
+			if holdfast.KindOf(err) == holdfast.Denied {
+				out.forget()
+				defer out.cut()
+			}
+			if given > 0 && out.isBegun() {
 				rows.broken(problemOf(err))
 				out.flush()
 				http.NewResponseController(w).Flush()

@@ -3,6 +3,7 @@ package api
 import (
 	"bytes"
 	"math"
+	"net/http"
 	"net/http/httptest"
 	"testing"
 	"time"
@@ -26,7 +27,7 @@ func TestParquetRows(t *testing.T) {
 		{Source: worn, Reading: holdfast.Reading{Time: 8, Value: holdfast.BooleanValue(true)}},
 	}
 	rec := httptest.NewRecorder()
-	out := newSink(rec, time.Minute)
+	out := newSink(rec, httptest.NewRequest(http.MethodGet, "/", nil), time.Minute)
 	p := newParquetRows(out)
 	p.headers(rec.Header())
 	for _, r := range sent {

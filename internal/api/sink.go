@@ -2,24 +2,37 @@ package api
 
 import (
 	"bufio"
+	"context"
 	"net/http"
+	"os"
 	"sync"
 	"time"
 )
 
 // sink is a long answer: buffered, flushed at least every second while bytes
-// come, and broken off when its reader takes none for too long.
+// come, and broken off when its reader takes none for too long. It hands on whole
+// writes, but for those that no buffer holds: what is dropped begins with a row.
 type sink struct {
 	w       *bufio.Writer
+	to      deadlined
 	control *http.ResponseController
 	stall   time.Duration
 	flushed time.Time
+	drop    func() // ends the connection at once, with all that was not sent yet; nil in tests
+
+	mu    sync.Mutex
+	begun bool // something is on its way
+	over  bool // cut was called
 }
 
-func newSink(w http.ResponseWriter, stall time.Duration) *sink {
+func newSink(w http.ResponseWriter, r *http.Request, stall time.Duration) *sink {
 	s := &sink{control: http.NewResponseController(w), stall: stall, flushed: time.Now()}
+	if l, ok := r.Context().Value(linkKey).(*link); ok {
+		s.drop = l.drop
+	}
+	s.to = deadlined{w, s}
 	s.w = buffers.Get().(*bufio.Writer)
-	s.w.Reset(deadlined{w, s})
+	s.w.Reset(s.to)
 	return s
 }
 
@@ -34,11 +47,30 @@ type deadlined struct {
 }
 
 func (d deadlined) Write(p []byte) (int, error) {
-	d.s.control.SetWriteDeadline(time.Now().Add(d.s.stall)) // an error is a writer without deadlines, as in tests
+	if !d.s.may() {
+		return 0, os.ErrDeadlineExceeded
+	}
 	return d.ResponseWriter.Write(p)
 }
 
+// may moves the deadline of the next write, unless there is to be none.
+func (s *sink) may() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.over {
+		return false
+	}
+	s.begun = true
+	s.control.SetWriteDeadline(time.Now().Add(s.stall)) // an error is a writer without deadlines, as in tests
+	return true
+}
+
 func (s *sink) Write(p []byte) (int, error) {
+	if s.w.Available() < len(p) {
+		if err := s.w.Flush(); err != nil {
+			return 0, err
+		}
+	}
 	n, err := s.w.Write(p)
 	if err == nil && time.Since(s.flushed) > time.Second {
 		err = s.flush()
@@ -51,8 +83,9 @@ func (s *sink) flush() error {
 	if err := s.w.Flush(); err != nil {
 		return err
 	}
-	s.control.SetWriteDeadline(time.Now().Add(s.stall))
-	s.control.Flush() // not being able to is no fault: the answer is sent at its end
+	if s.may() {
+		s.control.Flush() // not being able to is no fault: the answer is sent at its end
+	}
 	return nil
 }
 
@@ -63,4 +96,58 @@ func (s *sink) end() error {
 	buffers.Put(s.w)
 	s.w = nil
 	return err
+}
+
+func (s *sink) isBegun() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.begun
+}
+
+// forget drops what was not handed on yet.
+func (s *sink) forget() { s.w.Reset(s.to) }
+
+// cut ends an answer that has begun, and a write that is under way, at once: what
+// the system holds back for a slow reader is not sent any more.
+func (s *sink) cut() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !s.begun || s.over {
+		return
+	}
+	s.over = true
+	s.control.SetWriteDeadline(time.Now())
+	if s.drop != nil {
+		s.drop()
+	}
+}
+
+// A look at the right takes at most a tenth of the time, or comes this late.
+const (
+	watchEvery = time.Second
+	watchLate  = 2 * time.Second
+)
+
+// watch cuts the answer off when still fails: whoever writes it may be waiting for
+// its reader. It looks on until the function that it returns was called.
+func (s *sink) watch(ctx context.Context, still func(context.Context) error) (end func()) {
+	ctx, cancel := context.WithCancel(ctx)
+	var looking sync.WaitGroup
+	looking.Go(func() {
+		timer := time.NewTimer(watchEvery)
+		defer timer.Stop()
+		for {
+			select {
+			case <-ctx.Done():
+				return
+			case <-timer.C:
+			}
+			began := time.Now()
+			if err := still(ctx); err != nil && ctx.Err() == nil {
+				s.cut()
+			}
+			timer.Reset(min(max(watchEvery, 10*time.Since(began)), watchLate))
+		}
+	})
+	return func() { cancel(); looking.Wait() }
 }

@@ -62,7 +62,7 @@ func (a *API) addUnits(w http.ResponseWriter, r *http.Request, by access.Princip
 		return err
 	}
 	w.Header().Set("Content-Type", "application/x-ndjson")
-	out := newSink(w, a.Limits.StreamStall)
+	out := newSink(w, r, a.Limits.StreamStall)
 	lines := json.NewEncoder(out)
 	lines.SetEscapeHTML(false)
 	for _, serial := range report.Existing {

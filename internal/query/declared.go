@@ -234,7 +234,7 @@ func (r *run) ofCrowd(yield func(Row, error) bool) (step, error) {
 	}
 	r.j.refresh(r.ctx) // who is in the group is on record as it is now
 	for i := range r.streams {
-		if err := r.again(&r.streams[i]); err != nil {
+		if err := r.again(r.ctx, r.j, &r.streams[i]); err != nil {
 			return onward, err
 		}
 	}

@@ -180,7 +180,7 @@ func (r *run) stillAll(streams []*candidate) error {
 		return err
 	}
 	for _, c := range streams {
-		if err := r.again(c); err != nil {
+		if err := r.again(r.ctx, r.j, c); err != nil {
 			return err
 		}
 	}

@@ -133,9 +133,9 @@ func (q *Query) Read(ctx context.Context, req Request) (*Result, error) {
 	if err := req.checkTypes(allowed); err != nil {
 		return nil, err
 	}
-	r := &run{q: q, j: j, ctx: ctx, req: req, bind: req.bind(p), at: at, streams: allowed, began: q.now().UnixNano()}
+	r := &run{q: q, j: j, ctx: ctx, req: req, bind: req.bind(p), at: at, streams: allowed, began: q.now().UnixNano(), first: *j}
 	r.result = &Result{
-		Rows: r.rows, Purpose: p, Aggregates: slices.Clone(req.Aggregates), By: req.By, Fill: req.Fill, Zone: req.Zone, Withheld: withheld, Span: at.span, finish: r.finish,
+		Rows: r.rows, Purpose: p, Aggregates: slices.Clone(req.Aggregates), By: req.By, Fill: req.Fill, Zone: req.Zone, Withheld: withheld, Span: at.span, finish: r.finish, still: r.stands,
 	}
 	if err := r.prepare(); err != nil {
 		return nil, err

@@ -1,6 +1,7 @@
 package query
 
 import (
+	"context"
 	"iter"
 	"time"
 
@@ -28,12 +29,17 @@ type Result struct {
 
 	cursor string
 	finish func() error
+	still  func(context.Context) error
 }
 
 // Cursor returns where the next page begins, "" if there is none. It is known
 // when Rows has ended; if that was with an error, the cursor goes on behind the
 // last row given out.
 func (r *Result) Cursor() string { return r.cursor }
+
+// Still decides again on every stream that the rows come from, and fails when a right
+// that the read rests on has ended. It may be called beside whoever ranges over Rows.
+func (r *Result) Still(ctx context.Context) error { return r.still(ctx) }
 
 // Close ends a read whose Rows nobody ranges over at the moment, and closes its
 // disclosures with the amounts so far. It may be called again.

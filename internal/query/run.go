@@ -12,7 +12,8 @@ import (
 // run is one read under way.
 type run struct {
 	q       *Query
-	j       *judge
+	j       *judge          // of whoever ranges over the rows
+	first   judge           // as it was before the rows
 	ctx     context.Context // of the caller of Read, for as long as it reads
 	req     Request
 	plan    *plan // of windows
@@ -184,7 +185,7 @@ func (r *run) still(c *candidate) error {
 	if err := r.j.refresh(r.ctx); err != nil {
 		return err
 	}
-	return r.again(c)
+	return r.again(r.ctx, r.j, c)
 }
 
 // old reports whether the last decision is too old to give out rows on.
@@ -197,8 +198,8 @@ func (r *run) old() bool {
 }
 
 // again makes the decision on one stream again.
-func (r *run) again(c *candidate) error {
-	d, err := r.j.decide(r.ctx, c, r.at.span)
+func (r *run) again(ctx context.Context, j *judge, c *candidate) error {
+	d, err := j.decide(ctx, c, r.at.span)
 	if err != nil {
 		return err
 	}
@@ -206,4 +207,18 @@ func (r *run) again(c *candidate) error {
 		return holdfast.Errorf(holdfast.Denied, "the right to read ended while readings were given out")
 	}
 	return r.shortened(c)
+}
+
+// stands is Result.Still: with a judge of its own, since the rows' own is busy.
+func (r *run) stands(ctx context.Context) error {
+	j := r.first
+	if err := j.refresh(ctx); err != nil {
+		return err
+	}
+	for i := range r.streams {
+		if err := r.again(ctx, &j, &r.streams[i]); err != nil {
+			return err
+		}
+	}
+	return nil
 }

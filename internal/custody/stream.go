@@ -9,6 +9,7 @@ import (
 	"slices"
 
 	"github.com/holdfast-iot/holdfast"
+	"github.com/holdfast-iot/holdfast/internal/catalog"
 	"github.com/holdfast-iot/holdfast/internal/seal"
 	"github.com/holdfast-iot/holdfast/internal/vault"
 )
@@ -123,22 +124,9 @@ type streamRow struct {
 }
 
 func (c *Custody) streams(ctx context.Context, where string, args ...any) ([]*Stream, error) {
-	var rows []streamRow
-	err := c.db.Read(ctx, func(tx *sql.Tx) error {
-		q, err := tx.QueryContext(ctx, `SELECT s.id, s.assignment, s.info_sealed FROM stream s WHERE s.state = 'active' AND `+where, args...)
-		if err != nil {
-			return err
-		}
-		defer q.Close()
-		for q.Next() {
-			var r streamRow
-			if err := q.Scan(&r.id, &r.assignment, &r.box); err != nil {
-				return err
-			}
-			rows = append(rows, r)
-		}
-		return q.Err()
-	})
+	rows, err := catalog.Rows(ctx, c.db, func(q *sql.Rows) (r streamRow, err error) {
+		return r, q.Scan(&r.id, &r.assignment, &r.box)
+	}, `SELECT s.id, s.assignment, s.info_sealed FROM stream s WHERE s.state = 'active' AND `+where, args...)
 	if err != nil {
 		return nil, err
 	}

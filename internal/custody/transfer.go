@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/holdfast-iot/holdfast"
+	"github.com/holdfast-iot/holdfast/internal/catalog"
 	"github.com/holdfast-iot/holdfast/internal/vault"
 )
 
@@ -324,31 +325,21 @@ func (c *Custody) DueTransfers(ctx context.Context) ([]Transfer, error) {
 }
 
 func (c *Custody) transfers(ctx context.Context, where string, args ...any) ([]Transfer, error) {
-	var all []Transfer
-	var boxes [][]byte
-	err := c.db.Read(ctx, func(tx *sql.Tx) error {
-		q, err := tx.QueryContext(ctx, `SELECT id, device, seller, buyer, next_device, state, info_sealed FROM transfer WHERE `+where, args...)
-		if err != nil {
-			return err
-		}
-		defer q.Close()
-		for q.Next() {
-			var t Transfer
-			var box []byte
-			if err := q.Scan(&t.ID, &t.Device, &t.Seller, &t.Buyer, &t.Next, &t.State, &box); err != nil {
-				return err
-			}
-			all, boxes = append(all, t), append(boxes, box)
-		}
-		return q.Err()
-	})
+	type row struct {
+		Transfer
+		box []byte
+	}
+	rows, err := catalog.Rows(ctx, c.db, func(q *sql.Rows) (r row, err error) {
+		return r, q.Scan(&r.ID, &r.Device, &r.Seller, &r.Buyer, &r.Next, &r.State, &r.box)
+	}, `SELECT id, device, seller, buyer, next_device, state, info_sealed FROM transfer WHERE `+where, args...)
 	if err != nil {
 		return nil, err
 	}
-	out := all[:0]
-	for i, t := range all {
+	out := make([]Transfer, 0, len(rows))
+	for _, r := range rows {
+		t := r.Transfer
 		var info transferInfo
-		switch err := c.open(ctx, vault.OfParty(t.Seller), "transfer", t.ID[:], boxes[i], &info); {
+		switch err := c.open(ctx, vault.OfParty(t.Seller), "transfer", t.ID[:], r.box, &info); {
 		case gone(err):
 			continue
 		case err != nil:

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/holdfast-iot/holdfast"
+	"github.com/holdfast-iot/holdfast/internal/catalog"
 	"github.com/holdfast-iot/holdfast/internal/policy"
 	"github.com/holdfast-iot/holdfast/internal/vault"
 )
@@ -292,22 +293,9 @@ func (r *Register) Tallies(ctx context.Context, owner holdfast.PartyID) ([]Tally
 
 func (r *Register) readTallies(ctx context.Context, owner holdfast.PartyID) (map[tallyKey]tallyInfo, error) {
 	type row struct{ id, box []byte }
-	var rows []row
-	err := r.db.Read(ctx, func(tx *sql.Tx) error {
-		q, err := tx.QueryContext(ctx, `SELECT id, info_sealed FROM disclosure_tally WHERE owner = $1`, owner)
-		if err != nil {
-			return err
-		}
-		defer q.Close()
-		for q.Next() {
-			var w row
-			if err := q.Scan(&w.id, &w.box); err != nil {
-				return err
-			}
-			rows = append(rows, w)
-		}
-		return q.Err()
-	})
+	rows, err := catalog.Rows(ctx, r.db, func(q *sql.Rows) (w row, err error) {
+		return w, q.Scan(&w.id, &w.box)
+	}, `SELECT id, info_sealed FROM disclosure_tally WHERE owner = $1`, owner)
 	if err != nil {
 		return nil, err
 	}

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/holdfast-iot/holdfast"
+	"github.com/holdfast-iot/holdfast/internal/catalog"
 	"github.com/holdfast-iot/holdfast/internal/vault"
 )
 
@@ -185,22 +186,9 @@ func (r *Register) groups(ctx context.Context, where string, args ...any) ([]Gro
 		party holdfast.PartyID
 		box   []byte
 	}
-	var rows []row
-	err := r.db.Read(ctx, func(tx *sql.Tx) error {
-		q, err := tx.QueryContext(ctx, `SELECT id, party, info_sealed FROM device_group WHERE `+where, args...)
-		if err != nil {
-			return err
-		}
-		defer q.Close()
-		for q.Next() {
-			var w row
-			if err := q.Scan(&w.id, &w.party, &w.box); err != nil {
-				return err
-			}
-			rows = append(rows, w)
-		}
-		return q.Err()
-	})
+	rows, err := catalog.Rows(ctx, r.db, func(q *sql.Rows) (w row, err error) {
+		return w, q.Scan(&w.id, &w.party, &w.box)
+	}, `SELECT id, party, info_sealed FROM device_group WHERE `+where, args...)
 	if err != nil {
 		return nil, err
 	}

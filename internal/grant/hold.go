@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/holdfast-iot/holdfast"
+	"github.com/holdfast-iot/holdfast/internal/catalog"
 	"github.com/holdfast-iot/holdfast/internal/vault"
 )
 
@@ -283,22 +284,9 @@ type holdRow struct {
 }
 
 func (r *Register) readHolds(ctx context.Context, where string, args ...any) ([]Hold, error) {
-	var rows []holdRow
-	err := r.db.Read(ctx, func(tx *sql.Tx) error {
-		q, err := tx.QueryContext(ctx, `SELECT id, party, info_sealed FROM hold WHERE `+where, args...)
-		if err != nil {
-			return err
-		}
-		defer q.Close()
-		for q.Next() {
-			var w holdRow
-			if err := q.Scan(&w.id, &w.party, &w.box); err != nil {
-				return err
-			}
-			rows = append(rows, w)
-		}
-		return q.Err()
-	})
+	rows, err := catalog.Rows(ctx, r.db, func(q *sql.Rows) (w holdRow, err error) {
+		return w, q.Scan(&w.id, &w.party, &w.box)
+	}, `SELECT id, party, info_sealed FROM hold WHERE `+where, args...)
 	if err != nil {
 		return nil, err
 	}

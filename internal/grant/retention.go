@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/holdfast-iot/holdfast"
+	"github.com/holdfast-iot/holdfast/internal/catalog"
 	"github.com/holdfast-iot/holdfast/internal/seal"
 	"github.com/holdfast-iot/holdfast/internal/vault"
 )
@@ -110,22 +111,9 @@ func (r *Register) writeRule(ctx context.Context, by holdfast.CredentialID, rule
 
 func (r *Register) loadRules(ctx context.Context) error {
 	type row struct{ hash, box []byte }
-	var rows []row
-	err := r.db.Read(ctx, func(tx *sql.Tx) error {
-		q, err := tx.QueryContext(ctx, `SELECT rule_hash, info_sealed FROM retention_rule`)
-		if err != nil {
-			return err
-		}
-		defer q.Close()
-		for q.Next() {
-			var w row
-			if err := q.Scan(&w.hash, &w.box); err != nil {
-				return err
-			}
-			rows = append(rows, w)
-		}
-		return q.Err()
-	})
+	rows, err := catalog.Rows(ctx, r.db, func(q *sql.Rows) (w row, err error) {
+		return w, q.Scan(&w.hash, &w.box)
+	}, `SELECT rule_hash, info_sealed FROM retention_rule`)
 	if err != nil {
 		return err
 	}

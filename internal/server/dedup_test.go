@@ -123,6 +123,9 @@ func TestEveryReadingOnceBitForBit(t *testing.T) {
 		}
 		for name, o := range oracles {
 			want := o.sorted()
+			if len(want) == 0 {
+				continue // the draw has not come to this kind yet, so its stream isn't there
+			}
 			got, err := h.read(anna, hers, name)
 			if err != nil {
 				t.Fatalf("step %d (%s): %s: %v", n, step, name, err)

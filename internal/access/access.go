@@ -103,6 +103,7 @@ type Access struct {
 	mu      sync.Mutex
 	turn    uint64 // counts what invalidates known
 	known   map[holdfast.CredentialID]*credential
+	tracks  map[holdfast.CredentialID]map[*tracked]struct{}
 	refused map[holdfast.CredentialID]struct{}  // revoked or erased, until the process ends or they expire
 	used    map[holdfast.CredentialID]int64     // day of last use, not yet in the catalog
 	permits map[holdfast.PartyID][]permit       // approved permissions, by whose data
@@ -120,6 +121,7 @@ func Open(ctx context.Context, d Deps, o Options) (*Access, error) {
 		shown:   make(map[holdfast.CredentialID]time.Time),
 		links:   make(map[[32]byte]holdfast.CredentialID),
 		known:   make(map[holdfast.CredentialID]*credential),
+		tracks:  make(map[holdfast.CredentialID]map[*tracked]struct{}),
 		refused: make(map[holdfast.CredentialID]struct{}),
 		used:    make(map[holdfast.CredentialID]int64),
 	}

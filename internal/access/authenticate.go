@@ -184,11 +184,18 @@ func (a *Access) lookUp(ctx context.Context, id holdfast.CredentialID) (*credent
 	return c, nil
 }
 
-// refuse ends credentials in this process.
+// refuse ends credentials in this process, and their connections.
 func (a *Access) refuse(ids ...holdfast.CredentialID) {
+	cutOff(a.refuseFromNow(ids))
+}
+
+func (a *Access) refuseFromNow(ids []holdfast.CredentialID) (open []*tracked) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	for _, id := range ids {
+		for t := range a.tracks[id] {
+			open = append(open, t)
+		}
 		a.refused[id] = struct{}{}
 		delete(a.known, id)
 		delete(a.used, id)
@@ -197,6 +204,7 @@ func (a *Access) refuse(ids ...holdfast.CredentialID) {
 	clear(a.links)
 	clear(a.permits)
 	a.turn++
+	return open
 }
 
 const day = 24 * time.Hour

@@ -113,10 +113,10 @@ func build(t testing.TB, o Options) *house {
 	broker := mqtt.New(
 		func(ctx context.Context, cs tls.ConnectionState) (mqtt.Peer, error) {
 			p, err := h.identity.Peer(ctx, cs)
-			return mqtt.Peer(p), err
+			return atMQTT(p), err
 		},
 		mqttGate{ctx, gate}, mqttSessions{sessions},
-		mqtt.Options{Logger: logger, Track: func(p mqtt.Peer, cut func(error)) func() { return h.identity.Track(identity.Peer(p), cut) }})
+		mqtt.Options{Logger: logger, Track: func(p mqtt.Peer, cut func(error)) func() { return h.identity.Track(fromMQTT(p), cut) }})
 	ours := must(net.Listen("tcp", "127.0.0.1:0"))(t) // the broker's own listener, which nobody uses
 	brokerEnded := make(chan error)
 	brokerCtx, endBroker := context.WithCancel(context.WithoutCancel(ctx))
@@ -156,7 +156,7 @@ type mqttGate struct {
 }
 
 func (g mqttGate) Batch(p mqtt.Peer, session string) mqtt.Batch {
-	return mqttBatch{g.in.Batch(g.ctx, identity.Peer(p), session)}
+	return mqttBatch{g.in.Batch(g.ctx, fromMQTT(p), session)}
 }
 
 type mqttBatch struct{ *ingest.Batch }
@@ -165,15 +165,15 @@ func (b mqttBatch) Add(child string, samples []holdfast.Sample, d mqtt.Delivery)
 	return b.Batch.Add(child, samples, ingest.Delivery(d))
 }
 
-type mqttSessions struct{ in *ingest.Sessions }
+type mqttSessions struct{ *ingest.Sessions }
 
 func (s mqttSessions) Open(ctx context.Context, p mqtt.Peer, clientID string, clean bool, expiry time.Duration) (mqtt.Session, bool, error) {
-	o, err := s.in.Open(ctx, identity.Peer(p), clientID, clean, expiry)
+	o, err := s.Sessions.Open(ctx, ingest.DeviceClient(fromMQTT(p)), clientID, clean, expiry)
 	return mqtt.Session{Name: o.Name, Received: o.Received}, o.Present, err
 }
 
 func (s mqttSessions) Close(ctx context.Context, p mqtt.Peer, clientID string, expiry time.Duration) error {
-	return s.in.Close(ctx, identity.Peer(p), clientID, expiry)
+	return s.Sessions.Close(ctx, ingest.DeviceClient(fromMQTT(p)), clientID, expiry)
 }
 
 // thing is an enrolled device.
@@ -352,4 +352,12 @@ func until(t testing.TB, what string, so func() bool) {
 			t.Fatalf("not so: %s", what)
 		}
 	}
+}
+
+func atMQTT(p identity.Peer) mqtt.Peer {
+	return mqtt.Peer{Device: p.Device, Assignment: p.Assignment, Fingerprint: p.Fingerprint, NotAfter: p.NotAfter, TLS12: p.TLS12}
+}
+
+func fromMQTT(p mqtt.Peer) identity.Peer {
+	return identity.Peer{Device: p.Device, Assignment: p.Assignment, Fingerprint: p.Fingerprint, NotAfter: p.NotAfter, TLS12: p.TLS12}
 }

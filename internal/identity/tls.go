@@ -27,9 +27,9 @@ func (i *Identity) DeviceTLS(least uint16) *tls.Config {
 	return c
 }
 
-// MQTTTLS is for the MQTT listener: it requires a device certificate and refuses
-// in the handshake what it can without reading the catalog. The listener still
-// asks Peer, which decides.
+// MQTTTLS is for the MQTT listener: it requires a certificate of ours, of a device, a
+// person or a program, and refuses in the handshake what it can without reading the
+// catalog. The listener still asks Peer or package access, which decide.
 func (i *Identity) MQTTTLS(least uint16) *tls.Config {
 	c := i.serverTLS(least)
 	c.ClientAuth = tls.RequireAnyClientCert
@@ -37,9 +37,6 @@ func (i *Identity) MQTTTLS(least uint16) *tls.Config {
 		l, err := i.leafOf(cs)
 		if err != nil {
 			return err
-		}
-		if l.device.IsZero() {
-			return errNotDevice()
 		}
 		if err := l.current(i.now()); err != nil {
 			return err

@@ -16,7 +16,7 @@ func TestDeviceOfManySessions(t *testing.T) {
 	for i := range 2 * maxSessions {
 		id := fmt.Sprint("random-", i)
 		s.open(p, id, false, time.Hour)
-		if err := s.Close(t.Context(), p, id, time.Hour); err != nil {
+		if err := s.Close(t.Context(), DeviceClient(p), id, time.Hour); err != nil {
 			t.Fatal(err)
 		}
 	}

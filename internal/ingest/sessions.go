@@ -15,15 +15,19 @@ import (
 	"github.com/holdfast-iot/holdfast/internal/identity"
 	"github.com/holdfast-iot/holdfast/internal/journal"
 	"github.com/holdfast-iot/holdfast/internal/series"
+	"github.com/holdfast-iot/holdfast/internal/vault"
 )
 
-// hasher is the vault's keyed hash.
-type hasher interface {
+// keeper is the vault, as sessions need it. None of it may be called within a catalog
+// transaction.
+type keeper interface {
 	Hash(ctx context.Context, domain, text string) ([]byte, error)
+	SealField(ctx context.Context, o vault.Owner, table string, row []byte, column string, plain []byte) ([]byte, error)
+	OpenField(ctx context.Context, o vault.Owner, table string, row []byte, column string, box []byte) ([]byte, error)
 }
 
-// Sessions keeps which MQTT sessions exist, until when, and the QoS 2 packet ids
-// that each has received and not released.
+// Sessions keeps which MQTT sessions exist, until when, the QoS 2 packet ids that
+// each has received and not released, and what each has subscribed to.
 //
 // That a session exists is durable before a client is told so. Packet ids are
 // durable in journal records; the catalog gets them when the journal is about to
@@ -31,7 +35,7 @@ type hasher interface {
 // closed is written lazily: after a crash it lives a little longer than asked.
 type Sessions struct {
 	db    *catalog.DB
-	keys  hasher
+	keys  keeper
 	clock *Clock
 
 	saving   sync.Mutex // held while rows are written: they go in the order of what they say
@@ -39,32 +43,45 @@ type Sessions struct {
 	byName   map[string]*session
 	byWho    map[who]*session
 	byDevice map[holdfast.DeviceID]map[*session]struct{}
+	noted    map[string]struct{} // sessions with notes
 }
 
-// maxSessions is how many sessions a device has at most: a client that takes
+// Client is who has sessions: a device, or a person or program by a credential.
+type Client struct {
+	ID    [holdfast.IDSize]byte // the device's, or the credential's
+	Owner vault.Owner           // the device's assignment, or the credential's party: with it the sessions are erased
+}
+
+// DeviceClient is a device as a Client.
+func DeviceClient(p identity.Peer) Client {
+	return Client{ID: p.Device, Owner: vault.OfAssignment(p.Assignment)}
+}
+
+// maxSessions is how many sessions a device or credential has at most: a client that takes
 // another id each time it connects would else leave one behind for days each time.
 const maxSessions = 64
 
 type who struct {
-	device holdfast.DeviceID
-	client [32]byte // keyed hash of the client id
+	device holdfast.DeviceID // or a credential's id
+	client [32]byte          // keyed hash of the client id
 }
 
 type session struct {
 	name     string // 16 random bytes
 	who      who
-	owner    holdfast.AssignmentID // that the device's certificate is of
+	owner    vault.Owner // of a device the assignment that its certificate is of, else a party
 	expiry   time.Duration
 	closed   int64 // ns since 1970, 0 while open
 	received map[uint16]bool
 	stored   bool // has a row
 	dirty    bool // the row is not what is here
+	notes    map[string]note
 }
 
 // OpenSessions reads the sessions that outlived the last run and the last known
 // arrival time, which the returned clock does not go behind.
-func OpenSessions(ctx context.Context, db *catalog.DB, keys hasher) (*Sessions, *Clock, error) {
-	s := &Sessions{db: db, keys: keys, byName: map[string]*session{}, byWho: map[who]*session{}, byDevice: map[holdfast.DeviceID]map[*session]struct{}{}}
+func OpenSessions(ctx context.Context, db *catalog.DB, keys keeper) (*Sessions, *Clock, error) {
+	s := &Sessions{db: db, keys: keys, byName: map[string]*session{}, byWho: map[who]*session{}, byDevice: map[holdfast.DeviceID]map[*session]struct{}{}, noted: map[string]struct{}{}}
 	var floor sql.NullInt64
 	err := db.Read(ctx, func(tx *sql.Tx) error {
 		if err := tx.QueryRowContext(ctx, `SELECT max(arrival) FROM ingest_clock`).Scan(&floor); err != nil {
@@ -79,7 +96,7 @@ func OpenSessions(ctx context.Context, db *catalog.DB, keys hasher) (*Sessions, 
 			x := &session{stored: true, received: map[uint16]bool{}}
 			var name, client, ids []byte
 			var expiry int64
-			if err := rows.Scan(&name, &x.who.device, &x.owner, &client, &expiry, &x.closed, &ids); err != nil {
+			if err := rows.Scan(&name, &x.who.device, (*holdfast.AssignmentID)(&x.owner), &client, &expiry, &x.closed, &ids); err != nil {
 				return err
 			}
 			x.name, x.expiry = string(name), time.Duration(expiry)*time.Second
@@ -141,15 +158,15 @@ type Opened struct {
 	Present  bool     // it existed and goes on
 }
 
-// Open finds or makes the session of a device and client id; clean ends an older
+// Open finds or makes the session of a client and its client id; clean ends an older
 // one first. It lives until expiry after Close; with an expiry of 0 it ends with
 // the connection and leaves no trace on disk.
-func (s *Sessions) Open(ctx context.Context, p identity.Peer, clientID string, clean bool, expiry time.Duration) (Opened, error) {
+func (s *Sessions) Open(ctx context.Context, p Client, clientID string, clean bool, expiry time.Duration) (Opened, error) {
 	hash, err := s.keys.Hash(ctx, "mqtt client", clientID)
 	if err != nil {
 		return Opened{}, err
 	}
-	w := who{device: p.Device}
+	w := who{device: p.ID}
 	copy(w.client[:], hash)
 	s.mu.Lock()
 	old := s.byWho[w]
@@ -162,11 +179,11 @@ func (s *Sessions) Open(ctx context.Context, p identity.Peer, clientID string, c
 	}
 	x := old
 	if x == nil {
-		if err := s.makeRoom(ctx, p.Device); err != nil {
+		if err := s.makeRoom(ctx, p.ID); err != nil {
 			return Opened{}, err
 		}
 		name := holdfast.NewID[[16]byte]()
-		x = &session{name: string(name[:]), who: w, owner: p.Assignment, received: map[uint16]bool{}}
+		x = &session{name: string(name[:]), who: w, owner: p.Owner, received: map[uint16]bool{}}
 	}
 	s.saving.Lock()
 	defer s.saving.Unlock()
@@ -195,12 +212,12 @@ func (s *Sessions) Open(ctx context.Context, p identity.Peer, clientID string, c
 }
 
 // Close says that the connection has ended; an expiry of 0 ends the session.
-func (s *Sessions) Close(ctx context.Context, p identity.Peer, clientID string, expiry time.Duration) error {
+func (s *Sessions) Close(ctx context.Context, p Client, clientID string, expiry time.Duration) error {
 	hash, err := s.keys.Hash(ctx, "mqtt client", clientID)
 	if err != nil {
 		return err
 	}
-	w := who{device: p.Device}
+	w := who{device: p.ID}
 	copy(w.client[:], hash)
 	s.mu.Lock()
 	x := s.byWho[w]
@@ -267,7 +284,7 @@ func (s *Sessions) forget(x *session) {
 	}
 }
 
-// makeRoom ends the session of a device that was left the longest ago, if it has
+// makeRoom ends the session of a client that was left the longest ago, if it has
 // as many as it may. Those with a connection stay: mqtt bounds them.
 func (s *Sessions) makeRoom(ctx context.Context, d holdfast.DeviceID) error {
 	var oldest *session
@@ -289,6 +306,9 @@ func (s *Sessions) makeRoom(ctx context.Context, d holdfast.DeviceID) error {
 // Save writes what changed and ends what has expired. The arrival clock goes
 // with it.
 func (s *Sessions) Save(ctx context.Context) error {
+	if err := s.saveNotes(ctx); err != nil {
+		return err
+	}
 	s.saving.Lock()
 	defer s.saving.Unlock()
 	now := s.clock.Now()
@@ -336,14 +356,19 @@ func (s *Sessions) Save(ctx context.Context) error {
 	return nil
 }
 
-// Run saves every minute and once more at the end.
+// Run saves every minute, notes of subscriptions more often, and once more at the end.
 func (s *Sessions) Run(ctx context.Context) error {
-	t := time.NewTicker(time.Minute)
+	t, notes := time.NewTicker(time.Minute), time.NewTicker(noteEvery)
 	defer t.Stop()
+	defer notes.Stop()
 	for {
 		select {
 		case <-ctx.Done():
 			return s.Save(context.WithoutCancel(ctx))
+		case <-notes.C:
+			if err := s.saveNotes(ctx); err != nil && holdfast.KindOf(err) != holdfast.Unavailable {
+				return err
+			}
 		case <-t.C:
 			if err := s.Save(ctx); err != nil && holdfast.KindOf(err) != holdfast.Unavailable {
 				return err
@@ -352,7 +377,8 @@ func (s *Sessions) Run(ctx context.Context) error {
 	}
 }
 
-// Erase ends the sessions of devices whose assignment is erased.
+// Erase ends the sessions of devices whose assignment is erased, and of the people and
+// programs of an erased party.
 func (s *Sessions) Erase(ctx context.Context, scope holdfast.Scope) error {
 	if scope.Partial() || len(scope.Streams) > 0 {
 		return nil
@@ -360,7 +386,7 @@ func (s *Sessions) Erase(ctx context.Context, scope holdfast.Scope) error {
 	var gone []*session
 	s.mu.Lock()
 	for _, x := range s.byName {
-		if slices.Contains(scope.Assignments, x.owner) {
+		if slices.Contains(scope.Assignments, holdfast.AssignmentID(x.owner)) || scope.Whole && x.owner == vault.OfParty(scope.Party) {
 			gone = append(gone, x)
 		}
 	}
@@ -377,7 +403,7 @@ func (s *Sessions) Erase(ctx context.Context, scope holdfast.Scope) error {
 type sessionRow struct {
 	name     []byte
 	who      who
-	owner    holdfast.AssignmentID
+	owner    vault.Owner
 	expiry   int64
 	closed   int64
 	received []byte
@@ -394,11 +420,14 @@ func (x *session) row() sessionRow {
 func (r sessionRow) put(tx *sql.Tx) error {
 	_, err := tx.Exec(`INSERT INTO mqtt_session (name, device, assignment, client, expiry, closed, received) VALUES ($1, $2, $3, $4, $5, $6, $7)
 		ON CONFLICT (name) DO UPDATE SET expiry = excluded.expiry, closed = excluded.closed, received = excluded.received`,
-		r.name, r.who.device, r.owner, r.who.client[:], r.expiry, r.closed, r.received)
+		r.name, r.who.device, holdfast.AssignmentID(r.owner), r.who.client[:], r.expiry, r.closed, r.received)
 	return err
 }
 
 func (r sessionRow) drop(tx *sql.Tx) error {
+	if _, err := tx.Exec(`DELETE FROM mqtt_subscription WHERE session = $1`, r.name); err != nil {
+		return err
+	}
 	_, err := tx.Exec(`DELETE FROM mqtt_session WHERE name = $1`, r.name)
 	return err
 }

@@ -40,7 +40,7 @@ func (s *store) restart() {
 
 func (s *store) open(p identity.Peer, client string, clean bool, expiry time.Duration) Opened {
 	s.t.Helper()
-	o, err := s.Open(s.t.Context(), p, client, clean, expiry)
+	o, err := s.Open(s.t.Context(), DeviceClient(p), client, clean, expiry)
 	if err != nil {
 		s.t.Fatal(err)
 	}
@@ -76,13 +76,13 @@ func TestSessionOutlivesConnectionAndCrash(t *testing.T) {
 func TestSessionEndsInTime(t *testing.T) {
 	s, p := newStore(t), peer()
 	s.open(p, "a", false, 0)
-	if err := s.Close(t.Context(), p, "a", 0); err != nil {
+	if err := s.Close(t.Context(), DeviceClient(p), "a", 0); err != nil {
 		t.Fatal(err)
 	}
 	if s.open(p, "a", false, time.Hour).Present {
 		t.Error("a session of the connection outlived it")
 	}
-	if err := s.Close(t.Context(), p, "a", time.Nanosecond); err != nil {
+	if err := s.Close(t.Context(), DeviceClient(p), "a", time.Nanosecond); err != nil {
 		t.Fatal(err)
 	}
 	if err := s.Save(t.Context()); err != nil {

@@ -36,11 +36,11 @@ func (c *conn) admit(ctx context.Context, cs *tls.ConnectionState) bool {
 	var authErr error
 	c.peer, authErr = c.s.authenticate(ctx, *cs)
 	if authErr == nil {
-		if !c.s.door.meet(c.peer.Device) { // its others have yet to say anything
+		if !c.s.door.meet(c.peer.id()) { // its others have yet to say anything
 			c.s.m.refused[tooManySilent].Add(1)
 			return false
 		}
-		defer c.s.door.settle(c.peer.Device)
+		defer c.s.door.settle(c.peer.id())
 	}
 	var hello connect
 	err := c.readConnect(&hello)
@@ -147,6 +147,9 @@ func (c *conn) open(ctx context.Context, hello *connect) error {
 	if !c.peer.NotAfter.IsZero() && !now.Before(c.peer.NotAfter) {
 		return &fault{notAuthorized, "the certificate has expired"}
 	}
+	if hello.will != nil && c.peer.Device.IsZero() {
+		return &fault{notAuthorized, "devices publish; a person or a program has no will"}
+	}
 	if w := hello.will; w != nil && c.version == v5 {
 		if r := routeOf(w.topic); r.kind == toNowhere {
 			return &fault{topicInvalid, r.why}
@@ -158,7 +161,7 @@ func (c *conn) open(ctx context.Context, hello *connect) error {
 	}
 	c.chooseTimes(hello, &answer)
 	c.will = hello.will
-	c.key = sessionKey{c.peer.Device, hello.clientID}
+	c.key = sessionKey{c.peer.id(), hello.clientID}
 	if hello.clientID == "" {
 		c.key.clientID = "auto-" + rand.Text()
 		answer.assignedID = c.key.clientID

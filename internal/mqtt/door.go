@@ -1,18 +1,14 @@
 package mqtt
 
-import (
-	"sync"
-
-	"github.com/holdfast-iot/holdfast"
-)
+import "sync"
 
 // door counts who comes in. Whose TLS handshake fails never gets here: that is the
 // listener's business.
 type door struct {
 	o       *Options
 	mu      sync.Mutex
-	open    int                       // connections
-	pending map[holdfast.DeviceID]int // without CONNECT
+	open    int            // connections
+	pending map[peerID]int // without CONNECT
 }
 
 // enter admits a new connection, if there is a place.
@@ -28,7 +24,7 @@ func (d *door) enter() bool {
 
 // meet says whose connection it is that has not sent CONNECT, and reports whether
 // that device may have one more such.
-func (d *door) meet(id holdfast.DeviceID) bool {
+func (d *door) meet(id peerID) bool {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if d.pending[id] >= d.o.MaxPerDevice {
@@ -39,7 +35,7 @@ func (d *door) meet(id holdfast.DeviceID) bool {
 }
 
 // settle says that a connection of a device is no longer without CONNECT.
-func (d *door) settle(id holdfast.DeviceID) {
+func (d *door) settle(id peerID) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if d.pending[id]--; d.pending[id] == 0 {

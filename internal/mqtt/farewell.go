@@ -31,7 +31,7 @@ func (s *Server) left(c *conn) {
 			// A device that comes with ever new client ids has no more wills waiting than
 			// connections: the next ones are published at once, unless the connection that
 			// keeps the will back is here already.
-			if w.delay == 0 || e.code != takenOver && !s.registry.mayWait(c.key.device, s.o.MaxPerDevice) {
+			if w.delay == 0 || e.code != takenOver && !s.registry.mayWait(c.key.peer, s.o.MaxPerDevice) {
 				will()
 				will = nil
 			}

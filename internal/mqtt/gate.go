@@ -7,13 +7,25 @@ import (
 	"github.com/holdfast-iot/holdfast"
 )
 
-// Peer is the device at the other end, as its certificate names it.
+// Peer is the device, person or program at the other end, as its certificate names it.
 type Peer struct {
-	Device      holdfast.DeviceID
+	Device      holdfast.DeviceID // zero: a person or a program
 	Assignment  holdfast.AssignmentID
-	Fingerprint [32]byte  // SHA-256 of the certificate
-	NotAfter    time.Time // the connection ends then; zero: never
-	TLS12       bool      // it came over TLS 1.2
+	Credential  holdfast.CredentialID // of a person or a program
+	Party       holdfast.PartyID      // whose credential it is
+	Fingerprint [32]byte              // SHA-256 of the certificate
+	NotAfter    time.Time             // the connection ends then; zero: never
+	TLS12       bool                  // it came over TLS 1.2
+}
+
+// peerID tells peers apart: a device's id, or a credential's.
+type peerID [holdfast.IDSize]byte
+
+func (p Peer) id() peerID {
+	if p.Device.IsZero() {
+		return peerID(p.Credential)
+	}
+	return peerID(p.Device)
 }
 
 // Delivery is what a durable record must know of the publish it came in.
@@ -67,4 +79,18 @@ type SessionStore interface {
 	// Close says that the connection has ended. expiry may differ from that of Open;
 	// 0 ends the session at once.
 	Close(ctx context.Context, p Peer, clientID string, expiry time.Duration) error
+
+	// What follows keeps the subscriptions of a session that outlives its connection,
+	// each with a few hundred bytes that only this package reads. They end with it.
+
+	// Subscriptions returns them by topic filter: what Keep or Note said last.
+	Subscriptions(ctx context.Context, session string) (map[string][]byte, error)
+	// Siblings returns what is kept for one filter in all sessions of the same peer.
+	Siblings(ctx context.Context, session, filter string) ([][]byte, error)
+	// Keep makes a subscription durable, or replaces what is kept of it.
+	Keep(ctx context.Context, session, filter string, about []byte) error
+	// Note replaces what is kept of a subscription; it is durable a while later.
+	Note(session, filter string, about []byte)
+	// Drop ends a subscription.
+	Drop(ctx context.Context, session, filter string) error
 }

@@ -65,6 +65,9 @@ func (c *conn) add(r *route, m message, d Delivery) error {
 	if !d.QoS2 {
 		d.PacketID = 0
 	}
+	if c.peer.Device.IsZero() {
+		return &fault{notAuthorized, "devices publish; a person or a program subscribes"}
+	}
 	samples, err := r.samples(m, &c.one)
 	if over := c.charge(r, len(samples), len(m.payload)); err == nil {
 		err = over

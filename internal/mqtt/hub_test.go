@@ -4,6 +4,7 @@ import (
 	"context"
 	"maps"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -44,6 +45,7 @@ type memSession struct {
 	open   bool
 	expiry time.Duration
 	ids    map[uint16]bool
+	kept   map[string][]byte // subscriptions
 }
 
 func newHub() *hub {
@@ -169,7 +171,7 @@ func (h *hub) Open(ctx context.Context, p Peer, clientID string, clean bool, exp
 	}
 	present := s != nil && !clean
 	if !present {
-		s = &memSession{ids: make(map[uint16]bool)}
+		s = &memSession{ids: make(map[uint16]bool), kept: make(map[string][]byte)}
 		h.sessions[name] = s
 	}
 	s.open, s.expiry = true, expiry
@@ -190,6 +192,49 @@ func (h *hub) Close(ctx context.Context, p Peer, clientID string, expiry time.Du
 	}
 	h.closed = append(h.closed, expiry)
 	h.cond.Broadcast()
+	return nil
+}
+
+func (h *hub) Subscriptions(ctx context.Context, session string) (map[string][]byte, error) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if s := h.sessions[session]; s != nil {
+		return maps.Clone(s.kept), nil
+	}
+	return nil, nil
+}
+
+func (h *hub) Siblings(ctx context.Context, session, filter string) (all [][]byte, err error) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	peer, _, _ := strings.Cut(session, "/")
+	for name, s := range h.sessions {
+		if about, ok := s.kept[filter]; ok && strings.HasPrefix(name, peer+"/") {
+			all = append(all, about)
+		}
+	}
+	return all, nil
+}
+
+func (h *hub) Keep(ctx context.Context, session, filter string, about []byte) error {
+	h.Note(session, filter, about)
+	return nil
+}
+
+func (h *hub) Note(session, filter string, about []byte) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if s := h.sessions[session]; s != nil {
+		s.kept[filter] = about
+	}
+}
+
+func (h *hub) Drop(ctx context.Context, session, filter string) error {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if s := h.sessions[session]; s != nil {
+		delete(s.kept, filter)
+	}
 	return nil
 }
 

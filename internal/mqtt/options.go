@@ -19,6 +19,9 @@ type Options struct {
 	Track  func(p Peer, cut func(reason error)) (forget func())
 	Logger *slog.Logger // slog.Default
 
+	Source Source // of subscriptions; nil: all are refused
+	Twin   Twin   // takes results of commands and reported state; nil: they are refused
+
 	MaxConnections int // 20,000, un-CONNECTed ones included
 	MaxPerDevice   int // 16 connections of one device (with different client ids), and as many that have not sent CONNECT
 

@@ -3,13 +3,11 @@ package mqtt
 import (
 	"sync"
 	"time"
-
-	"github.com/holdfast-iot/holdfast"
 )
 
-// sessionKey names a session among those of all devices.
+// sessionKey names a session among those of all peers.
 type sessionKey struct {
-	device   holdfast.DeviceID
+	peer     peerID
 	clientID string
 }
 
@@ -18,9 +16,9 @@ type registry struct {
 	wg     *sync.WaitGroup // of the server
 	mu     sync.Mutex
 	slots  map[sessionKey]*slot
-	counts map[holdfast.DeviceID]int // connections
-	wills  map[holdfast.DeviceID]int // that wait
-	closed bool                      // no will fires any more
+	counts map[peerID]int // connections
+	wills  map[peerID]int // that wait
+	closed bool           // no will fires any more
 }
 
 type slot struct {
@@ -40,7 +38,7 @@ func (r *registry) claim(c *conn, clean bool, limit int) (older *conn, gone <-ch
 	if s != nil && s.conn != nil {
 		return s.conn, s.gone, nil, nil
 	}
-	if r.counts[c.key.device] >= limit {
+	if r.counts[c.key.peer] >= limit {
 		return nil, nil, nil, &fault{quotaExceeded, "the device has too many connections"}
 	}
 	if s != nil {
@@ -50,7 +48,7 @@ func (r *registry) claim(c *conn, clean bool, limit int) (older *conn, gone <-ch
 		}
 	}
 	r.slots[c.key] = &slot{conn: c, gone: make(chan struct{})}
-	r.counts[c.key.device]++
+	r.counts[c.key.peer]++
 	return nil, nil, due, nil
 }
 
@@ -61,8 +59,8 @@ func (r *registry) release(c *conn, delay time.Duration, will func()) {
 	defer r.mu.Unlock()
 	s := r.slots[c.key]
 	close(s.gone)
-	if r.counts[c.key.device]--; r.counts[c.key.device] == 0 {
-		delete(r.counts, c.key.device)
+	if r.counts[c.key.peer]--; r.counts[c.key.peer] == 0 {
+		delete(r.counts, c.key.peer)
 	}
 	delete(r.slots, c.key)
 	if will == nil || r.closed {
@@ -84,20 +82,20 @@ func (r *registry) release(c *conn, delay time.Duration, will func()) {
 		}
 	})
 	r.slots[key] = w
-	r.wills[key.device]++
+	r.wills[key.peer]++
 }
 
 // dropLocked takes out a slot in which a will waits.
 func (r *registry) dropLocked(key sessionKey) {
 	r.slots[key].will.Stop()
 	delete(r.slots, key)
-	if r.wills[key.device]--; r.wills[key.device] == 0 {
-		delete(r.wills, key.device)
+	if r.wills[key.peer]--; r.wills[key.peer] == 0 {
+		delete(r.wills, key.peer)
 	}
 }
 
 // mayWait reports whether another will of a device may wait.
-func (r *registry) mayWait(d holdfast.DeviceID, limit int) bool {
+func (r *registry) mayWait(d peerID, limit int) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return r.wills[d] < limit

@@ -55,12 +55,12 @@ func New(authenticate Authenticate, gate Gate, sessions SessionStore, o Options)
 	}
 	s.log = s.o.Logger
 	s.warnings.Interval = time.Second
-	s.door = door{o: &s.o, pending: make(map[holdfast.DeviceID]int)}
+	s.door = door{o: &s.o, pending: make(map[peerID]int)}
 	s.registry = registry{
 		wg:     &s.wg,
 		slots:  make(map[sessionKey]*slot),
-		counts: make(map[holdfast.DeviceID]int),
-		wills:  make(map[holdfast.DeviceID]int),
+		counts: make(map[peerID]int),
+		wills:  make(map[peerID]int),
 	}
 	s.large = semaphore.NewWeighted(int64(s.o.MaxLargeBytes))
 	s.buffers.New = func() any { return new(buffer) }

@@ -321,7 +321,7 @@ func TestHalfABatchIsNotTakenTwice(t *testing.T) {
 		log := &failing{Log: h.stores.journal, n: fails}
 		gate := ingest.New(h.custody, h.grants, h.stores.vault, log, h.series, h.sessions, h.clock, ingest.Options{})
 		send := func() error {
-			session, err := h.sessions.Open(t.Context(), gateway, "g", false, time.Hour)
+			session, err := h.sessions.Open(t.Context(), ingest.DeviceClient(gateway), "g", false, time.Hour)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -337,7 +337,7 @@ func TestHalfABatchIsNotTakenTwice(t *testing.T) {
 			done := make(chan error, 1)
 			b.Commit(func(err error) { done <- err })
 			err = <-done
-			if cerr := h.sessions.Close(t.Context(), gateway, "g", time.Hour); cerr != nil {
+			if cerr := h.sessions.Close(t.Context(), ingest.DeviceClient(gateway), "g", time.Hour); cerr != nil {
 				t.Fatal(cerr)
 			}
 			return err

@@ -10,20 +10,33 @@ import (
 	"github.com/holdfast-iot/holdfast/internal/identity"
 	"github.com/holdfast-iot/holdfast/internal/ingest"
 	"github.com/holdfast-iot/holdfast/internal/mqtt"
+	"github.com/holdfast-iot/holdfast/internal/vault"
 )
 
 // The adapters below let mqtt speak of its own Peer, Batch and Session, so that
 // it knows neither identity nor ingest.
 
-func authenticate(id *identity.Identity) mqtt.Authenticate {
-	return func(ctx context.Context, cs tls.ConnectionState) (mqtt.Peer, error) {
-		p, err := id.Peer(ctx, cs)
-		return mqtt.Peer(p), err
+// authenticateMQTT says who connects: a person or a program by package access, any
+// other by package identity, which knows devices.
+func (s *Server) authenticateMQTT(ctx context.Context, cs tls.ConnectionState) (mqtt.Peer, error) {
+	if _, _, err := s.identity.Credential(ctx, cs); err != nil {
+		p, err := s.identity.Peer(ctx, cs)
+		return mqtt.Peer{Device: p.Device, Assignment: p.Assignment, Fingerprint: p.Fingerprint, NotAfter: p.NotAfter, TLS12: p.TLS12}, err
 	}
+	p, err := s.access.AuthenticateTLS(ctx, cs)
+	return mqtt.Peer{Credential: p.Credential, Party: p.Party, NotAfter: p.NotAfter, TLS12: cs.Version < tls.VersionTLS13}, err
 }
 
-func track(id *identity.Identity) func(mqtt.Peer, func(error)) func() {
-	return func(p mqtt.Peer, cut func(error)) func() { return id.Track(identity.Peer(p), cut) }
+func deviceOf(p mqtt.Peer) identity.Peer {
+	return identity.Peer{Device: p.Device, Assignment: p.Assignment, Fingerprint: p.Fingerprint, NotAfter: p.NotAfter, TLS12: p.TLS12}
+}
+
+// trackMQTT ends a connection when its device or credential is revoked.
+func (s *Server) trackMQTT(p mqtt.Peer, cut func(error)) func() {
+	if p.Device.IsZero() {
+		return s.access.Track(p.Credential, cut)
+	}
+	return s.identity.Track(deviceOf(p), cut)
 }
 
 // quotaOfPeer is the allowance of a device or a declared child of it. Who has no
@@ -51,7 +64,7 @@ type gate struct {
 }
 
 func (g gate) Batch(p mqtt.Peer, session string) mqtt.Batch {
-	return batch{g.in.Batch(g.ctx, identity.Peer(p), session)}
+	return batch{g.in.Batch(g.ctx, deviceOf(p), session)}
 }
 
 type batch struct{ *ingest.Batch }
@@ -61,13 +74,20 @@ func (b batch) Add(child string, samples []holdfast.Sample, d mqtt.Delivery) err
 }
 
 // sessions is ingest.Sessions for mqtt.
-type sessions struct{ in *ingest.Sessions }
+type sessions struct{ *ingest.Sessions }
+
+func clientOf(p mqtt.Peer) ingest.Client {
+	if p.Device.IsZero() {
+		return ingest.Client{ID: p.Credential, Owner: vault.OfParty(p.Party)}
+	}
+	return ingest.DeviceClient(deviceOf(p))
+}
 
 func (s sessions) Open(ctx context.Context, p mqtt.Peer, clientID string, clean bool, expiry time.Duration) (mqtt.Session, bool, error) {
-	o, err := s.in.Open(ctx, identity.Peer(p), clientID, clean, expiry)
+	o, err := s.Sessions.Open(ctx, clientOf(p), clientID, clean, expiry)
 	return mqtt.Session{Name: o.Name, Received: o.Received}, o.Present, err
 }
 
 func (s sessions) Close(ctx context.Context, p mqtt.Peer, clientID string, expiry time.Duration) error {
-	return s.in.Close(ctx, identity.Peer(p), clientID, expiry)
+	return s.Sessions.Close(ctx, clientOf(p), clientID, expiry)
 }

@@ -21,7 +21,7 @@ func TestPacketIDEndsThoughAChildIsErased(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	session, err := h.sessions.Open(t.Context(), gateway, "client", false, time.Hour)
+	session, err := h.sessions.Open(t.Context(), ingest.DeviceClient(gateway), "client", false, time.Hour)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -49,7 +49,7 @@ func TestPacketIDEndsThoughAChildIsErased(t *testing.T) {
 	}
 	h.halt()
 	h.start()
-	session, err = h.sessions.Open(t.Context(), gateway, "client", false, time.Hour)
+	session, err = h.sessions.Open(t.Context(), ingest.DeviceClient(gateway), "client", false, time.Hour)
 	if err != nil || !session.Present || len(session.Received) > 0 {
 		t.Errorf("packet ids %v, present %v, %v", session.Received, session.Present, err)
 	}

@@ -238,8 +238,8 @@ func (s *Server) openEdges() error {
 	s.quotas = budget.NewQuotas()
 	// Connections under WebSocket come through the devices' port.
 	most := connectionsOf(openFiles(), s.config.Limits)
-	s.mqtt = mqtt.New(authenticate(s.identity), gate{s.edges, s.ingest}, sessions{s.sessions},
-		mqtt.Options{Track: track(s.identity), Logger: s.log, MaxConnections: most.mqtt + most.device, Quota: s.quotaOfPeer})
+	s.mqtt = mqtt.New(s.authenticateMQTT, gate{s.edges, s.ingest}, sessions{s.sessions},
+		mqtt.Options{Track: s.trackMQTT, Logger: s.log, MaxConnections: most.mqtt + most.device, Quota: s.quotaOfPeer})
 	s.devices = deviceapi.New(deviceapi.Deps{Identity: s.identity, Gate: s.ingest, Custody: s.custody, MQTT: s.mqtt},
 		deviceapi.Options{Logger: s.log, Now: s.clock.Now, Quota: s.quota})
 	return nil

@@ -14,7 +14,6 @@ package catalog
 import (
 	"context"
 	"database/sql"
-	"embed"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -25,17 +24,12 @@ import (
 	"strconv"
 	"time"
 
-	"github.com/pressly/goose/v3"
-	"github.com/pressly/goose/v3/database"
 	"golang.org/x/sync/semaphore"
 	"modernc.org/sqlite"
 	sqlite3 "modernc.org/sqlite/lib"
 
 	"github.com/holdfast-iot/holdfast"
 )
-
-//go:embed migrations/sqlite/*.sql
-var migrations embed.FS
 
 // File is the name of the database within the data folder's catalog directory.
 const File = "catalog.db"
@@ -46,6 +40,10 @@ type Options struct {
 	// VFS names another file system than the operating system's, registered with
 	// SQLite before; dir is a folder of that one then.
 	VFS string
+	// Progress is told of each migration of a database that an older program left.
+	Progress func(Step)
+
+	migrations fs.FS // for tests; nil: those of this program
 }
 
 // DB is the catalog.
@@ -58,13 +56,26 @@ type DB struct {
 }
 
 // Open opens the database in dir, creating and migrating it as needed. A
-// database of a newer version is refused untouched.
+// database of a newer version, or of before the first release, is refused untouched.
 func Open(ctx context.Context, dir string, o Options) (*DB, error) {
 	if o.Readers <= 0 {
 		o.Readers = 8
 	}
+	if o.migrations == nil {
+		var err error
+		if o.migrations, err = embedded(); err != nil {
+			return nil, err
+		}
+	}
 	path := filepath.Join(dir, File)
 	if o.VFS == "" {
+		have, err := Version(ctx, dir)
+		if err == nil {
+			err = checkVersion(have, newest(o.migrations))
+		}
+		if err != nil {
+			return nil, err
+		}
 		f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
 		if err != nil {
 			return nil, holdfast.Errorf(holdfast.Unavailable, "open catalog: %w", err)
@@ -76,7 +87,7 @@ func Open(ctx context.Context, dir string, o Options) (*DB, error) {
 		return nil, fmt.Errorf("open catalog: %w", err)
 	}
 	writer.SetMaxOpenConns(1)
-	if err := migrate(ctx, writer); err != nil {
+	if err := migrate(ctx, writer, o.migrations, o.Progress); err != nil {
 		writer.Close()
 		return nil, fmt.Errorf("open catalog %s: %w", path, classify(err))
 	}
@@ -107,29 +118,6 @@ func dsn(path, vfs, more string) string {
 	return "file:" + (&url.URL{Path: path}).EscapedPath() + "?" +
 		"_pragma=synchronous(FULL)&_pragma=secure_delete(1)" +
 		"&_pragma=foreign_keys(1)&_pragma=busy_timeout(" + strconv.Itoa(int(busyTimeout.Milliseconds())) + ")&" + more
-}
-
-func migrate(ctx context.Context, db *sql.DB) error {
-	dir, err := fs.Sub(migrations, "migrations/sqlite")
-	if err != nil {
-		return err
-	}
-	p, err := goose.NewProvider(database.DialectSQLite3, db, dir)
-	if err != nil {
-		return fmt.Errorf("read migrations: %w", err)
-	}
-	sources := p.ListSources()
-	known := sources[len(sources)-1].Version
-	have, err := p.GetDBVersion(ctx)
-	if err != nil {
-		return err
-	}
-	if have > known {
-		return holdfast.Errorf(holdfast.Conflict,
-			"the catalog is of version %d, this program knows up to %d: start the newer holdfast that wrote it", have, known)
-	}
-	_, err = p.Up(ctx)
-	return err
 }
 
 // Write runs f in a transaction. When it returns nil, all that f did is durable;

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
-	"strings"
 	"testing"
 	"time"
 
@@ -91,25 +90,6 @@ func TestShrink(t *testing.T) {
 	}
 	if again := size(); full < 4<<20 || again > empty+empty/8 {
 		t.Errorf("the file had %d bytes, then %d with the rows, then %d without", empty, full, again)
-	}
-}
-
-func TestNewerCatalogIsRefusedUntouched(t *testing.T) {
-	dir := t.TempDir()
-	db, err := Open(t.Context(), dir, Options{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := db.Write(t.Context(), func(tx *sql.Tx) error {
-		_, err := tx.Exec(`INSERT INTO goose_db_version (version_id, is_applied) VALUES (99999, true)`)
-		return err
-	}); err != nil {
-		t.Fatal(err)
-	}
-	db.Close()
-	_, err = Open(t.Context(), dir, Options{})
-	if err == nil || !strings.Contains(err.Error(), "newer holdfast") {
-		t.Errorf("opened a catalog from the future: %v", err)
 	}
 }
 

@@ -33,7 +33,7 @@ func (c *initCmd) Run(a *app) error {
 		return err
 	}
 	made, err := server.Init(a.ctx, c.Dir, server.InitOptions{
-		Organisation: c.Organisation, Hosts: c.Host, RootKey: c.RootKey, Passphrase: pass,
+		Organisation: c.Organisation, Hosts: c.Host, RootKey: c.RootKey, Passphrase: pass, Version: version(),
 	})
 	if err != nil {
 		return err

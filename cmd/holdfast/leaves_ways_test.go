@@ -112,6 +112,10 @@ func tries() []try {
 		{command: "enrol", apart: "asks with a device's code, and gets certificates: the devices' port is tried in internal/server"},
 		{command: "send", apart: "asks as a device, and is told a number: likewise"},
 		{command: "login", apart: "asks an issuer, and keeps one's own token: see TestLoginOfOwnersAndStaff"},
+		{command: "upgrade", apart: "works on a stopped hub's tables, and prints their names"},
+		{command: "version", apart: "asks no hub"},
+		{command: "completion", apart: "asks no hub"},
+		{command: "man", apart: "asks no hub"},
 		{command: "ledger renew", apart: "works on a stopped hub's ledger, which has commitments only"},
 		{command: "ledger witness", apart: "is a server of its own, and is shown tree heads only"},
 	}

@@ -52,7 +52,12 @@ type commands struct {
 	Doctor doctorCmd `cmd:"" help:"What is wrong or weak in a deployment, with the mend."`
 	Bench  benchCmd  `cmd:"" help:"What this machine can take: speed and size, measured."`
 
-	Version kong.VersionFlag `env:"-" help:"Print the version and leave."`
+	Upgrade    upgradeCmd    `cmd:"" help:"Carry a data folder to this version, go back, or confirm."`
+	Version    versionCmd    `cmd:"" help:"What this program is and was made of."`
+	Completion completionCmd `cmd:"" help:"Completion of commands for a shell."`
+	Man        manCmd        `cmd:"" help:"The manual page."`
+
+	ShowVersion kong.VersionFlag `name:"version" env:"-" help:"Print the version and leave."`
 }
 
 // app is what every verb runs in.

@@ -25,6 +25,7 @@ import (
 //	keyring/        owner keys, wrapped
 //	admin/          the first administrator's certificate and key
 //	ledger.json     the last head of the ledger that was signed
+//	release.json    which program it is for, and what it can go back to
 //	run.json        where the running hub listens; gone when it has stopped
 const (
 	folderFile  = "holdfast.json"

@@ -25,6 +25,7 @@ type InitOptions struct {
 	Hosts        []string // default: host name, localhost, own addresses
 	RootKey      string   // default: a file in the user's configuration folder
 	Passphrase   []byte   // protects the root key, if given
+	Version      string   // of this program
 }
 
 // Initialised is what Init made.
@@ -147,6 +148,9 @@ func fill(ctx context.Context, dir string, f folder, holder vault.Holder, o Init
 		return "", err
 	}
 	if err := writeJSON(filepath.Join(dir, ledgerFile), ledger.Kept{Checkpoint: string(c.Note), Verifier: l.VerifierKey()}); err != nil {
+		return "", err
+	}
+	if err := writeJSON(filepath.Join(dir, releaseFile), newRelease(o.Version, nil)); err != nil {
 		return "", err
 	}
 	return l.VerifierKey(), writeJSON(filepath.Join(dir, folderFile), f)

@@ -31,7 +31,7 @@ func openStores(ctx context.Context, c Config) (_ *stores, err error) {
 	if s.folder, err = readFolder(data, c.Data); err != nil {
 		return nil, err
 	}
-	if s.lock, err = data.Lock(); err != nil {
+	if s.lock, err = takeFolder(data, c.Data); err != nil {
 		return nil, err
 	}
 	defer func() {
@@ -51,7 +51,7 @@ func openStores(ctx context.Context, c Config) (_ *stores, err error) {
 		return nil, err
 	}
 	s.holders = []vault.Holder{holder}
-	if s.catalog, err = catalog.Open(ctx, filepath.Join(c.Data, catalogDir), on.Catalog); err != nil {
+	if s.catalog, err = openCatalog(ctx, c, data); err != nil {
 		return nil, err
 	}
 	// The keyring comes first: with the wrong root key nothing is mended.

@@ -35,6 +35,9 @@ type (
 	membership struct{}
 	notice     struct{}
 	joint      struct{}
+	webhook    struct{}
+	delivery   struct{}
+	alarm      struct{}
 )
 
 // The ids of the word list.
@@ -56,6 +59,9 @@ type (
 	MembershipID = ID[membership] // of a party in a household or an organisation
 	NoticeID     = ID[notice]     // that a device is to be released
 	JointID      = ID[joint]      // an erasure that waits for the word of several
+	WebhookID    = ID[webhook]    // an address that is told what happens
+	DeliveryID   = ID[delivery]   // a message on its way to a webhook or by mail
+	AlarmID      = ID[alarm]      // a rule that warns
 )
 
 var idText = base32.NewEncoding("abcdefghijklmnopqrstuvwxyz234567").WithPadding(base32.NoPadding)

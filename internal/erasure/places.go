@@ -24,6 +24,7 @@ type Places struct {
 	Sessions    Place // ingest: MQTT sessions
 	Memory      Place // series: readings that were decoded for queries
 	Readings    Place // series: journal tail, chunks
+	Messages    Place // outbox: what waits to be sent, webhooks
 	Custody     Place // custody: streams, devices, assignments, the party
 
 	Journal Shared // what is rolled or dead leaves the files
@@ -41,7 +42,7 @@ func (p Places) refuse() []Place {
 }
 
 func (p Places) purge() []Place {
-	return []Place{p.Connections, p.Credentials, p.Grants, p.Sessions, p.Memory, p.Readings, p.Custody}
+	return []Place{p.Connections, p.Credentials, p.Grants, p.Sessions, p.Memory, p.Readings, p.Messages, p.Custody}
 }
 
 func (p Places) shared() []Shared { return []Shared{p.Journal, p.Catalog} }

@@ -2,10 +2,13 @@ package server
 
 import (
 	"crypto/tls"
+	"crypto/x509"
 	"log/slog"
+	"net/netip"
 	"time"
 
 	"github.com/holdfast-iot/holdfast/internal/issuer"
+	"github.com/holdfast-iot/holdfast/internal/outbox"
 	"github.com/holdfast-iot/holdfast/internal/witness"
 )
 
@@ -53,6 +56,13 @@ type Config struct {
 	// PurposeGrace is how long a purpose that has ended can be revived, and its data are
 	// not destroyed for its end; 0: a day, negative: not at all.
 	PurposeGrace time.Duration
+
+	// WebhookAllow are networks that are not public and webhooks may be in;
+	// WebhookRoots certify webhooks' servers, nil: whom the system trusts.
+	WebhookAllow []netip.Prefix
+	WebhookRoots *x509.CertPool
+	// Mail is the server that mail goes through; nil: none is sent.
+	Mail *outbox.Mail
 
 	Version string       // of this program, for /openapi.json
 	Logger  *slog.Logger // default: nothing is logged

@@ -32,6 +32,7 @@ import (
 	"github.com/holdfast-iot/holdfast/internal/issuer"
 	"github.com/holdfast-iot/holdfast/internal/ledger"
 	"github.com/holdfast-iot/holdfast/internal/mqtt"
+	"github.com/holdfast-iot/holdfast/internal/outbox"
 	"github.com/holdfast-iot/holdfast/internal/query"
 	"github.com/holdfast-iot/holdfast/internal/series"
 	"github.com/holdfast-iot/holdfast/internal/timeline"
@@ -51,6 +52,7 @@ type Server struct {
 	custody  *custody.Custody
 	grants   *grant.Register
 	series   *series.Series
+	outbox   *outbox.Outbox
 	sessions *ingest.Sessions
 	clock    *ingest.Clock
 	ingest   *ingest.Gate
@@ -132,6 +134,11 @@ func (s *Server) openKeepers(ctx context.Context) (err error) {
 	if s.grants, err = grant.Open(ctx, db, v, s.ledger, grant.Options{Holdings: s.custody, Grace: s.config.PurposeGrace}); err != nil {
 		return err
 	}
+	s.outbox, err = outbox.Open(ctx, outbox.Deps{Catalog: db, Vault: v, Ledger: s.ledger},
+		outbox.Options{Log: s.log, Allow: s.config.WebhookAllow, Roots: s.config.WebhookRoots, Mail: s.config.Mail})
+	if err != nil {
+		return err
+	}
 	if s.sessions, s.clock, err = ingest.OpenSessions(ctx, db, v); err != nil {
 		return err
 	}
@@ -204,9 +211,10 @@ func (s *Server) places() erasure.Places {
 			_, err := s.series.Erase(ctx, scope)
 			return err
 		},
-		Journal: s.emptyJournal,
-		Custody: s.custody.Erase,
-		Catalog: s.stores.catalog.Purge,
+		Journal:  s.emptyJournal,
+		Messages: s.outbox.Erase,
+		Custody:  s.custody.Erase,
+		Catalog:  s.stores.catalog.Purge,
 	}
 }
 
@@ -257,6 +265,7 @@ func (s *Server) registerMetrics() error {
 	all = append(all, s.stores.vault.Metrics()...)
 	all = append(all, s.series.Metrics()...)
 	all = append(all, s.devices.Metrics()...)
+	all = append(all, s.outbox.Metrics()...)
 	all = append(all, s.mqtt.Collector(), s.journalMetrics(), s.failedDecisions)
 	for _, c := range all {
 		if err := s.metrics.Register(c); err != nil {

@@ -44,12 +44,14 @@ func TestNoCommandReadsWithoutADecision(t *testing.T) {
 		if r == "recipient's program" { // it may ask for readings, and what else it may is tried in internal/server
 			which = slices.DeleteFunc(slices.Clone(which), func(c try) bool { return c.command != "query" && c.command != "export" })
 		}
-		told.Go(func() { h.tryAll(r, which) })
+		p := h.parser()
+		told.Go(func() { h.tryAll(p, r, which) })
 	}
 	told.Wait()
+	p := h.parser()
 	for i := range all[changing:] { // each by the stranger before the owner ends what it is about
-		h.tryAll("stranger", all[changing+i:][:1])
-		h.tryAll("owner", all[changing+i:][:1])
+		h.tryAll(p, "stranger", all[changing+i:][:1])
+		h.tryAll(p, "owner", all[changing+i:][:1])
 	}
 	for _, r := range []string{"recipient's program", "owner"} {
 		if h.shown[r] == 0 {
@@ -177,10 +179,7 @@ func wordOf(t *testing.T, out, prefix string) string {
 // everyCommandIsKnown compares the commands that there are with those that are tried.
 func (h *house) everyCommandIsKnown() {
 	h.t.Helper()
-	p, err := kong.New(&commands{}, kong.Name("holdfast"), kong.Vars{"version": ""})
-	if err != nil {
-		h.t.Fatal(err)
-	}
+	p := h.parser()
 	said := map[string]bool{}
 	for _, c := range tries() {
 		if said[c.command] || (len(c.lines) == 0) == (c.apart == "") {
@@ -200,16 +199,26 @@ func (h *house) everyCommandIsKnown() {
 	}
 }
 
-func (h *house) tryAll(reader string, all []try) {
+func (h *house) tryAll(p *kong.Kong, reader string, all []try) {
 	for _, c := range all {
 		for _, line := range c.lines {
-			h.try(reader, c, line)
+			h.try(p, reader, c, line)
 		}
 	}
 }
 
+// parser is the command line's, made once for many commands.
+func (h *house) parser() *kong.Kong {
+	h.t.Helper()
+	p, err := parser()
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	return p
+}
+
 // try runs a command as one reader and judges what came out of it.
-func (h *house) try(reader string, c try, line string) {
+func (h *house) try(p *kong.Kong, reader string, c try, line string) {
 	h.t.Helper()
 	dir := h.file(fmt.Sprint("try", h.files.Add(1)))
 	if err := os.Mkdir(dir, 0o700); err != nil {
@@ -223,7 +232,7 @@ func (h *house) try(reader string, c try, line string) {
 	}
 	before := h.disclosed(reader)
 	var out, faults bytes.Buffer
-	code := run(&app{ctx: h.t.Context(), stdout: &out, stderr: &faults, stdin: strings.NewReader("")}, args)
+	code := runWith(p, &app{ctx: h.t.Context(), stdout: &out, stderr: &faults, stdin: strings.NewReader("")}, args)
 	what := fmt.Sprintf("%s: holdfast %s", reader, strings.Join(args, " "))
 	if code == exitUsage {
 		h.t.Errorf("%s: the try is mistaken: %s", what, &faults)

@@ -82,22 +82,30 @@ func main() {
 	os.Exit(code)
 }
 
-func run(a *app, args []string) (code int) {
-	var c commands
-	left := -1
-	p, err := kong.New(&c,
+// parser reads the command line. It can be used again, one run after another.
+func parser() (*kong.Kong, error) {
+	return kong.New(&commands{},
 		kong.Name("holdfast"),
 		kong.Description("A self-hosted backend for connected devices in which every reading belongs to someone."),
 		kong.DefaultEnvars("HOLDFAST"),
-		kong.Writers(a.stdout, a.stderr),
-		kong.Exit(func(n int) { left = n; panic(leave{}) }),
 		kong.Vars{"version": version()},
 		kong.ConfigureHelp(kong.HelpOptions{Compact: true, NoExpandSubcommands: true}),
 	)
+}
+
+func run(a *app, args []string) (code int) {
+	p, err := parser()
 	if err != nil {
 		fmt.Fprintln(a.stderr, "holdfast:", err)
 		return exitFailed
 	}
+	return runWith(p, a, args)
+}
+
+func runWith(p *kong.Kong, a *app, args []string) (code int) {
+	left := -1
+	p.Stdout, p.Stderr = a.stdout, a.stderr
+	p.Exit = func(n int) { left = n; panic(leave{}) }
 	defer func() { // --help and --version end here
 		if r := recover(); r != nil {
 			if _, ok := r.(leave); !ok {

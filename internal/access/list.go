@@ -151,3 +151,71 @@ func (a *Access) Revoke(ctx context.Context, by Principal, id holdfast.Credentia
 	a.refuse(id)
 	return nil
 }
+
+// Ending is a credential that was used lately and ends soon.
+type Ending struct {
+	ID       holdfast.CredentialID
+	Role     Role
+	NotAfter time.Time
+}
+
+// Ending returns the certificates and tokens that end before a time and were used
+// within the days before now, first those that end first, and how many
+// administrators who may change anything will be left then. For the hub itself: it
+// tells no label.
+func (a *Access) Ending(ctx context.Context, before time.Time, days int) (ending []Ending, administrators int, err error) {
+	now := a.now()
+	since := now.Unix()/int64(day/time.Second) - int64(days)
+	err = a.catalog.Read(ctx, func(tx *sql.Tx) error {
+		rows, err := tx.QueryContext(ctx, `SELECT id, role, not_after, last_day, made FROM access_credential
+			WHERE kind <> 3 AND revoked = 0 AND not_after > $1 AND not_after < $2 ORDER BY not_after, id`, now.UnixNano(), before.UnixNano())
+		if err != nil {
+			return err
+		}
+		defer rows.Close()
+		for rows.Next() {
+			var e Ending
+			var role int
+			var to, last, made int64
+			if err := rows.Scan(&e.ID, &role, &to, &last, &made); err != nil {
+				return err
+			}
+			a.mu.Lock()
+			last = max(last, a.used[e.ID])
+			a.mu.Unlock()
+			life := time.Duration(to - made)
+			if last < since || life < 7*day { // one made for a day ends as it was meant to
+				continue
+			}
+			e.Role, e.NotAfter = Role(role), time.Unix(0, to).UTC()
+			ending = append(ending, e)
+		}
+		if err := rows.Err(); err != nil {
+			return err
+		}
+		return tx.QueryRowContext(ctx, `SELECT COUNT(*) FROM access_credential WHERE role = $1 AND kind <> 3 AND revoked = 0 AND not_after > $2 AND (scopes & $3) <> 0`,
+			int(Administrator), before.UnixNano(), int(ScopeWrite)).Scan(&administrators)
+	})
+	if err != nil {
+		return nil, 0, fmt.Errorf("list credentials that end: %w", err)
+	}
+	return ending, administrators, nil
+}
+
+// Waiting returns how many permissions were asked for and not decided, and since
+// when the oldest of them waits.
+func (a *Access) Waiting(ctx context.Context) (n int, since time.Time, err error) {
+	all, err := a.permissions(ctx, `state = $1`, permissionAsked)
+	if err != nil {
+		return 0, since, err
+	}
+	for _, p := range all {
+		if !a.now().Before(p.about.Until) {
+			continue
+		}
+		if n++; since.IsZero() || p.about.Asked.Before(since) {
+			since = p.about.Asked
+		}
+	}
+	return n, since, nil
+}

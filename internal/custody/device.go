@@ -5,6 +5,7 @@ import (
 	"cmp"
 	"context"
 	"database/sql"
+	"fmt"
 	"slices"
 	"time"
 
@@ -372,6 +373,17 @@ func (c *Custody) Devices(ctx context.Context, owner holdfast.PartyID) ([]Device
 // AllDevices returns every device that is not erased, by label.
 func (c *Custody) AllDevices(ctx context.Context) ([]Device, error) {
 	return c.living(ctx, `d.state <> $1`, Erased)
+}
+
+// CountUnclaimed returns how many devices wait for an owner.
+func (c *Custody) CountUnclaimed(ctx context.Context) (n int, err error) {
+	err = c.db.Read(ctx, func(tx *sql.Tx) error {
+		return tx.QueryRowContext(ctx, `SELECT COUNT(*) FROM device WHERE state = $1`, Unclaimed).Scan(&n)
+	})
+	if err != nil {
+		return 0, fmt.Errorf("count unclaimed devices: %w", err)
+	}
+	return n, nil
 }
 
 // Children returns a gateway's declared children by label.

@@ -21,7 +21,8 @@ type live struct {
 	refused  map[[32]byte]refused               // until they expire
 	admitted map[[32]byte]holdfast.AssignmentID // used certificates
 	tracked  map[holdfast.DeviceID]map[*connection]struct{}
-	prune    int // how many refusals make it worth looking for expired ones
+	oldTLS   map[holdfast.DeviceID]time.Time // who came without TLS 1.3, and when last
+	prune    int                             // how many refusals make it worth looking for expired ones
 }
 
 type refused struct {
@@ -40,6 +41,7 @@ func (l *live) load(ctx context.Context, tx *sql.Tx, now time.Time) error {
 	l.refused = make(map[[32]byte]refused)
 	l.admitted = make(map[[32]byte]holdfast.AssignmentID)
 	l.tracked = make(map[holdfast.DeviceID]map[*connection]struct{})
+	l.oldTLS = make(map[holdfast.DeviceID]time.Time)
 	rows, err := tx.QueryContext(ctx, `SELECT fingerprint, state, not_after FROM device_certificate WHERE state IN ($1, $2) AND not_after > $3`,
 		stateSuperseded, stateRevoked, now.Add(-grace).UnixNano())
 	if err != nil {

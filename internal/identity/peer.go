@@ -51,7 +51,11 @@ func (i *Identity) Peer(ctx context.Context, cs tls.ConnectionState) (Peer, erro
 	if err := l.current(i.now()); err != nil {
 		return Peer{}, err
 	}
-	return i.admit(ctx, l, cs.Version)
+	p, err := i.admit(ctx, l, cs.Version)
+	if err == nil && p.TLS12 {
+		i.live.cameByOldTLS(p.Device, i.now())
+	}
+	return p, err
 }
 
 // admit checks what the catalog knows of a verified leaf.

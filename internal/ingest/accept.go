@@ -166,6 +166,7 @@ func (b *Batch) add(route *custody.Route, samples []holdfast.Sample, d Delivery)
 		b.received = append(b.received, d.PacketID)
 	}
 	b.readings += len(samples) - m.stopped
+	b.gate.skews.note(route.Device, &m.seen, b.arrival)
 	return nil
 }
 
@@ -181,6 +182,7 @@ type message struct {
 	part  int             // of the last reading, if live is set
 
 	stopped int // readings whose collection is stopped: left out, the others are taken
+	seen    seen
 }
 
 // reading puts one sample into its part.
@@ -192,10 +194,13 @@ func (b *Batch) reading(m *message, x *holdfast.Sample) error {
 	if !x.Timed {
 		r.Time = b.arrival
 		r.Mark |= holdfast.Stamped
+	} else {
+		m.seen.newest = max(m.seen.newest, x.Time)
 	}
 	to, byArrival := m.route.At(r.Time, b.arrival)
 	if byArrival {
 		r.Mark |= holdfast.Clock
+		m.seen.marked, m.seen.off = m.seen.marked+1, max(0, x.Time)-b.arrival
 	}
 	if to != m.to {
 		if err := to.Denied(); err != nil {

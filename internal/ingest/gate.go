@@ -79,6 +79,7 @@ type Gate struct {
 	writer  [16]byte
 	counter atomic.Uint64
 	metrics metrics
+	skews   skews
 }
 
 // New makes a Gate over what it needs.

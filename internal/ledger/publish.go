@@ -57,7 +57,7 @@ func (l *Ledger) Publish(ctx context.Context) (checkpoint.Checkpoint, error) {
 	if err == nil {
 		err = l.keepOutside(c)
 	}
-	l.trouble.Store(&trouble{err})
+	l.trouble.Store(&trouble{err, time.Now()})
 	if err != nil {
 		return c, fmt.Errorf("publish ledger: %w", err)
 	}
@@ -65,8 +65,19 @@ func (l *Ledger) Publish(ctx context.Context) (checkpoint.Checkpoint, error) {
 	return c, nil
 }
 
-// trouble is why the last Publish did not.
-type trouble struct{ err error }
+// trouble is why the last Publish did not, and when that was.
+type trouble struct {
+	err error
+	at  time.Time
+}
+
+// LastTick returns when it was last tried to publish, zero before the first time.
+func (l *Ledger) LastTick() time.Time {
+	if t := l.trouble.Load(); t != nil {
+		return t.at
+	}
+	return time.Time{}
+}
 
 // Trouble returns why the last tick published nothing; nil: it did.
 func (l *Ledger) Trouble() error {

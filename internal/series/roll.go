@@ -29,7 +29,8 @@ func (s *Series) Roll(ctx context.Context) error {
 	return s.clearAndRoll(ctx)
 }
 
-func (s *Series) clearAndRoll(ctx context.Context) error {
+func (s *Series) clearAndRoll(ctx context.Context) (err error) {
+	defer func() { s.rolling.ended(ctx, err) }()
 	if err := s.clear(ctx); err != nil {
 		return fmt.Errorf("roll journal: %w", err)
 	}

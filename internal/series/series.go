@@ -83,6 +83,7 @@ type Series struct {
 	positions positions
 	cache     *cache
 	stats     *stats
+	rolling   rolling
 	full      chan struct{} // the tail exceeds Options.Bytes
 	cells     sync.Pool     // of empty *sliceCell: rolls make as many as there are streams
 

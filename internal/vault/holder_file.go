@@ -128,6 +128,24 @@ func OpenFileHolderOn(files Files, path string, passphrase []byte) (*FileHolder,
 	return h, nil
 }
 
+// LookAtFile reports whether a passphrase protects the root key at path, without
+// opening it. It is Invalid for what is no root key.
+func LookAtFile(path string) (protected bool, err error) {
+	b, err := os.ReadFile(path)
+	if err != nil {
+		return false, fmt.Errorf("look at root key: %w", err)
+	}
+	defer clear(b)
+	var doc struct {
+		Format string `json:"holdfast-root-key"`
+		Salt   string `json:"scrypt-salt"`
+	}
+	if err := json.Unmarshal(b, &doc); err != nil || doc.Format == "" {
+		return false, holdfast.Errorf(holdfast.Invalid, "%s is not a root key of Holdfast", path)
+	}
+	return doc.Salt != "", nil
+}
+
 func (h *FileHolder) derive(passphrase []byte) error {
 	salt, err := base64.StdEncoding.DecodeString(h.doc.Salt)
 	if err != nil {

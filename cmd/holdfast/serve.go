@@ -41,6 +41,8 @@ type serveCmd struct {
 	ReadingsPerDevice  float64 `help:"Readings that one device may send a second, half a minute's at once; -1: any number." default:"20000" placeholder:"N"`
 	BytesPerDevice     float64 `help:"Bytes that one device may send a second, likewise." default:"8388608" placeholder:"N"`
 
+	Drain time.Duration `help:"How long the ports go on answering after the hub was told to end, while /readyz says no; up to 5m. For a load balancer that asks it." default:"0s" placeholder:"DURATION"`
+
 	Log      string `help:"How the log on stderr is written." default:"text" enum:"text,json"`
 	LogLevel string `help:"What the log tells." default:"info" enum:"debug,info,warn,error"`
 	profileFlags
@@ -79,6 +81,9 @@ func (c *serveCmd) Run(a *app) (err error) {
 	if c.WitnessQuorum < 0 || c.WitnessQuorum > len(witnesses) {
 		return usagef("--witness-quorum is at most the number of --witness, %d", len(witnesses))
 	}
+	if c.Drain < 0 || c.Drain > 5*time.Minute {
+		return usagef("--drain is a duration up to 5m")
+	}
 	if c.ReadCache < -1 || c.ReadCache > 1<<20 {
 		return usagef("--read-cache is MiB, up to %d, or -1", 1<<20)
 	}
@@ -104,7 +109,7 @@ func (c *serveCmd) Run(a *app) (err error) {
 	s, err := server.Open(a.ctx, server.Config{
 		Data: c.Data, RootKey: c.RootKey, Passphrase: pass,
 		ListenAPI: c.ListenAPI, ListenDevice: c.ListenDevice, ListenMQTT: c.ListenMQTT,
-		APICert: c.APICert, APIKey: c.APIKey, DeviceTLSMin: least, Issuers: issuers, QueryMemory: c.QueryMemory << 20, ReadCache: c.ReadCache << 20, Checkpoints: c.Checkpoints, PurposeGrace: grace, Witnesses: witnesses, WitnessQuorum: c.WitnessQuorum, Version: version(), Logger: log,
+		APICert: c.APICert, APIKey: c.APIKey, DeviceTLSMin: least, Issuers: issuers, QueryMemory: c.QueryMemory << 20, ReadCache: c.ReadCache << 20, Checkpoints: c.Checkpoints, PurposeGrace: grace, Drain: c.Drain, Witnesses: witnesses, WitnessQuorum: c.WitnessQuorum, Version: version(), Logger: log,
 		Limits: server.Limits{
 			MQTTConnections: c.MQTTConnections, DeviceConnections: c.DeviceConnections, APIConnections: c.APIConnections,
 			ConnectsPerAddress: c.ConnectsPerAddress, ReadingsPerDevice: c.ReadingsPerDevice, BytesPerDevice: c.BytesPerDevice,

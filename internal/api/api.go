@@ -65,7 +65,7 @@ type Deps struct {
 	Timeline *timeline.Timeline
 
 	Gatherer prometheus.Gatherer                          // of /metrics; nil: there are none
-	Ready    func(ctx context.Context) error              // nil while the hub can do its work
+	Ready    func(ctx context.Context) Readiness          // default: it is
 	Doctor   func(ctx context.Context) ([]Finding, error) // default: nothing is wrong
 	Logger   *slog.Logger                                 // default: nothing is logged
 
@@ -143,7 +143,7 @@ func New(d Deps) (*API, error) {
 		d.Logger = slog.New(slog.DiscardHandler)
 	}
 	if d.Ready == nil {
-		d.Ready = func(context.Context) error { return nil }
+		d.Ready = func(context.Context) Readiness { return Readiness{Ready: true} }
 	}
 	if d.Desk == nil {
 		d.Desk = handover.New(handover.Deps{Custody: d.Custody, Identity: d.Identity, Grants: d.Grants, Erasure: d.Erasure, Logger: d.Logger})
@@ -234,8 +234,8 @@ func (a *API) describePlain(spec *huma.OpenAPI) {
 		{route{method: "POST", path: "/v1/invitations/redeem", summary: "Make one's own credential with an invitation, once.", status: http.StatusCreated},
 			"application/json", schema(reflect.TypeFor[NewCredential]()), schema(reflect.TypeFor[Redemption]())},
 		{route{method: "GET", path: "/v1/ca.pem", summary: "The hub's authority.", status: http.StatusOK}, "application/x-pem-file", text, nil},
-		{route{method: "GET", path: "/healthz", summary: "Does the process live?", status: http.StatusOK}, "text/plain", text, nil},
-		{route{method: "GET", path: "/readyz", summary: "Can the hub do its work?", status: http.StatusOK}, "text/plain", text, nil},
+		{route{method: "GET", path: "/healthz", summary: "Does the process live?", status: http.StatusOK}, "application/json", schema(reflect.TypeFor[Liveness]()), nil},
+		{route{method: "GET", path: "/readyz", summary: "Are readings acknowledged now? 503 with the same body if not.", status: http.StatusOK}, "application/json", schema(reflect.TypeFor[Readiness]()), nil},
 		{route{method: "GET", path: "/ledger/checkpoint", summary: "The ledger's published head (C2SP tlog-checkpoint).", status: http.StatusOK}, "text/plain", text, nil},
 		{route{method: "GET", path: "/ledger/tile/{tile}", summary: "A tile or entries of the published ledger (C2SP tlog-tiles): LEVEL/N[.p/W] or entries/N[.p/W].", status: http.StatusOK},
 			"application/octet-stream", &huma.Schema{Type: huma.TypeString, Format: "binary"}, nil},

@@ -1,7 +1,7 @@
 package api
 
 import (
-	"context"
+	"encoding/json"
 	"net/http"
 	"time"
 
@@ -11,19 +11,31 @@ import (
 	"github.com/holdfast-iot/holdfast/internal/access"
 )
 
+// Liveness is the answer of /healthz: that there is one.
+type Liveness struct {
+	Alive bool `json:"alive"`
+}
+
+// Readiness is the answer of /readyz: whether readings are acknowledged now, and
+// which of the things that takes hold. It goes to anybody, so it tells names alone.
+type Readiness struct {
+	Ready  bool            `json:"ready"`
+	Checks map[string]bool `json:"checks"`
+}
+
 // health registers what supervisors, scrapers and strangers ask for, and what
 // answers every other address.
 func (a *API) health() {
-	a.plain("GET /healthz", rule{}, func(w http.ResponseWriter, _ *http.Request) { text(w, "ok\n") })
+	a.plain("GET /healthz", rule{}, func(w http.ResponseWriter, _ *http.Request) {
+		state(w, http.StatusOK, Liveness{Alive: true})
+	})
 	a.plain("GET /readyz", rule{}, func(w http.ResponseWriter, r *http.Request) {
-		ctx, cancel := context.WithTimeout(r.Context(), 5*time.Second)
-		defer cancel()
-		if err := a.Ready(ctx); err != nil {
-			a.Logger.WarnContext(ctx, "not ready", "error", err)
-			a.refuse(w, r, holdfast.Errorf(holdfast.Unavailable, "the hub can't do its work now"))
-			return
+		answer, status := a.Ready(r.Context()), http.StatusOK
+		if !answer.Ready {
+			status = http.StatusServiceUnavailable
+			w.Header().Set("Retry-After", "5")
 		}
-		text(w, "ready\n")
+		state(w, status, answer)
 	})
 	a.plain("GET /v1/ca.pem", rule{}, func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Content-Type", "application/x-pem-file")
@@ -52,7 +64,10 @@ func (a *API) scrape() http.HandlerFunc {
 	}
 }
 
-func text(w http.ResponseWriter, s string) {
-	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
-	w.Write([]byte(s))
+// state writes what a supervisor asked for; nobody may keep it for later.
+func state(w http.ResponseWriter, status int, v any) {
+	w.Header().Set("Content-Type", "application/json")
+	w.Header().Set("Cache-Control", "no-store")
+	w.WriteHeader(status)
+	json.NewEncoder(w).Encode(v)
 }

@@ -42,6 +42,10 @@ type Config struct {
 	// Checkpoints is how far apart the ledger is published; 0: 5 minutes.
 	Checkpoints time.Duration
 
+	// Drain is how long the ports go on answering after the hub was told to end, while
+	// /readyz says no: for a load balancer to notice.
+	Drain time.Duration
+
 	// Ground is what the hub stands on; nil is this machine.
 	Ground *Ground
 	Limits Limits

@@ -3,7 +3,6 @@ package server
 import (
 	"context"
 	"crypto/tls"
-	"database/sql"
 	"errors"
 	"fmt"
 	"net"
@@ -69,6 +68,7 @@ func (s *Server) Run(ctx context.Context, ready func(Addresses)) (err error) {
 
 	select {
 	case <-ctx.Done():
+		s.leave(failed, edgesFailed)
 	case <-failed.Done():
 	case <-edgesFailed.Done():
 	case <-s.stores.journal.Failed():
@@ -78,6 +78,22 @@ func (s *Server) Run(ctx context.Context, ready func(Addresses)) (err error) {
 	err = errors.Join(err, ended(edges.Wait()))
 	stopKeeping()
 	return errors.Join(err, ended(keepers.Wait()), s.grants.Close(context.Background()))
+}
+
+// leave says at /readyz that the hub is about to end, and gives whoever sends it
+// connections the time to hear that. Everything is served until then.
+func (s *Server) leave(failed, edgesFailed context.Context) {
+	s.leaving.Store(true)
+	if s.config.Drain <= 0 {
+		return
+	}
+	s.log.Info("server: ends soon", "after", s.config.Drain)
+	select {
+	case <-time.After(s.config.Drain):
+	case <-failed.Done():
+	case <-edgesFailed.Done():
+	case <-s.stores.journal.Failed():
+	}
 }
 
 // ended takes the end of a context for what it is at a shutdown: no error.
@@ -219,17 +235,8 @@ func (s *Server) peopleTLS() (*tls.Config, error) {
 		return nil, holdfast.Errorf(holdfast.Invalid, "the certificate or key for people and programs can't be read: %w", err)
 	}
 	c.GetCertificate, c.Certificates = nil, []tls.Certificate{pair}
+	s.apiLeaf.Store(pair.Leaf)
 	return c, nil
-}
-
-// ready says whether the hub can take readings in and give them out.
-func (s *Server) ready(ctx context.Context) error {
-	select {
-	case <-s.stores.journal.Failed():
-		return holdfast.Errorf(holdfast.Unavailable, "the journal's disk failed")
-	default:
-	}
-	return s.stores.catalog.Read(ctx, func(*sql.Tx) error { return nil })
 }
 
 // serveHTTP serves ln, whose connections have their TLS behind them, until ctx

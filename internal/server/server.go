@@ -9,9 +9,11 @@ package server
 
 import (
 	"context"
+	"crypto/x509"
 	"fmt"
 	"log/slog"
 	"path/filepath"
+	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -65,6 +67,11 @@ type Server struct {
 	devices  *deviceapi.API
 	people   *api.API // once it runs
 
+	host      host
+	readiness readiness
+	leaving   atomic.Bool                      // told to end, and its ports still answer
+	apiLeaf   atomic.Pointer[x509.Certificate] // of --api-cert, in use
+
 	quotas  *budget.Quotas
 	metrics *prometheus.Registry
 	edges   context.Context // ends when the edges are to stop
@@ -78,7 +85,7 @@ type Server struct {
 // asked for. Nothing listens yet.
 func Open(ctx context.Context, c Config) (_ *Server, err error) {
 	c = c.withDefaults()
-	s := &Server{config: c, log: c.Logger, metrics: prometheus.NewRegistry(), bound: make(chan struct{})}
+	s := &Server{config: c, log: c.Logger, metrics: prometheus.NewRegistry(), bound: make(chan struct{}), host: machineHost()}
 	if s.stores, err = openStores(ctx, c); err != nil {
 		return nil, err
 	}

@@ -1,0 +1,131 @@
+package server
+
+import (
+	"bytes"
+	"cmp"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"runtime"
+	"syscall"
+	"time"
+
+	"github.com/holdfast-iot/holdfast"
+	"github.com/holdfast-iot/holdfast/internal/api"
+	"github.com/holdfast-iot/holdfast/internal/vault"
+)
+
+// DoctorStopped looks at the data folder of a hub that does not answer. It reads
+// only what needs no key, and changes nothing.
+func DoctorStopped(c Config) ([]api.Finding, error) {
+	c = c.withDefaults()
+	return doctorStopped(machineHost(), c)
+}
+
+func doctorStopped(h host, c Config) ([]api.Finding, error) {
+	if _, err := os.Stat(c.Data); errors.Is(err, fs.ErrNotExist) {
+		return nil, holdfast.Errorf(holdfast.NotFound, "there is no data folder %s: make one with holdfast init %s", c.Data, c.Data)
+	}
+	x := examine(h, c.Data)
+	f, err := readFolder(osFolder(c.Data), c.Data)
+	switch {
+	case holdfast.KindOf(err) == holdfast.NotFound:
+		return nil, err
+	case errors.Is(err, fs.ErrPermission):
+		return nil, holdfast.Errorf(holdfast.Denied, "the data folder can't be read: ask as its owner (sudo -u holdfast holdfast doctor --data %s): %w", c.Data, err)
+	case err != nil:
+		x.add("folder-damaged", err.Error(), "don't delete anything; cp -a "+c.Data+" elsewhere first, then do what docs/operations.md says about damage")
+	}
+	x.down()
+	x.whole()
+	x.disk()
+	x.interrupted()
+	x.clock()
+	x.fileTimes()
+	if path := c.RootKey; err == nil || path != "" {
+		if path == "" {
+			path = f.RootKey
+		}
+		x.rootKeyOfStopped(path)
+	}
+	x.holders(1)
+	if ca := certificateIn(filepath.Join(c.Data, adminDir, "ca.pem")); ca != nil {
+		x.authority(ca.NotAfter)
+	}
+	if cert := certificateIn(filepath.Join(c.Data, adminDir, "cert.pem")); cert != nil && cert.NotAfter.Sub(x.now) < soon {
+		x.since("credentials-end", time.Time{}, "the first administrator's certificate ends on "+cert.NotAfter.UTC().Format(time.DateOnly),
+			"start the hub, then make another administrator's credential: holdfast token add --help")
+	}
+	x.add("versions", fmt.Sprintf("holdfast %s, %s", cmp.Or(c.Version, "(devel)"), runtime.Version()), "nothing to do; compare with what is released")
+	return x.findings(), nil
+}
+
+// down says that the hub does not run, and what can be seen of why.
+func (x *examination) down() {
+	const look = "look at its log (journalctl -u holdfast -n 50)"
+	since := time.Time{}
+	run, err := x.host.Stat(filepath.Join(x.data, runFile))
+	switch {
+	case x.taken():
+		x.add("hub-down", "the hub does not answer, though a process has its data folder: it starts, ends or hangs", look+"; a start that replays or migrates says how far it is")
+	case err == nil:
+		since = run.Time
+		x.add("hub-down", "the hub does not run, and did not come to an orderly end; it had started on "+since.UTC().Format(time.RFC3339),
+			look+", then start it: holdfast serve --data "+x.data)
+	default:
+		if o, err := x.host.Stat(filepath.Join(x.data, ledgerFile)); err == nil {
+			since = o.Time
+		}
+		x.add("hub-down", "the hub does not run; it wrote last on "+since.UTC().Format(time.RFC3339), "holdfast serve --data "+x.data)
+	}
+}
+
+// taken reports whether a process has the folder. The lock is asked for beside
+// others who only look, and given back at once.
+func (x *examination) taken() bool {
+	f, err := os.Open(filepath.Join(x.data, lockFile))
+	if err != nil {
+		return false
+	}
+	defer f.Close()
+	return errors.Is(syscall.Flock(int(f.Fd()), syscall.LOCK_SH|syscall.LOCK_NB), syscall.EWOULDBLOCK)
+}
+
+// whole looks whether all parts of the folder are there.
+func (x *examination) whole() {
+	const put = "don't start the hub; put the folder back as a whole, from a copy of one time (docs/operations.md)"
+	for _, part := range []string{catalogDir, journalDir, segmentsDir, keyringDir} {
+		if _, err := os.Stat(filepath.Join(x.data, part)); errors.Is(err, fs.ErrNotExist) {
+			x.add("folder-damaged", "the folder "+part+" is missing", put)
+		}
+	}
+	f, err := os.Open(filepath.Join(x.data, catalogDir, "catalog.db"))
+	if errors.Is(err, fs.ErrNotExist) {
+		x.add("folder-damaged", "the catalog is missing", put)
+	}
+	if err != nil {
+		return
+	}
+	defer f.Close()
+	head := make([]byte, 16)
+	if _, err := io.ReadFull(f, head); err != nil || !bytes.HasPrefix(head, []byte("SQLite format 3\x00")) {
+		x.add("folder-damaged", "the catalog does not begin as one does", put)
+	}
+}
+
+func (x *examination) rootKeyOfStopped(path string) {
+	if inside(x.data, path) {
+		x.add("root-key-inside", "the root key lies in the data folder: serve refuses that, for whoever copies the folder has both", "mv "+path+" elsewhere, and name the new place with serve --root-key")
+	}
+	protected, err := vault.LookAtFile(path)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		if holdfast.KindOf(err) == holdfast.Invalid {
+			x.add("folder-damaged", err.Error(), "put back your copy of the root key")
+		}
+		protected = true // as far as is known
+	}
+	x.rootKey(path, protected)
+}

@@ -1,0 +1,247 @@
+package server
+
+import (
+	"cmp"
+	"crypto/x509"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/holdfast-iot/holdfast/internal/api"
+)
+
+// Thresholds of the doctor.
+const (
+	scarceDisk    = 1 << 30
+	scarcePart    = 0.1
+	plentyOfDisk  = 20 << 30 // is enough, whatever part of the disk it is
+	soon          = 30 * 24 * time.Hour // a person has to do something by then
+	clockError    = time.Second         // that the kernel admits
+	filesAhead    = 5 * time.Minute     // times of the hub's own files
+	namedAtMost   = 10                  // devices and credentials of one finding
+	fewFiles      = 4096
+	littleMemory  = 128 << 20
+	slowSync      = 50 * time.Millisecond
+	enoughSyncs   = 20
+	longQueue     = 8 << 20
+	slackOfClock  = time.Second
+	deepTail      = 256 << 20 // bytes of journal not rolled
+	oldTail       = 3 * time.Hour
+	rollsFail     = time.Minute
+	lateExpiry    = 50 * time.Hour // the daily run of retention is overdue
+	lateErasure   = time.Minute
+	lateTicks     = 3 // of the ledger
+	renewedByThen = 7 * 24 * time.Hour
+	endedLately   = 400 * 24 * time.Hour // older ones are nobody's worry
+	usedLately    = 14                   // days
+)
+
+// examination gathers findings. What it asks of a data folder holds whether the hub
+// runs or not.
+type examination struct {
+	host host
+	data string
+	keys []string // root key files
+	now  time.Time
+	out  []api.Finding
+}
+
+func examine(h host, data string) *examination {
+	return &examination{host: h, data: data, now: h.Now()}
+}
+
+func (x *examination) add(id, what, mend string) { x.since(id, time.Time{}, what, mend) }
+
+func (x *examination) since(id string, since time.Time, what, mend string) {
+	x.out = append(x.out, api.Finding{ID: id, Level: ailments[rank(id)].level, What: what, Mend: mend, Since: since.UTC().Truncate(time.Second)})
+}
+
+// findings returns them, the most urgent first.
+func (x *examination) findings() []api.Finding {
+	slices.SortStableFunc(x.out, func(a, b api.Finding) int { return cmp.Compare(rank(a.ID), rank(b.ID)) })
+	return x.out
+}
+
+// disk looks at the disk of the data folder.
+func (x *examination) disk() {
+	d, err := x.host.Disk(x.data)
+	if err != nil {
+		return
+	}
+	if d.Free < scarceDisk || d.Free < plentyOfDisk && float64(d.Free) < scarcePart*float64(d.Size) {
+		x.add("disk-space", fmt.Sprintf("%d MiB are free on the disk of the data folder", d.Free>>20),
+			"free space or enlarge the disk (df -h "+x.data+"): when it is full, readings are no longer acknowledged")
+	}
+	if d.Nodes > 0 && float64(d.FreeNodes) < scarcePart/2*float64(d.Nodes) {
+		x.add("disk-files", fmt.Sprintf("the disk of the data folder can hold only %d more files", d.FreeNodes),
+			"delete files that other programs left there (df -i "+x.data+"), or make the file system anew with more inodes")
+	}
+	switch d.Sort {
+	case diskVolatile:
+		x.add("disk-volatile", "the data folder lies in memory ("+d.Kind+"): it is gone when the machine goes off", "stop the hub and move the folder to a disk: cp -a "+x.data+" NEW")
+	case diskLayered:
+		x.add("disk-layered", "the data folder lies in the layer of a container ("+d.Kind+"): it goes with the container", "stop the hub, move the folder to a volume, and mount that")
+	case diskRemote:
+		x.add("disk-remote", "the data folder lies on a network or shared file system ("+d.Kind+"): what it calls durable and locked, another machine must keep",
+			"move the folder to a local disk: cp -a "+x.data+" NEW, with the hub stopped")
+	}
+	x.rights()
+}
+
+// rights looks at who may read the data folder.
+func (x *examination) rights() {
+	if o, err := x.host.Stat(x.data); err == nil && o.Mode.Perm()&0o077 != 0 {
+		x.add("data-readable", fmt.Sprintf("others than the hub's user may enter the data folder (mode %04o): the first administrator's key is in it", o.Mode.Perm()), "chmod 700 "+x.data)
+	}
+	if _, err := os.Stat(filepath.Join(x.data, adminDir, "key.pem")); err == nil {
+		x.add("administrator-in-data", "the first administrator's key lies in the data folder: whoever copies the folder may act as him",
+			"move "+filepath.Join(x.data, adminDir)+" to where administrators work, and name it with --identity; commands with --data need it where it is")
+	}
+}
+
+// rootKey looks at a file that holds the root key.
+func (x *examination) rootKey(path string, protected bool) {
+	o, err := x.host.Stat(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		x.add("root-key-missing", "there is no root key at "+path+": without it the hub does not start again and nothing can be read",
+			"put it back from your copy before anything else; a hub that still runs must not be stopped before that")
+		return
+	} else if err != nil {
+		return
+	}
+	if o.Mode.Perm()&0o077 != 0 {
+		x.add("root-key-readable", fmt.Sprintf("others may read the root key (mode %04o)", o.Mode.Perm()), "chmod 600 "+path)
+	}
+	if dir, err := x.host.Stat(filepath.Dir(path)); err == nil {
+		if dir.Mode.Perm()&0o200 == 0 {
+			x.add("root-key-fixed", "the folder of the root key can't be written: no erasure comes to its end", "chmod 700 "+filepath.Dir(path))
+		} else if dir.Mode.Perm()&0o022 != 0 && dir.Mode&fs.ModeSticky == 0 {
+			x.add("root-key-readable", fmt.Sprintf("others may replace the root key (mode %04o of its folder)", dir.Mode.Perm()), "chmod 700 "+filepath.Dir(path))
+		}
+	}
+	if data, err := x.host.Stat(x.data); err == nil {
+		if data.Device == o.Device {
+			x.add("root-key-same-disk", "the root key lies on the disk of the data folder: whoever takes the disk has both",
+				"stop the hub, mv "+path+" to another disk, and name the new place with serve --root-key")
+		}
+		if data.UID != o.UID {
+			x.add("root-key-owner", "the root key and the data folder have different owners", fmt.Sprintf("chown --reference=%s %s", x.data, path))
+		}
+	}
+	if !protected {
+		x.add("root-key-no-passphrase", "the root key file has no passphrase", "keep the file on an encrypted volume; a passphrase is given when a hub is made: holdfast init --passphrase-file")
+	}
+}
+
+func (x *examination) holders(n int) {
+	if n < 2 {
+		x.add("root-key-one-holder", "one holder has the root key: if it is lost, all data are",
+			"this version has no second holder: cp -p the root key file to a medium that is kept apart from the data folder, again after each erasure and each run of retention that destroyed something, and destroy the copy before it")
+	}
+}
+
+// clock looks at the machine's clock.
+func (x *examination) clock() {
+	if k, known := x.host.Clock(); known {
+		switch {
+		case !k.Synchronised:
+			x.add("clock-unsynchronised", "nobody keeps this machine's clock right: the kernel knows of no time server",
+				"timedatectl set-ntp true, or install chrony; in a container: on the machine that it runs on")
+		case k.Error > clockError:
+			x.add("clock-unsynchronised", fmt.Sprintf("this machine's clock may be wrong by %s: its time server has not been heard for long", k.Error.Round(100*time.Millisecond)),
+				"chronyc tracking, or timedatectl timesync-status, says what its server does")
+		}
+	}
+}
+
+// fileTimes compares the clock with what the hub wrote last: a clock that was set
+// back while it was stopped.
+func (x *examination) fileTimes() {
+	for _, name := range []string{ledgerFile, runFile, catalogDir + "/catalog.db"} {
+		o, err := x.host.Stat(filepath.Join(x.data, name))
+		if err != nil {
+			continue
+		}
+		if ahead := o.Time.Sub(x.now); ahead > filesAhead {
+			x.add("clock-set-back", fmt.Sprintf("%s was written %s in the future: the system's clock was set back", name, ahead.Round(time.Second)), "set the clock right and keep it so (timedatectl set-ntp true)")
+			return
+		}
+	}
+}
+
+// limits looks at what the process may have.
+func (x *examination) limits() {
+	if n := x.host.Files(); n < fewFiles {
+		x.add("open-files", fmt.Sprintf("the hub may have %d files open, connections included", n), "LimitNOFILE=65536 in the service's unit, or ulimit -n 65536 before serve")
+	}
+	limit, group := x.host.Memory()
+	switch {
+	case limit > 0 && limit < littleMemory || group > 0 && group < littleMemory:
+		x.add("memory-small", fmt.Sprintf("the hub may take %d MiB of memory", min(cmp.Or(limit, group), cmp.Or(group, limit))>>20), "MemoryMax=512M in the service's unit, or GOMEMLIMIT=384MiB")
+	case limit == 0 && group == 0:
+		x.add("memory-unlimited", "nothing bounds the hub's memory: beside other programs a storm of connections takes what there is", "MemoryMax=512M in the service's unit, or GOMEMLIMIT=384MiB")
+	}
+}
+
+// interrupted looks for what an init left that did not end.
+func (x *examination) interrupted() {
+	left, _ := filepath.Glob(filepath.Join(filepath.Dir(x.data), "."+filepath.Base(x.data)+".init-*"))
+	if len(left) > 0 {
+		x.add("init-interrupted", fmt.Sprintf("%d folders of an interrupted init lie beside the data folder", len(left)), "rm -r "+strings.Join(left, " "))
+	}
+}
+
+// certificateIn reads a certificate's file; nil if there is none that can be read.
+func certificateIn(path string) *x509.Certificate {
+	b, err := os.ReadFile(path)
+	if err != nil {
+		return nil
+	}
+	block, _ := pem.Decode(b)
+	if block == nil {
+		return nil
+	}
+	c, err := x509.ParseCertificate(block.Bytes)
+	if err != nil {
+		return nil
+	}
+	return c
+}
+
+// authority looks at the hub's own authority.
+func (x *examination) authority(notAfter time.Time) {
+	if left := notAfter.Sub(x.now); left < 12*soon {
+		x.add("authority-ends", "the hub's authority ends on "+notAfter.UTC().Format(time.DateOnly)+": no device's certificate counts after that",
+			"make a new hub (holdfast init) and enrol the devices with it before that: holdfast device add prints the codes")
+	}
+}
+
+// list writes a few ids and how many more there are.
+func list[T fmt.Stringer](ids []T) string {
+	var b strings.Builder
+	for i, id := range ids {
+		if i == namedAtMost {
+			fmt.Fprintf(&b, " and %d more", len(ids)-namedAtMost)
+			break
+		}
+		if i > 0 {
+			b.WriteString(", ")
+		}
+		b.WriteString(id.String())
+	}
+	return b.String()
+}
+
+// plural is one thing or several.
+func plural(n int, one, many string) string {
+	if n == 1 {
+		return one
+	}
+	return fmt.Sprintf(many, n)
+}

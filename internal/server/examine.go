@@ -20,7 +20,7 @@ import (
 const (
 	scarceDisk    = 1 << 30
 	scarcePart    = 0.1
-	plentyOfDisk  = 20 << 30 // is enough, whatever part of the disk it is
+	plentyOfDisk  = 20 << 30            // is enough, whatever part of the disk it is
 	soon          = 30 * 24 * time.Hour // a person has to do something by then
 	clockError    = time.Second         // that the kernel admits
 	filesAhead    = 5 * time.Minute     // times of the hub's own files
@@ -47,7 +47,6 @@ const (
 type examination struct {
 	host host
 	data string
-	keys []string // root key files
 	now  time.Time
 	out  []api.Finding
 }

@@ -99,7 +99,7 @@ func (c *Custody) NewClaimCode(ctx context.Context, by holdfast.CredentialID, de
 	if err != nil {
 		return "", err
 	}
-	err = c.db.Write(ctx, func(tx *sql.Tx) error {
+	err = c.write(ctx, func(tx *sql.Tx) error {
 		if err := one(ctx, tx, holdfast.Errorf(holdfast.Conflict, "device %s is not unclaimed", device),
 			`UPDATE claim_code SET code_hash = $1 WHERE device = $2`, hash, device); err != nil {
 			return err
@@ -164,7 +164,7 @@ func (c *Custody) claim(ctx context.Context, by holdfast.CredentialID, party hol
 		return Device{}, err
 	}
 	used := holdfast.Errorf(holdfast.Denied, "this claim code is wrong or was used")
-	err = c.db.Write(ctx, func(tx *sql.Tx) error {
+	err = c.write(ctx, func(tx *sql.Tx) error {
 		if err := stillLiving(ctx, tx, party); err != nil {
 			return err
 		}

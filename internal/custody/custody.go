@@ -28,6 +28,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/holdfast-iot/holdfast"
@@ -76,6 +77,7 @@ type Custody struct {
 	acting     map[holdfast.PartyID][]acting // by who acts
 	actingTurn uint64                        // counts what makes acting wrong
 
+	changes  atomic.Uint64
 	opening  sync.Mutex // one OpenStream at a time
 	changing sync.Mutex // one change of a device's assignments at a time
 	attempts attempts
@@ -108,6 +110,15 @@ func New(db *catalog.DB, keys Keys, ledger Recorder, o Options) *Custody {
 		acting:   make(map[holdfast.PartyID][]acting),
 		attempts: attempts{made: make(map[holdfast.PartyID]attempt)},
 	}
+}
+
+// Changes counts what was changed here, and what may have been. Who has seen a
+// reading of a stream or an assignment has a count from after it was made.
+func (c *Custody) Changes() uint64 { return c.changes.Load() }
+
+func (c *Custody) write(ctx context.Context, f func(*sql.Tx) error) error {
+	defer c.changes.Add(1)
+	return c.db.Write(ctx, f)
 }
 
 // infoColumn is the one sealed column that each table has.

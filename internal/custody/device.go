@@ -69,7 +69,7 @@ func (c *Custody) AddDevice(ctx context.Context, by holdfast.CredentialID, spec 
 	if err := c.sealDevice(ctx, p); err != nil {
 		return Added{}, err
 	}
-	err = c.db.Write(ctx, func(tx *sql.Tx) error {
+	err = c.write(ctx, func(tx *sql.Tx) error {
 		if err := p.insert(ctx, tx); err != nil {
 			return err
 		}

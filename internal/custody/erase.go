@@ -175,7 +175,7 @@ func (c *Custody) Erase(ctx context.Context, s holdfast.Scope) error {
 				return err
 			}
 		}
-		err := c.db.Write(ctx, func(tx *sql.Tx) error {
+		err := c.write(ctx, func(tx *sql.Tx) error {
 			if periods != nil {
 				if err := periods(tx); err != nil {
 					return err
@@ -204,7 +204,7 @@ func (c *Custody) Erase(ctx context.Context, s holdfast.Scope) error {
 		return nil
 	}
 	defer c.forgetActing()
-	return c.db.Write(ctx, func(tx *sql.Tx) error {
+	return c.write(ctx, func(tx *sql.Tx) error {
 		for _, query := range []string{
 			`DELETE FROM membership WHERE of = $1 OR member = $1 OR ward = $1`,
 			`DELETE FROM joint_word WHERE adult = $1 OR joint IN (SELECT id FROM joint_erasure WHERE party = $1)`,

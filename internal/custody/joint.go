@@ -118,7 +118,7 @@ func (c *Custody) AskJoint(ctx context.Context, by Actor, j Joint) (Joint, error
 	if err != nil {
 		return Joint{}, err
 	}
-	err = c.db.Write(ctx, func(tx *sql.Tx) error {
+	err = c.write(ctx, func(tx *sql.Tx) error {
 		if err := stillLiving(ctx, tx, j.Party); err != nil {
 			return err
 		}
@@ -161,7 +161,7 @@ func (c *Custody) ConfirmJoint(ctx context.Context, by Actor, id holdfast.JointI
 		}
 		return Joint{}, holdfast.Errorf(holdfast.Denied, "only the adults of the household confirm its erasure, each with his own credential")
 	}
-	err = c.db.Write(ctx, func(tx *sql.Tx) error {
+	err = c.write(ctx, func(tx *sql.Tx) error {
 		waits, err := exists(ctx, tx, `SELECT count(*) FROM joint_erasure WHERE id = $1 AND state = 'waiting'`, id)
 		if err != nil || !waits {
 			return orElse(err, holdfast.Errorf(holdfast.Conflict, "joint erasure %s waits no more", id))
@@ -211,7 +211,7 @@ func (c *Custody) endJoint(ctx context.Context, j Joint, state, kind string, by 
 	if err != nil {
 		return err
 	}
-	return c.db.Write(ctx, func(tx *sql.Tx) error {
+	return c.write(ctx, func(tx *sql.Tx) error {
 		if err := one(ctx, tx, holdfast.Errorf(holdfast.Conflict, "joint erasure %s waits no more", j.ID),
 			`UPDATE joint_erasure SET state = $1, erasure = $2 WHERE id = $3 AND state = 'waiting'`, state, j.Erasure, j.ID); err != nil {
 			return err

@@ -127,7 +127,7 @@ func (c *Custody) AddMember(ctx context.Context, by Actor, s MemberSpec) (Member
 	if err != nil {
 		return Membership{}, err
 	}
-	err = c.db.Write(ctx, func(tx *sql.Tx) error {
+	err = c.write(ctx, func(tx *sql.Tx) error {
 		if err := stillLiving(ctx, tx, m.Of, m.Member, m.Ward); err != nil {
 			return err
 		}
@@ -372,7 +372,7 @@ func (c *Custody) changeMember(ctx context.Context, what string, m Membership, w
 	if err != nil {
 		return err
 	}
-	err = c.db.Write(ctx, func(tx *sql.Tx) error {
+	err = c.write(ctx, func(tx *sql.Tx) error {
 		if m.State == Active {
 			if err := stillLiving(ctx, tx, m.Of, m.Member); err != nil {
 				return err

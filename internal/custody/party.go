@@ -104,7 +104,7 @@ func (c *Custody) addParty(ctx context.Context, by holdfast.CredentialID, name s
 	if err != nil {
 		return Party{}, err
 	}
-	err = c.db.Write(ctx, func(tx *sql.Tx) error {
+	err = c.write(ctx, func(tx *sql.Tx) error {
 		if err := taken(tx); err != nil {
 			return err
 		}

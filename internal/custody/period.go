@@ -99,7 +99,7 @@ func (c *Custody) AddPeriod(ctx context.Context, by holdfast.CredentialID, spec 
 	if err != nil {
 		return Assignment{}, err
 	}
-	err = c.db.Write(ctx, func(tx *sql.Tx) error {
+	err = c.write(ctx, func(tx *sql.Tx) error {
 		if err := stillLiving(ctx, tx, a.Owner, a.Subject); err != nil {
 			return err
 		}
@@ -248,7 +248,7 @@ func (c *Custody) CloseAssignment(ctx context.Context, by holdfast.CredentialID,
 	if err != nil {
 		return err
 	}
-	if err := c.db.Write(ctx, func(tx *sql.Tx) error { return end(ctx, tx) }); err != nil {
+	if err := c.write(ctx, func(tx *sql.Tx) error { return end(ctx, tx) }); err != nil {
 		return err
 	}
 	c.retime(d.ID)

@@ -67,7 +67,7 @@ func (c *Custody) Settle(ctx context.Context, id holdfast.AssignmentID) error {
 	if err != nil {
 		return err
 	}
-	return c.db.Write(ctx, func(tx *sql.Tx) error {
+	return c.write(ctx, func(tx *sql.Tx) error {
 		_, err := tx.ExecContext(ctx, `UPDATE assignment SET info_sealed = $1 WHERE id = $2 AND state <> 'erased'`, box, id)
 		return err
 	})
@@ -140,7 +140,7 @@ func (c *Custody) supersede(ctx context.Context, by holdfast.CredentialID, kind 
 	if err != nil {
 		return err
 	}
-	err = c.db.Write(ctx, func(tx *sql.Tx) error {
+	err = c.write(ctx, func(tx *sql.Tx) error {
 		if err := write(tx); err != nil {
 			return err
 		}

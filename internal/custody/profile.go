@@ -215,7 +215,7 @@ func (c *Custody) AddProfile(ctx context.Context, by holdfast.CredentialID, file
 	if err != nil {
 		return Profile{}, err
 	}
-	err = c.db.Write(ctx, func(tx *sql.Tx) error {
+	err = c.write(ctx, func(tx *sql.Tx) error {
 		var newest int
 		if err := tx.QueryRowContext(ctx, `SELECT coalesce(max(version), 0) FROM profile WHERE name_hash = $1`, hash).Scan(&newest); err != nil {
 			return err

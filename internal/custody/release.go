@@ -96,7 +96,7 @@ func (c *Custody) release(ctx context.Context, by holdfast.CredentialID, d Devic
 	if err != nil {
 		return nil, err
 	}
-	err = c.db.Write(ctx, func(tx *sql.Tx) error {
+	err = c.write(ctx, func(tx *sql.Tx) error {
 		if err := first(tx); err != nil {
 			return err
 		}
@@ -152,7 +152,7 @@ func (c *Custody) AskRelease(ctx context.Context, by Actor, device holdfast.Devi
 	if err != nil {
 		return Notice{}, err
 	}
-	err = c.db.Write(ctx, func(tx *sql.Tx) error {
+	err = c.write(ctx, func(tx *sql.Tx) error {
 		if err := stillLiving(ctx, tx, n.Owner); err != nil {
 			return err
 		}
@@ -202,7 +202,7 @@ func (c *Custody) EndNotice(ctx context.Context, by Actor, id holdfast.NoticeID)
 	if err != nil {
 		return Notice{}, err
 	}
-	return n, c.db.Write(ctx, func(tx *sql.Tx) error {
+	return n, c.write(ctx, func(tx *sql.Tx) error {
 		if err := n.update(ctx, tx, box); err != nil {
 			return err
 		}

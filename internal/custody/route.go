@@ -375,7 +375,7 @@ func (c *Custody) writeStream(ctx context.Context, r *Route, info streamInfo, id
 	if err != nil {
 		return nil, err
 	}
-	err = c.db.Write(ctx, func(tx *sql.Tx) error {
+	err = c.write(ctx, func(tx *sql.Tx) error {
 		// Closing and erasing change the state in transactions of their own.
 		live, err := exists(ctx, tx, `SELECT count(*) FROM assignment WHERE id = $1 AND state = $2`, r.Assignment, Active)
 		if err != nil {

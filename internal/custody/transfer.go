@@ -125,7 +125,7 @@ func (c *Custody) OfferTransfer(ctx context.Context, by holdfast.CredentialID, s
 	if err := c.expireTransfers(ctx); err != nil {
 		return Transfer{}, "", err
 	}
-	err = c.db.Write(ctx, func(tx *sql.Tx) error {
+	err = c.write(ctx, func(tx *sql.Tx) error {
 		if err := stillLiving(ctx, tx, t.Seller, t.Buyer); err != nil {
 			return err
 		}
@@ -281,7 +281,7 @@ func (c *Custody) changeTransfer(ctx context.Context, t Transfer, was string, al
 	if err != nil {
 		return err
 	}
-	return c.db.Write(ctx, func(tx *sql.Tx) error {
+	return c.write(ctx, func(tx *sql.Tx) error {
 		if err := t.update(ctx, tx, was, box); err != nil {
 			return err
 		}
@@ -396,7 +396,7 @@ func (c *Custody) TakeTransfer(ctx context.Context, by holdfast.CredentialID, bu
 	if err != nil {
 		return Transfer{}, nil, err
 	}
-	err = c.db.Write(ctx, func(tx *sql.Tx) error {
+	err = c.write(ctx, func(tx *sql.Tx) error {
 		if err := stillLiving(ctx, tx, t.Seller, buyer); err != nil {
 			return err
 		}

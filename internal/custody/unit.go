@@ -169,7 +169,7 @@ func (c *Custody) writeUnits(ctx context.Context, by holdfast.CredentialID, plan
 	if err := g.Wait(); err != nil {
 		return err
 	}
-	return c.db.Write(ctx, func(tx *sql.Tx) error {
+	return c.write(ctx, func(tx *sql.Tx) error {
 		return c.insertAll(ctx, tx, by, plans)
 	})
 }

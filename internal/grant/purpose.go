@@ -184,6 +184,7 @@ func (r *Register) loadPurposes(ctx context.Context) error {
 		}
 	}
 	r.purposes.Store(&all)
+	r.changes.Add(1)
 	return nil
 }
 

@@ -67,6 +67,7 @@ type Register struct {
 
 	purposes  atomic.Pointer[map[holdfast.Purpose]Purpose]
 	sets      sets
+	changes   atomic.Uint64
 	barsMu    sync.RWMutex
 	bars      map[holdfast.AssignmentID]Bars
 	holding   sync.Mutex // one change of holds at a time
@@ -182,7 +183,10 @@ func (r *Register) Erase(ctx context.Context, s holdfast.Scope) error {
 	}
 	r.forget(s.Party)
 	r.dropHolds(s.Party)
-	defer r.sets.dropAll() // grants of others to it end, too
+	defer func() { // grants of others to it end, too
+		r.sets.dropAll()
+		r.changes.Add(1)
+	}()
 	r.disclosing.Lock()
 	maps.DeleteFunc(r.tallies, func(k tallyKey, _ *tally) bool { return k.owner == s.Party })
 	r.disclosing.Unlock()

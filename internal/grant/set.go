@@ -64,7 +64,13 @@ func (r *Register) compile(ctx context.Context, whose holdfast.PartyID) (*policy
 
 // changed says that a party said something new. Whoever asks from now on gets it;
 // every write to its grants and holds calls it once it is committed.
-func (r *Register) changed(whose holdfast.PartyID) { r.sets.drop(whose) }
+func (r *Register) changed(whose holdfast.PartyID) {
+	r.sets.drop(whose)
+	r.changes.Add(1)
+}
+
+// Changes counts what parties said that was not said before, and changes of purposes.
+func (r *Register) Changes() uint64 { return r.changes.Load() }
 
 // enter returns the set of a party if it is compiled, else the place to leave it
 // and the number of the last change before the catalog is read.

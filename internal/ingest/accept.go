@@ -438,7 +438,7 @@ func (p *part) answered(pos journal.Pos, err error) {
 		err = holdfast.Errorf(holdfast.Unavailable, "the key was withdrawn while the reading was written")
 	}
 	if err == nil {
-		b.gate.tail.Observe(p.header, pos, pos+journal.Pos(len(p.record)))
+		b.gate.tail.Observe(p.header, p.content.Rows, pos, pos+journal.Pos(len(p.record)))
 	}
 	if err != nil || len(p.whole) > 0 {
 		b.mu.Lock()

@@ -51,9 +51,10 @@ type Keys interface {
 	JournalKey(ctx context.Context, a holdfast.AssignmentID, b seal.Bucket) (*vault.Lease, error)
 }
 
-// Tail is told of what became durable, so that queries see it at once.
+// Tail is told of what became durable, so that queries and live feeds see it at once.
+// It copies what it keeps of rows.
 type Tail interface {
-	Observe(h series.Header, pos, next journal.Pos)
+	Observe(h series.Header, rows []series.Row, pos, next journal.Pos)
 }
 
 // Options tunes a Gate; the zero value works.

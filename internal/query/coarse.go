@@ -89,6 +89,32 @@ func (k *coarse) take(out, c *chunk.Columns, i, j int) {
 	}
 }
 
+// reading is r as it may be seen.
+func (k *coarse) reading(r holdfast.Reading) holdfast.Reading {
+	if k == nil {
+		return r
+	}
+	if k.sequence {
+		r.Seq = 0
+	}
+	if k.mark {
+		r.Mark = 0
+	}
+	switch r.Value.Type() {
+	case holdfast.Number:
+		if k.step > 0 {
+			r.Value = holdfast.NumberValue(roundNumber(r.Value.Number(), k.step))
+		}
+	case holdfast.Integer:
+		if k.step > 0 {
+			r.Value = holdfast.IntegerValue(roundInteger(r.Value.Integer(), k.step))
+		}
+	case holdfast.Location:
+		r.Value = holdfast.LocationValue(k.position(r.Value.Position()))
+	}
+	return r
+}
+
 func (k *coarse) position(p holdfast.Position) holdfast.Position {
 	if k.places {
 		step := math.Pow10(-k.decimals)

@@ -76,6 +76,7 @@ type Query struct {
 	permits  Permissions
 	purse    *purse
 	alarm    func([]string)
+	feeds    *feeds
 }
 
 // New makes a Query over its keepers.
@@ -95,7 +96,7 @@ func New(c *custody.Custody, g *grant.Register, s *series.Series, o Options) *Qu
 	if o.Erasures == nil {
 		o.Erasures = noErasures{}
 	}
-	return &Query{custody: c, grants: g, series: s, now: o.Now, recheck: o.Recheck, erasures: o.Erasures, alarm: o.Alarm, permits: o.Permissions, purse: newPurse(o.Budget)}
+	return &Query{custody: c, grants: g, series: s, now: o.Now, recheck: o.Recheck, erasures: o.Erasures, alarm: o.Alarm, permits: o.Permissions, purse: newPurse(o.Budget), feeds: newFeeds()}
 }
 
 // Read answers a request. When it returns without an error, disclosures are open

@@ -21,7 +21,7 @@ func (r *rig) fill(records []Header, contents []*Content) {
 		record, _ := AppendRecord(nil, nil, h, contents[i], r.keys.journalCipher(h.Assignment, h.Bucket))
 		r.log.Append(record, func(pos journal.Pos, err error) {
 			if err == nil {
-				r.Observe(h, pos, pos+journal.Pos(len(record)))
+				r.Observe(h, contents[i].Rows, pos, pos+journal.Pos(len(record)))
 			}
 			done <- err
 		})

@@ -356,7 +356,7 @@ func TestObserveAfterRoll(t *testing.T) {
 	r.send(alice, testStream(1), testArrival, number(1, 1))
 	pos := r.tail.of[alice].blocks[0].first
 	r.roll()
-	r.Observe(Header{Assignment: alice}, pos, pos+1)
+	r.Observe(Header{Assignment: alice}, nil, pos, pos+1)
 	if n := r.tail.size(); n != 0 {
 		t.Errorf("%d bytes in the tail", n)
 	}

@@ -9,6 +9,7 @@ import (
 
 	"github.com/holdfast-iot/holdfast"
 	"github.com/holdfast-iot/holdfast/internal/chunk"
+	"github.com/holdfast-iot/holdfast/internal/journal"
 	"github.com/holdfast-iot/holdfast/internal/seal"
 )
 
@@ -22,14 +23,31 @@ type source struct {
 	cols  *chunk.Columns // nil: not opened
 
 	rows []holdfast.Reading
+	tail []tailRow     // in place of rows, with their positions
+	at   []journal.Pos // of cols, where the cursor knows positions and the chunk has them
 	i    int
 }
 
 func (c *source) reading() holdfast.Reading {
-	if c.cols != nil {
+	switch {
+	case c.cols != nil:
 		return c.cols.Reading(c.i)
+	case c.tail != nil:
+		return c.tail[c.i].Reading
 	}
 	return c.rows[c.i]
+}
+
+// arrival returns the position of the next reading, 0 if it is from before all that
+// are known, and when it arrived.
+func (c *source) arrival(r *holdfast.Reading) (pos journal.Pos, at int64) {
+	switch {
+	case c.tail != nil:
+		return c.tail[c.i].pos, c.tail[c.i].at
+	case c.i < len(c.at):
+		pos = c.at[c.i]
+	}
+	return pos, c.chunk.row.extent.arrived(r)
 }
 
 // step goes to the next reading; false at the end.
@@ -40,6 +58,8 @@ func (c *source) step() bool {
 		c.next = c.cols.Times[c.i]
 	case c.cols == nil && c.i < len(c.rows):
 		c.next = c.rows[c.i].Time
+	case c.cols == nil && c.i < len(c.tail):
+		c.next = c.tail[c.i].Time
 	default:
 		return false
 	}
@@ -54,6 +74,10 @@ type cursor struct {
 	heap    sources
 	seen    repeats
 	columns []*chunk.Columns // of sources that ended
+
+	positions bool        // wanted
+	pos       journal.Pos // of the reading that is yielded, 0: before all that are known
+	arrived   int64       // when it arrived
 }
 
 // arrivalOrder places sources of one stream by arrival: by roll; the buckets of one
@@ -83,6 +107,14 @@ func (c *cursor) addRows(rows []holdfast.Reading) {
 	i, _ := slices.BinarySearchFunc(rows, c.span.From, func(r holdfast.Reading, t int64) int { return cmp.Compare(r.Time, t) })
 	if rows = rows[i:]; len(rows) > 0 {
 		c.heap = append(c.heap, &source{order: arrivalOrder{roll: tailRoll}, next: rows[0].Time, rows: rows})
+	}
+}
+
+// addTail is addRows for rows that have positions.
+func (c *cursor) addTail(rows []tailRow) {
+	i, _ := slices.BinarySearchFunc(rows, c.span.From, func(r tailRow, t int64) int { return cmp.Compare(r.Time, t) })
+	if rows = rows[i:]; len(rows) > 0 {
+		c.heap = append(c.heap, &source{order: arrivalOrder{roll: tailRoll}, next: rows[0].Time, tail: rows})
 	}
 }
 
@@ -132,6 +164,9 @@ func (c *cursor) run(top *source, yield func(holdfast.Reading) bool) bool {
 	edge := top.cols != nil && top.chunk.row.extent.straddles(c.since)
 	for {
 		r := top.reading()
+		if c.positions {
+			c.pos, c.arrived = top.arrival(&r)
+		}
 		ended := !top.step()
 		repeat := edge && top.chunk.row.extent.arrived(&r) < c.since // expired: as good as not there
 		if !repeat && (top.cols == nil || !alone && r.Time >= until || c.seen.at(r.Time)) {
@@ -175,6 +210,12 @@ func (c *cursor) open(ctx context.Context, u *unsealer, src *source) error {
 	}
 	if err := u.columns(ctx, src.chunk, cols); err != nil {
 		return err
+	}
+	if c.positions {
+		var err error
+		if src.at, err = u.arrivals(ctx, src.chunk); err != nil {
+			return err
+		}
 	}
 	src.cols = cols
 	src.i, _ = slices.BinarySearch(cols.Times, c.span.From)

@@ -64,7 +64,7 @@ func (s *Series) replay(ctx context.Context, from, end journal.Pos, each func(He
 		if r.retired {
 			continue
 		}
-		s.Observe(r.header, r.pos, r.next)
+		s.Observe(r.header, nil, r.pos, r.next)
 		if each != nil {
 			if err := each(r.header, &r.content); err != nil {
 				return fmt.Errorf("replay journal record at position %d: %w", r.pos, err)

@@ -79,6 +79,7 @@ type Series struct {
 	opt   Options
 
 	tail      tail
+	live      live
 	readers   readers
 	positions positions
 	cache     *cache

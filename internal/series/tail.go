@@ -17,6 +17,7 @@ type tail struct {
 	mu    sync.Mutex
 	of    map[holdfast.AssignmentID]*tailList
 	floor journal.Pos // rolled: older records are in chunks
+	seen  journal.Pos // behind the last record that was added
 	bytes int64
 	most  int                       // records of one assignment
 	pins  map[*tailView]journal.Pos // what may not be trimmed yet
@@ -127,19 +128,24 @@ func (l *tailList) drop(pos journal.Pos) (dropped int64) {
 
 // Observe puts a durable record into the tail, so that scans see it. Ingest
 // calls it from the journal's done callback, before the acknowledgement; next is
-// pos plus the bytes the record takes, or more.
-func (s *Series) Observe(h Header, pos, next journal.Pos) {
+// pos plus the bytes the record takes, or more. Who watches the assignment gets a copy
+// of rows, which may be nil before anybody does.
+func (s *Series) Observe(h Header, rows []Row, pos, next journal.Pos) {
 	if s.tail.add(h.Assignment, pos, next) >= s.opt.Bytes {
 		select {
 		case s.full <- struct{}{}:
 		default:
 		}
 	}
+	if s.live.on.Load() {
+		s.live.observe(&h, rows, pos, next)
+	}
 }
 
 func (t *tail) add(a holdfast.AssignmentID, pos, next journal.Pos) int64 {
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	t.seen = max(t.seen, next)
 	if pos < t.floor { // a roll was faster than the callback
 		return t.bytes
 	}
@@ -160,7 +166,14 @@ func (t *tail) restart(pos journal.Pos) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	clear(t.of)
-	t.bytes, t.most, t.floor = 0, 0, pos
+	t.bytes, t.most, t.floor, t.seen = 0, 0, pos, pos
+}
+
+// observed is behind the last record that was added, and before the next.
+func (t *tail) observed() journal.Pos {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.seen
 }
 
 // drop forgets what lies before pos, and returns how far the journal may be

@@ -45,7 +45,7 @@ func (r *rig) ingest(v *vault.Vault, o of, readings ...holdfast.Reading) {
 	done := make(chan error, 1)
 	r.log.Append(record, func(pos journal.Pos, err error) {
 		if err == nil {
-			r.Observe(h, pos, pos+journal.Pos(len(record)))
+			r.Observe(h, content.Rows, pos, pos+journal.Pos(len(record)))
 		}
 		done <- err
 	})

@@ -271,6 +271,7 @@ func (s *Server) registerMetrics() error {
 	all = append(all, s.erasure.Metrics()...)
 	all = append(all, s.stores.vault.Metrics()...)
 	all = append(all, s.series.Metrics()...)
+	all = append(all, s.query.Metrics()...)
 	all = append(all, s.devices.Metrics()...)
 	all = append(all, s.outbox.Metrics()...)
 	all = append(all, s.mqtt.Collector(), s.journalMetrics(), s.failedDecisions)

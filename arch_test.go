@@ -29,7 +29,7 @@ var floors = map[string]int{
 
 	"internal/vault": 4, "internal/ledger": 4,
 
-	"internal/identity": 5, "internal/access": 5, "internal/custody": 5, "internal/grant": 5, "internal/series": 5, "internal/outbox": 5,
+	"internal/identity": 5, "internal/access": 5, "internal/custody": 5, "internal/grant": 5, "internal/series": 5, "internal/twin": 5, "internal/outbox": 5,
 
 	"internal/ingest": 6, "internal/query": 6, "internal/erasure": 6,
 

@@ -38,6 +38,7 @@ type (
 	webhook    struct{}
 	delivery   struct{}
 	alarm      struct{}
+	command    struct{}
 )
 
 // The ids of the word list.
@@ -62,6 +63,7 @@ type (
 	WebhookID    = ID[webhook]    // an address that is told what happens
 	DeliveryID   = ID[delivery]   // a message on its way to a webhook or by mail
 	AlarmID      = ID[alarm]      // a rule that warns
+	CommandID    = ID[command]    // something that a device is to do
 )
 
 var idText = base32.NewEncoding("abcdefghijklmnopqrstuvwxyz234567").WithPadding(base32.NoPadding)

@@ -23,6 +23,7 @@ type Places struct {
 	Grants      Place // grant: grants, disclosures
 	Sessions    Place // ingest: MQTT sessions
 	Memory      Place // series: readings that were decoded for queries
+	Twins       Place // twin: commands, desired and reported state
 	Readings    Place // series: journal tail, chunks
 	Messages    Place // outbox: what waits to be sent, webhooks
 	Custody     Place // custody: streams, devices, assignments, the party
@@ -42,7 +43,7 @@ func (p Places) refuse() []Place {
 }
 
 func (p Places) purge() []Place {
-	return []Place{p.Connections, p.Credentials, p.Grants, p.Sessions, p.Memory, p.Readings, p.Messages, p.Custody}
+	return []Place{p.Connections, p.Credentials, p.Grants, p.Sessions, p.Memory, p.Twins, p.Readings, p.Messages, p.Custody}
 }
 
 func (p Places) shared() []Shared { return []Shared{p.Journal, p.Catalog} }

@@ -121,6 +121,7 @@ func (s *Server) keep(ctx context.Context, g *errgroup.Group) (stop func()) {
 		s.access.Run,
 		s.desk.Run,
 		s.outbox.Run,
+		s.twin.Run,
 	} {
 		ctx, cancel := context.WithCancel(ctx)
 		ended := make(chan struct{})

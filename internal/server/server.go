@@ -38,6 +38,7 @@ import (
 	"github.com/holdfast-iot/holdfast/internal/query"
 	"github.com/holdfast-iot/holdfast/internal/series"
 	"github.com/holdfast-iot/holdfast/internal/timeline"
+	"github.com/holdfast-iot/holdfast/internal/twin"
 )
 
 // Server is a hub, open and not yet running.
@@ -55,6 +56,7 @@ type Server struct {
 	grants   *grant.Register
 	series   *series.Series
 	outbox   *outbox.Outbox
+	twin     *twin.Store
 	sessions *ingest.Sessions
 	clock    *ingest.Clock
 	ingest   *ingest.Gate
@@ -146,6 +148,7 @@ func (s *Server) openKeepers(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
+	s.twin = twin.New(db, v, s.ledger, twinHouse{s.custody, s.grants, s.config.Ground.Hands}, twin.Options{Log: s.log})
 	if s.sessions, s.clock, err = ingest.OpenSessions(ctx, db, v); err != nil {
 		return err
 	}
@@ -213,6 +216,7 @@ func (s *Server) places() erasure.Places {
 		Grants:      s.grants.Erase,
 		Sessions:    s.sessions.Erase,
 		Memory:      s.series.Forget,
+		Twins:       s.twin.Erase,
 		Readings: func(ctx context.Context, scope holdfast.Scope) error {
 			scope.Before = 0 // while the erasure held the streams, nothing came in
 			_, err := s.series.Erase(ctx, scope)
@@ -254,7 +258,8 @@ func (s *Server) openEdges() error {
 	// Connections under WebSocket come through the devices' port.
 	most := connectionsOf(openFiles(), s.config.Limits)
 	s.mqtt = mqtt.New(s.authenticateMQTT, gate{s.edges, s.ingest}, sessions{s.sessions},
-		mqtt.Options{Track: s.trackMQTT, Logger: s.log, MaxConnections: most.mqtt + most.device, Quota: s.quotaOfPeer})
+		mqtt.Options{Track: s.trackMQTT, Logger: s.log, MaxConnections: most.mqtt + most.device, Quota: s.quotaOfPeer,
+			Source: twinSource{s.twin}, Twin: twinAnswers{s.twin}})
 	s.devices = deviceapi.New(deviceapi.Deps{Identity: s.identity, Gate: s.ingest, Custody: s.custody, MQTT: s.mqtt},
 		deviceapi.Options{Logger: s.log, Now: s.clock.Now, Quota: s.quota})
 	return nil
@@ -272,6 +277,7 @@ func (s *Server) registerMetrics() error {
 	all = append(all, s.stores.vault.Metrics()...)
 	all = append(all, s.series.Metrics()...)
 	all = append(all, s.query.Metrics()...)
+	all = append(all, s.twin.Metrics()...)
 	all = append(all, s.devices.Metrics()...)
 	all = append(all, s.outbox.Metrics()...)
 	all = append(all, s.mqtt.Collector(), s.journalMetrics(), s.failedDecisions)

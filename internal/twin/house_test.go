@@ -22,8 +22,7 @@ type estate struct {
 	db     *catalog.DB
 	keys   *vault.Vault
 	ledger *ledger.Ledger
-	clock  func() time.Time // nil: the bubble's or the system's
-	ahead  time.Duration    // the clock is this much later
+	ahead  time.Duration // the clock is this much later
 
 	mu        sync.Mutex
 	operating holdfast.PartyID

@@ -119,9 +119,9 @@ func (c Change) apply(what string, have json.RawMessage) (json.RawMessage, error
 	if err != nil {
 		return nil, err
 	}
-	base := map[string]any{}
 	if c.Patch {
-		if base, err = object(what, have); err != nil {
+		base, err := object(what, have)
+		if err != nil {
 			return nil, err
 		}
 		given = merge(base, given)

@@ -90,7 +90,9 @@ func TestDesired(t *testing.T) {
 	lamp, by := e.device(anna, holdfast.DeviceID{}, ""), owner(anna)
 	u := e.subscribe(lamp, "desired", "")
 	silent(t, u)
-	set := func(version int64, c Change) (Twin, error) { return e.SetDesired(t.Context(), by, lamp.Device, version, c) }
+	set := func(version int64, c Change) (Twin, error) {
+		return e.SetDesired(t.Context(), by, lamp.Device, version, c)
+	}
 	for i, x := range []struct {
 		version int64
 		c       Change

@@ -417,39 +417,60 @@ type permit struct {
 // Permission returns the approved permission under which staff may read whose data
 // for a purpose now. It reads memory only, after the first time.
 func (a *Access) Permission(ctx context.Context, staff Principal, whose holdfast.PartyID, purpose holdfast.Purpose) (policy.Permission, bool, error) {
-	if staff.Role != Administrator || whose.IsZero() || staff.Holder.IsZero() {
+	if staff.Role != Administrator || staff.Holder.IsZero() {
 		return policy.Permission{}, false, nil
 	}
+	return a.widest(ctx, whose, purpose, func(p permit) bool { return p.asker == staff.Holder })
+}
+
+// AnyPermission is Permission for whichever of the staff has one: for saying what
+// would be decided, never for deciding.
+func (a *Access) AnyPermission(ctx context.Context, whose holdfast.PartyID, purpose holdfast.Purpose) (policy.Permission, bool, error) {
+	return a.widest(ctx, whose, purpose, func(permit) bool { return true })
+}
+
+// widest returns of the permissions for a purpose that hold now the one that covers
+// the most devices.
+func (a *Access) widest(ctx context.Context, whose holdfast.PartyID, purpose holdfast.Purpose, may func(permit) bool) (best policy.Permission, found bool, err error) {
+	if whose.IsZero() {
+		return best, false, nil
+	}
+	all, err := a.permitsOf(ctx, whose)
+	now := a.now().UnixNano()
+	for _, p := range all {
+		if may(p) && p.Purpose == purpose && p.From <= now && now < p.Until && (best.ID.IsZero() || wider(p.Permission, best)) {
+			best = p.Permission
+		}
+	}
+	return best, !best.ID.IsZero(), err
+}
+
+// permitsOf returns the approved permissions to read a party's data.
+func (a *Access) permitsOf(ctx context.Context, whose holdfast.PartyID) ([]permit, error) {
 	a.mu.Lock()
 	all, known := a.permits[whose]
 	turn := a.turn
 	a.mu.Unlock()
-	if !known {
-		rows, err := a.permissions(ctx, `whose = $1 AND state = $2`, whose, permissionApproved)
-		if err != nil {
-			return policy.Permission{}, false, err
-		}
-		for _, p := range rows {
-			all = append(all, permit{p.asker, policy.Permission{ID: p.id, Whose: p.whose, Purpose: p.about.Purpose, Devices: p.about.Devices,
-				From: p.about.From.UnixNano(), Until: p.about.Until.UnixNano()}})
-		}
-		a.mu.Lock()
-		if a.turn == turn {
-			if len(a.permits) >= maxKnown {
-				clear(a.permits)
-			}
-			a.permits[whose] = all
-		}
-		a.mu.Unlock()
+	if known {
+		return all, nil
 	}
-	now := a.now().UnixNano()
-	var best policy.Permission
-	for _, p := range all {
-		if p.asker == staff.Holder && p.Purpose == purpose && p.From <= now && now < p.Until && (best.ID.IsZero() || wider(p.Permission, best)) {
-			best = p.Permission
-		}
+	rows, err := a.permissions(ctx, `whose = $1 AND state = $2`, whose, permissionApproved)
+	if err != nil {
+		return nil, err
 	}
-	return best, !best.ID.IsZero(), nil
+	for _, p := range rows {
+		all = append(all, permit{p.asker, policy.Permission{ID: p.id, Whose: p.whose, Purpose: p.about.Purpose, Devices: p.about.Devices,
+			From: p.about.From.UnixNano(), Until: p.about.Until.UnixNano()}})
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.turn == turn {
+		if len(a.permits) >= maxKnown {
+			clear(a.permits)
+		}
+		a.permits[whose] = all
+	}
+	return all, nil
 }
 
 // wider reports whether a covers more devices than b; of all, none is more.

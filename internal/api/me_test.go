@@ -176,6 +176,7 @@ func TestWhyAndReport(t *testing.T) {
 	h.ask(h.anna, "POST", "/v1/permissions/"+p.ID+"/approve", "").is(200)
 	h.Later(time.Second)
 	h.ask(h.admin, "GET", "/v1/readings?device="+h.watch.ID.String(), "").is(200)
+	h.ask(h.anna, "GET", "/v1/decisions?reader=Acme&purpose=operation&device=watch", "").is(200).shows(`"allowed":true`, p.ID)
 	h.ask(h.anna, "POST", "/v1/holds", `{"kind":"collection","streams":["pulse"],"reason":"enough"}`).is(201)
 
 	var who Page[Recipient]

@@ -161,6 +161,9 @@ func (c *Custody) ConfirmJoint(ctx context.Context, by Actor, id holdfast.JointI
 		}
 		return Joint{}, holdfast.Errorf(holdfast.Denied, "only the adults of the household confirm its erasure, each with his own credential")
 	}
+	if !c.now().Before(j.Until) {
+		return Joint{}, holdfast.Errorf(holdfast.Conflict, "joint erasure %s waited its %d days: ask for it again", id, JointDays)
+	}
 	err = c.write(ctx, func(tx *sql.Tx) error {
 		waits, err := exists(ctx, tx, `SELECT count(*) FROM joint_erasure WHERE id = $1 AND state = 'waiting'`, id)
 		if err != nil || !waits {

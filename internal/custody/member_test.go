@@ -243,6 +243,8 @@ func TestJointErasureNeedsEveryAdult(t *testing.T) {
 
 	j = ask()
 	h.clock = h.clock.AddDate(0, 0, JointDays)
+	_, err = h.ConfirmJoint(ctx, self(ben), j.ID) // before anybody has looked
+	wants(t, err, holdfast.Conflict, "ask for it again")
 	ready(0)
 	_, err = h.ConfirmJoint(ctx, self(ben), j.ID)
 	wants(t, err, holdfast.Conflict, "is expired")

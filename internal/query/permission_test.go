@@ -34,6 +34,10 @@ func (p *permits) Permission(_ context.Context, who access.Principal, whose hold
 	return p.one, true, nil
 }
 
+func (p *permits) AnyPermission(ctx context.Context, whose holdfast.PartyID, u holdfast.Purpose) (policy.Permission, bool, error) {
+	return p.Permission(ctx, access.Principal{Credential: p.to}, whose, u)
+}
+
 func (p *permits) end() {
 	p.mu.Lock()
 	defer p.mu.Unlock()

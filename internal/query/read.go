@@ -46,12 +46,18 @@ type Erasures interface {
 // for a purpose: package access. It is asked again with each decision.
 type Permissions interface {
 	Permission(ctx context.Context, staff access.Principal, whose holdfast.PartyID, p holdfast.Purpose) (policy.Permission, bool, error)
+	// AnyPermission is one that any of the staff has, for Explain.
+	AnyPermission(ctx context.Context, whose holdfast.PartyID, p holdfast.Purpose) (policy.Permission, bool, error)
 }
 
 // noPermissions is a hub whose staff read nobody's data.
 type noPermissions struct{}
 
 func (noPermissions) Permission(context.Context, access.Principal, holdfast.PartyID, holdfast.Purpose) (policy.Permission, bool, error) {
+	return policy.Permission{}, false, nil
+}
+
+func (noPermissions) AnyPermission(context.Context, holdfast.PartyID, holdfast.Purpose) (policy.Permission, bool, error) {
 	return policy.Permission{}, false, nil
 }
 

@@ -111,6 +111,8 @@ func tries() []try {
 		{command: "verify", apart: "asks no hub: it reads a file that one has"},
 		{command: "enrol", apart: "asks with a device's code, and gets certificates: the devices' port is tried in internal/server"},
 		{command: "send", apart: "asks as a device, and is told a number: likewise"},
+		{command: "intake mqtt", apart: "sends as a device, and is told that it is durable: likewise; --declare adds devices as device add does, which is tried"},
+		{command: "intake map", apart: "asks no hub: it prints what comes with the program, or checks a file"},
 		{command: "login", apart: "asks an issuer, and keeps one's own token: see TestLoginOfOwnersAndStaff"},
 		{command: "upgrade", apart: "works on a stopped hub's tables, and prints their names"},
 		{command: "version", apart: "asks no hub"},

@@ -21,11 +21,12 @@ import (
 // commands is every verb. Flags are read from the command line, then from the
 // environment as HOLDFAST_NAME_OF_FLAG.
 type commands struct {
-	Init  initCmd  `cmd:"" help:"Make a data folder, a root key and the first administrator."`
-	Serve serveCmd `cmd:"" help:"Run the hub."`
-	Demo  demoCmd  `cmd:"" help:"See it all at once: a hub, devices, owners, a grant, an erasure."`
-	Enrol enrolCmd `cmd:"" help:"Get this device its certificate with an enrolment code."`
-	Send  sendCmd  `cmd:"" help:"Send readings as a device."`
+	Init   initCmd   `cmd:"" help:"Make a data folder, a root key and the first administrator."`
+	Serve  serveCmd  `cmd:"" help:"Run the hub."`
+	Demo   demoCmd   `cmd:"" help:"See it all at once: a hub, devices, owners, a grant, an erasure."`
+	Enrol  enrolCmd  `cmd:"" help:"Get this device its certificate with an enrolment code."`
+	Send   sendCmd   `cmd:"" help:"Send readings as a device."`
+	Intake intakeCmd `cmd:"" help:"Bring in readings from what is there already: an MQTT broker."`
 
 	Party      partyCmd      `cmd:"" help:"People, households, organisations and services."`
 	Member     memberCmd     `cmd:"" help:"Who belongs to a household or organisation, and what waits for your word."`

@@ -151,7 +151,7 @@ func (c *intakeMQTTCmd) Run(a *app) error {
 		ctx, cancel = context.WithTimeout(ctx, c.For)
 		defer cancel()
 	}
-	o := intake.Options{Broker: *broker, Map: m, Identity: c.Identity, State: c.State, Hold: c.Unmapped == "hold", Rebirth: c.Rebirth, Every: c.Every,
+	o := intake.Options{Broker: *broker, Map: m, State: c.State, Hold: c.Unmapped == "hold", Rebirth: c.Rebirth, Every: c.Every,
 		Logger: slog.New(slog.NewTextHandler(a.stderr, nil)), Progress: func(r *intake.Report) { fmt.Fprintln(a.stderr, "holdfast:", intakeProgress(r)) }}
 	i, err := c.gateway()
 	if err != nil {
@@ -163,10 +163,14 @@ func (c *intakeMQTTCmd) Run(a *app) error {
 	if o.Broker.ClientID == "" {
 		o.Broker.ClientID = "holdfast-intake-" + i.Device.String()
 	}
-	if c.Hub != "" {
-		if o.Hub, err = intake.ParseHub(c.Hub); err != nil {
+	g := &gateway{dir: c.Identity}
+	if o.Gateway = g; c.Hub != "" {
+		if g.address, err = hubMQTT(c.Hub); err != nil {
 			return usageError{err}
 		}
+	}
+	if o.Key, err = g.key(); err != nil {
+		return err
 	}
 	if c.Declare {
 		hub, err := c.connect(a)
@@ -276,7 +280,7 @@ func (c *intakeMQTTCmd) look(a *app, broker *intake.Broker, m *intake.Map) error
 		}
 		gateway = i.Device.String()
 	}
-	r, err := intake.Look(a.ctx, *broker, m, c.For)
+	r, err := intake.Look(a.ctx, *broker, m, c.For, func() { fmt.Fprintf(a.stderr, "holdfast: looks for %s at what comes.\n", c.For) })
 	if err != nil {
 		return err
 	}

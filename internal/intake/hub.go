@@ -3,29 +3,36 @@ package intake
 import (
 	"bufio"
 	"context"
-	"crypto/sha256"
 	"crypto/tls"
-	"crypto/x509"
 	"fmt"
 	"net"
-	"net/url"
-	"os"
-	"path/filepath"
 	"time"
 
 	"github.com/eclipse/paho.golang/packets"
 
 	"github.com/holdfast-iot/holdfast"
-	"github.com/holdfast-iot/holdfast/client"
 )
 
-// hub is where readings go: the devices' MQTT edge, as the gateway whose identity
-// stands in a folder. It is used by one goroutine, which writes some packs and
+// Gateway is the identity that an intake sends as.
+type Gateway interface {
+	// Way says how to come to the hub, after renewing the certificate if that is due.
+	Way(ctx context.Context) (Way, error)
+	// Due reports whether the certificate is due for renewal.
+	Due() bool
+}
+
+// Way is how to come to a hub's port for MQTT.
+type Way struct {
+	Address string // HOST:PORT
+	TLS     *tls.Config
+	Device  holdfast.DeviceID
+}
+
+// hub is where readings go: the devices' MQTT edge. It is used by one goroutine, which writes some packs and
 // then waits for what the hub says of each: there is nothing under way between
 // two calls.
 type hub struct {
-	dir     string
-	address string // HOST:PORT, "" for what the identity says
+	gateway Gateway
 
 	conn   net.Conn
 	r      *bufio.Reader
@@ -62,107 +69,41 @@ const (
 	hubRenewal = 12 * time.Hour   // between looks at the certificate
 )
 
-// ParseHub reads mqtts://HOST[:PORT] of a hub.
-func ParseHub(text string) (string, error) {
-	u, err := url.Parse(text)
-	if err != nil || u.Scheme != "mqtts" || u.Hostname() == "" || u.User != nil {
-		return "", holdfast.Errorf(holdfast.Invalid, "a hub's address for readings looks like mqtts://HOST:8883")
-	}
-	if u.Port() == "" {
-		return net.JoinHostPort(u.Hostname(), "8883"), nil
-	}
-	return u.Host, nil
-}
-
-// connect makes a connection if there is none, renewing the certificate when that
-// is due.
+// connect makes a connection if there is none.
 func (h *hub) connect(ctx context.Context) error {
 	if h.conn != nil && time.Since(h.born) > hubRenewal {
-		if i, err := client.LoadIdentity(h.dir); err == nil && i.Due(time.Now()) {
+		h.born = time.Now()
+		if h.gateway.Due() {
 			h.close() // the old certificate ends when the new one is first used
 		}
-		h.born = time.Now()
 	}
 	if h.conn != nil {
 		return nil
 	}
-	i, err := client.RenewIfDue(ctx, "", h.dir)
-	if err != nil && (i.Device.IsZero() || time.Now().After(i.NotAfter)) {
-		return err
-	}
-	if i.Device.IsZero() {
-		return holdfast.Errorf(holdfast.Invalid, "the identity in %s is not a device's", h.dir)
-	}
-	config, err := deviceTLS(h.dir)
-	if err != nil {
-		return err
-	}
-	address, err := h.at(i)
+	way, err := h.gateway.Way(ctx)
 	if err != nil {
 		return err
 	}
 	ctx, cancel := context.WithTimeout(ctx, dialTimeout)
 	defer cancel()
-	conn, err := dialConn(ctx, address, config)
+	conn, err := dialConn(ctx, way.Address, way.TLS)
 	if err != nil {
 		return holdfast.Errorf(holdfast.Unavailable, "connect to the hub: %w", err)
 	}
 	h.conn, h.r, h.w = conn, bufio.NewReader(conn), bufio.NewWriterSize(conn, 32<<10)
 	h.born, h.used, h.window = time.Now(), time.Now(), 20
-	if err := h.greet(i); err != nil {
+	if err := h.greet(way.Device); err != nil {
 		h.close()
 		return err
 	}
 	return nil
 }
 
-func (h *hub) at(i client.Identity) (string, error) {
-	if h.address != "" {
-		return h.address, nil
-	}
-	if i.Hub.MQTT != "" {
-		return ParseHub(i.Hub.MQTT)
-	}
-	u, err := url.Parse(i.Hub.Device)
-	if err != nil || u.Hostname() == "" {
-		return "", holdfast.Errorf(holdfast.Invalid, "say where the hub takes readings: --hub mqtts://HOST:8883")
-	}
-	return net.JoinHostPort(u.Hostname(), "8883"), nil
-}
-
-func deviceTLS(dir string) (*tls.Config, error) {
-	pair, err := tls.LoadX509KeyPair(filepath.Join(dir, "cert.pem"), filepath.Join(dir, "key.pem"))
-	if err != nil {
-		return nil, holdfast.Errorf(holdfast.Invalid, "in %s, cert.pem and key.pem are not a key and its certificate", dir)
-	}
-	ca, err := os.ReadFile(filepath.Join(dir, "ca.pem"))
-	if err != nil {
-		return nil, fmt.Errorf("read identity: %w", err)
-	}
-	pool := x509.NewCertPool()
-	if !pool.AppendCertsFromPEM(ca) {
-		return nil, holdfast.Errorf(holdfast.Invalid, "%s holds no certificate", filepath.Join(dir, "ca.pem"))
-	}
-	return &tls.Config{MinVersion: tls.VersionTLS13, Certificates: []tls.Certificate{pair}, RootCAs: pool}, nil
-}
-
-// stateKey is what only this identity knows: checks in the state's files are
-// keyed with it, so that they tell nobody what a message said.
-func stateKey(dir string) ([]byte, error) {
-	key, err := os.ReadFile(filepath.Join(dir, "key.pem"))
-	if err != nil {
-		return nil, fmt.Errorf("read identity: %w", err)
-	}
-	sum := sha256.Sum256(append([]byte("holdfast intake state\n"), key...))
-	clear(key)
-	return sum[:], nil
-}
-
-func (h *hub) greet(i client.Identity) error {
+func (h *hub) greet(device holdfast.DeviceID) error {
 	if err := h.conn.SetDeadline(time.Now().Add(hubTimeout)); err != nil {
 		return err
 	}
-	c := &packets.Connect{ProtocolName: "MQTT", ProtocolVersion: 5, ClientID: "intake-" + i.Device.String(), CleanStart: true, KeepAlive: 60,
+	c := &packets.Connect{ProtocolName: "MQTT", ProtocolVersion: 5, ClientID: "intake-" + device.String(), CleanStart: true, KeepAlive: 60,
 		Properties: &packets.Properties{}, WillProperties: &packets.Properties{}}
 	if _, err := c.WriteTo(h.w); err != nil {
 		return holdfast.Errorf(holdfast.Unavailable, "connect to the hub: %w", err)

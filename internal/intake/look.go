@@ -9,8 +9,8 @@ import (
 
 // Look subscribes for a while and says what a map would make of what comes. It
 // uses a session of its own that ends with it, acknowledges nothing that an intake
-// would have, and sends nothing to a hub.
-func Look(ctx context.Context, b Broker, m *Map, during time.Duration) (*Report, error) {
+// would have, and sends nothing to a hub. ready is called when it has subscribed.
+func Look(ctx context.Context, b Broker, m *Map, during time.Duration, ready func()) (*Report, error) {
 	r := newReport()
 	filters, err := m.Filters()
 	if err != nil {
@@ -25,6 +25,7 @@ func Look(ctx context.Context, b Broker, m *Map, during time.Duration) (*Report,
 		return r, err
 	}
 	defer l.close()
+	ready()
 	tables := &sparkplug.Tables{}
 	timer := time.NewTimer(during)
 	defer timer.Stop()

@@ -14,13 +14,15 @@ import (
 	"github.com/holdfast-iot/holdfast/internal/sparkplug"
 )
 
-// Options are how an intake runs. Broker, Map, Identity and State are needed.
+// Options are how an intake runs. Broker, Map, Gateway, State and Key are needed.
 type Options struct {
-	Broker   Broker
-	Map      *Map
-	Identity string // folder of the gateway
-	Hub      string // HOST:PORT; what the identity says
-	State    string // folder
+	Broker  Broker
+	Map     *Map
+	Gateway Gateway
+	State   string // folder
+	// Key is what only this gateway knows: checks in the state's files are keyed with
+	// it, so that they tell nobody what a message said.
+	Key []byte
 
 	// Hold leaves messages that can't be stored unacknowledged, up to half a window;
 	// then Run ends with an error. Else they are acknowledged and counted.
@@ -69,16 +71,12 @@ func Run(ctx context.Context, o Options) (*Report, error) {
 	if o.Broker.Window <= 0 {
 		o.Broker.Window = DefaultWindow
 	}
-	in := &intake{Options: o, hub: &hub{dir: o.Identity, address: o.Hub}, report: newReport(), declared: map[string]error{}, asked: map[string]time.Time{}}
+	in := &intake{Options: o, hub: &hub{gateway: o.Gateway}, report: newReport(), declared: map[string]error{}, asked: map[string]time.Time{}}
 	filters, err := o.Map.Filters()
 	if err != nil {
 		return in.report, err
 	}
-	key, err := stateKey(o.Identity)
-	if err != nil {
-		return in.report, err
-	}
-	if in.state, err = openState(o.State, key, o.Now); err != nil {
+	if in.state, err = openState(o.State, o.Key, o.Now); err != nil {
 		return in.report, err
 	}
 	defer in.state.close()

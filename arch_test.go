@@ -35,7 +35,7 @@ var floors = map[string]int{
 
 	"internal/archive": 7, "internal/handover": 7, "internal/intake": 7, "internal/timeline": 7, "internal/alarm": 7,
 
-	"internal/mqtt": 8, "internal/deviceapi": 8, "internal/api": 8,
+	"internal/mqtt": 8, "internal/deviceapi": 8, "internal/api": 8, "internal/promapi": 8,
 
 	"internal/server": 9,
 

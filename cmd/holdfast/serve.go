@@ -29,6 +29,8 @@ type serveCmd struct {
 	QueryMemory  int64  `help:"MiB of memory that all queries together may take, one of them a quarter; from 32. By default a quarter of GOMEMLIMIT, at most 256." placeholder:"MIB"`
 	ReadCache    int64  `help:"MiB of decoded readings to keep in memory for queries that are asked again; -1: none." default:"64" placeholder:"MIB"`
 
+	Lookback time.Duration `name:"prometheus-lookback" help:"How long a reading is the present value of its stream in PromQL; from 1s." default:"1h" placeholder:"DURATION"`
+
 	Witness       []string      `help:"A witness of the ledger, its address and verifier key: 'https://HOST/PREFIX KEY'; repeated, or with commas." placeholder:"'URL KEY'"`
 	WitnessQuorum int           `help:"How many of the witnesses are enough (default: all)." placeholder:"K"`
 	Checkpoints   time.Duration `help:"How far apart the ledger is published, padded, for everybody; from 1m to 24h." default:"5m" placeholder:"DURATION"`
@@ -68,6 +70,9 @@ func (c *serveCmd) Run(a *app) (err error) {
 	}
 	if c.QueryMemory != 0 && (c.QueryMemory < 32 || c.QueryMemory > 1<<20) {
 		return usagef("--query-memory is MiB, from 32 to %d", 1<<20)
+	}
+	if c.Lookback < time.Second {
+		return usagef("--prometheus-lookback is a duration from 1s")
 	}
 	if c.Checkpoints < time.Minute || c.Checkpoints > 24*time.Hour {
 		return usagef("--checkpoints is a duration from 1m to 24h")
@@ -109,7 +114,7 @@ func (c *serveCmd) Run(a *app) (err error) {
 	s, err := server.Open(a.ctx, server.Config{
 		Data: c.Data, RootKey: c.RootKey, Passphrase: pass,
 		ListenAPI: c.ListenAPI, ListenDevice: c.ListenDevice, ListenMQTT: c.ListenMQTT,
-		APICert: c.APICert, APIKey: c.APIKey, DeviceTLSMin: least, Issuers: issuers, QueryMemory: c.QueryMemory << 20, ReadCache: c.ReadCache << 20, Checkpoints: c.Checkpoints, PurposeGrace: grace, Drain: c.Drain, Witnesses: witnesses, WitnessQuorum: c.WitnessQuorum, Version: version(), Logger: log,
+		APICert: c.APICert, APIKey: c.APIKey, DeviceTLSMin: least, Issuers: issuers, QueryMemory: c.QueryMemory << 20, ReadCache: c.ReadCache << 20, PromLookback: c.Lookback, Checkpoints: c.Checkpoints, PurposeGrace: grace, Drain: c.Drain, Witnesses: witnesses, WitnessQuorum: c.WitnessQuorum, Version: version(), Logger: log,
 		Limits: server.Limits{
 			MQTTConnections: c.MQTTConnections, DeviceConnections: c.DeviceConnections, APIConnections: c.APIConnections,
 			ConnectsPerAddress: c.ConnectsPerAddress, ReadingsPerDevice: c.ReadingsPerDevice, BytesPerDevice: c.BytesPerDevice,

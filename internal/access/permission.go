@@ -473,6 +473,32 @@ func (a *Access) permitsOf(ctx context.Context, whose holdfast.PartyID) ([]permi
 	return all, nil
 }
 
+// Permitted returns the parties about whom staff have an approved permission, whether
+// or not its time has come.
+func (a *Access) Permitted(ctx context.Context, staff Principal) ([]holdfast.PartyID, error) {
+	if staff.Role != Administrator || staff.Holder.IsZero() {
+		return nil, nil
+	}
+	var all []holdfast.PartyID
+	err := a.catalog.Read(ctx, func(tx *sql.Tx) error {
+		all = all[:0]
+		rows, err := tx.QueryContext(ctx, `SELECT DISTINCT whose FROM access_permission WHERE asker = $1 AND state = $2`, staff.Holder, permissionApproved)
+		if err != nil {
+			return err
+		}
+		defer rows.Close()
+		for rows.Next() {
+			var p holdfast.PartyID
+			if err := rows.Scan(&p); err != nil {
+				return err
+			}
+			all = append(all, p)
+		}
+		return rows.Err()
+	})
+	return all, err
+}
+
 // wider reports whether a covers more devices than b; of all, none is more.
 func wider(a, b policy.Permission) bool {
 	return len(b.Devices) > 0 && (len(a.Devices) == 0 || len(a.Devices) > len(b.Devices))

@@ -64,10 +64,11 @@ type Deps struct {
 	Desk     *handover.Desk // default: one over the keepers above
 	Timeline *timeline.Timeline
 
-	Gatherer prometheus.Gatherer                          // of /metrics; nil: there are none
-	Ready    func(ctx context.Context) Readiness          // default: it is
-	Doctor   func(ctx context.Context) ([]Finding, error) // default: nothing is wrong
-	Logger   *slog.Logger                                 // default: nothing is logged
+	Prometheus Prometheus                                   // nil: its API is not there
+	Gatherer   prometheus.Gatherer                          // of /metrics; nil: there are none
+	Ready      func(ctx context.Context) Readiness          // default: it is
+	Doctor     func(ctx context.Context) ([]Finding, error) // default: nothing is wrong
+	Logger     *slog.Logger                                 // default: nothing is logged
 
 	// Addresses returns HOST:PORT of this listener, for invitations, and of the
 	// devices', for enrolment codes; what is empty, and a nil Addresses, is the hub's
@@ -174,7 +175,7 @@ func New(d Deps) (*API, error) {
 	a.huma = humago.New(routes{a}, config(d.Version))
 	for _, register := range []func(){
 		a.health, a.doctor, a.parties, a.invitations, a.tokens, a.sessions, a.factor, a.permissions, a.profiles, a.devices, a.units, a.claims, a.purposes, a.grants, a.groups, a.holds, a.retention,
-		a.readings, a.exports, a.erasures, a.record, a.tiles, a.me, a.members, a.transfers, a.releases, a.joint,
+		a.readings, a.exports, a.erasures, a.record, a.tiles, a.me, a.members, a.transfers, a.releases, a.joint, a.prometheus,
 	} {
 		register()
 	}

@@ -45,6 +45,7 @@ type rule struct {
 	body  int64         // most bytes of a body in JSON; 0: the route reads its own, or has none
 	file  bool          // the body is a file with a parser of its own
 	slow  bool          // the handler moves its own deadlines
+	asks  bool          // it changes nothing, whatever its method
 
 	settles bool // what it does needs a settled credential, or is worth more with one: a code is looked at
 }
@@ -197,7 +198,7 @@ func (a *API) guard(pattern string, h http.HandlerFunc) http.HandlerFunc {
 			err = a.admitToOpen(req)
 		} else if by, err = a.admit(req); err == nil {
 			if err = r.allows(by); err == nil {
-				err = a.pace(req, by)
+				err = a.pace(req, by, r)
 			}
 			if code := req.Header.Get(codeHeader); err == nil && r.settles && code != "" && !by.Settled {
 				by, err = a.Access.Show(req.Context(), by, code)
@@ -247,8 +248,8 @@ func (a *API) admit(req *http.Request) (access.Principal, error) {
 
 // pace bounds what one party may change: all of it stays, in the catalog and on the
 // record. The hub's own people are not held up.
-func (a *API) pace(req *http.Request, by access.Principal) error {
-	if req.Method == http.MethodGet || req.Method == http.MethodHead || by.Role == access.Administrator {
+func (a *API) pace(req *http.Request, by access.Principal, r rule) error {
+	if r.asks || req.Method == http.MethodGet || req.Method == http.MethodHead || by.Role == access.Administrator {
 		return nil
 	}
 	if after := a.changes.wait(string(by.Party[:])); after > 0 {

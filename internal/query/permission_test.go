@@ -38,6 +38,13 @@ func (p *permits) AnyPermission(ctx context.Context, whose holdfast.PartyID, u h
 	return p.Permission(ctx, access.Principal{Credential: p.to}, whose, u)
 }
 
+func (p *permits) Permitted(_ context.Context, who access.Principal) ([]holdfast.PartyID, error) {
+	if who.Credential != p.to {
+		return nil, nil
+	}
+	return []holdfast.PartyID{p.one.Whose}, nil
+}
+
 func (p *permits) end() {
 	p.mu.Lock()
 	defer p.mu.Unlock()

@@ -25,11 +25,13 @@ import (
 
 // Selection says which streams are asked for: all of a party (Party alone) or of a
 // device (Device alone), or with Stream those of that name; or with Stream those of a
-// declared group, in windows of all of them together.
+// declared group, in windows of all of them together; or all that the reader may read,
+// whosever they are.
 type Selection struct {
 	Party  holdfast.PartyID
 	Device holdfast.DeviceID
 	Group  holdfast.GroupID
+	All    bool
 	Stream string // a name
 
 	declared *grant.Group // of Group
@@ -57,6 +59,9 @@ type Request struct {
 	Grant      holdfast.GrantID // the one to read under; zero: whichever fits
 	crowd      *crowd           // of a declared group; nil: its members ask for no number
 	Exact      bool             // readings as they are, or a refusal where obligations change them
+	// Only are, of a selection of All, the streams to read, by the ids that Streams
+	// gives them; nil: every one.
+	Only map[holdfast.StreamID]bool
 }
 
 // MaxWindows is how many windows a span may have.

@@ -48,6 +48,8 @@ type Permissions interface {
 	Permission(ctx context.Context, staff access.Principal, whose holdfast.PartyID, p holdfast.Purpose) (policy.Permission, bool, error)
 	// AnyPermission is one that any of the staff has, for Explain.
 	AnyPermission(ctx context.Context, whose holdfast.PartyID, p holdfast.Purpose) (policy.Permission, bool, error)
+	// Permitted returns the parties about whom staff have an approved permission.
+	Permitted(ctx context.Context, staff access.Principal) ([]holdfast.PartyID, error)
 }
 
 // noPermissions is a hub whose staff read nobody's data.
@@ -59,6 +61,10 @@ func (noPermissions) Permission(context.Context, access.Principal, holdfast.Part
 
 func (noPermissions) AnyPermission(context.Context, holdfast.PartyID, holdfast.Purpose) (policy.Permission, bool, error) {
 	return policy.Permission{}, false, nil
+}
+
+func (noPermissions) Permitted(context.Context, access.Principal) ([]holdfast.PartyID, error) {
+	return nil, nil
 }
 
 // noErasures is a hub where nothing is erased.
@@ -140,9 +146,9 @@ func (q *Query) Read(ctx context.Context, req Request) (*Result, error) {
 	if err := req.checkTypes(allowed); err != nil {
 		return nil, err
 	}
-	r := &run{q: q, j: j, ctx: ctx, req: req, bind: req.bind(p), at: at, streams: allowed, began: q.now().UnixNano(), first: *j}
+	r := &run{q: q, j: j, ctx: ctx, req: req, bind: req.bind(p), at: at, streams: allowed, began: q.now().UnixNano(), first: *j, mark: q.erasures.Begun()}
 	r.result = &Result{
-		Rows: r.rows, Purpose: p, Aggregates: slices.Clone(req.Aggregates), By: req.By, Fill: req.Fill, Zone: req.Zone, Withheld: withheld, Span: at.span, finish: r.finish, still: r.stands,
+		Rows: r.rows, Purpose: p, Aggregates: slices.Clone(req.Aggregates), By: req.By, Fill: req.Fill, Zone: req.Zone, Withheld: withheld, Span: at.span, finish: r.finish, still: r.stands, unerased: r.unerased,
 	}
 	if err := r.prepare(); err != nil {
 		return nil, err
@@ -164,6 +170,8 @@ func (req Request) check() (holdfast.Purpose, error) {
 	switch {
 	case req.Cursor == "" && req.Span.From > req.Span.To:
 		return "", holdfast.Errorf(holdfast.Invalid, "the time asked for ends before it begins")
+	case req.All && (req.Limit > 0 || req.Cursor != ""), !req.All && req.Only != nil:
+		return "", holdfast.Errorf(holdfast.Invalid, "all that may be read has no pages, and of nothing else are streams picked by their ids")
 	case req.Limit < 0:
 		return "", holdfast.Errorf(holdfast.Invalid, "a limit is not negative")
 	case req.Every < 0, req.windows() != (len(req.Aggregates) > 0), req.Every > 0 && !req.Calendar.zero():
@@ -219,6 +227,10 @@ func (req *Request) checkTypes(streams []candidate) error {
 // on, and counts the others of devices that are the reader's party's.
 func (q *Query) allowed(ctx context.Context, j *judge, req *Request, at place) (out []candidate, withheld int, err error) {
 	s := req.Selection
+	if s.All {
+		out, err = q.readable(ctx, j, req, at.span)
+		return out, 0, err
+	}
 	all, exists, err := q.resolve(ctx, j, s)
 	if err != nil {
 		return nil, 0, fmt.Errorf("find streams: %w", err)

@@ -49,7 +49,7 @@ func (c candidate) with(s *custody.Stream) candidate {
 
 func (s Selection) check() error {
 	asked := 0
-	for _, is := range [...]bool{!s.Party.IsZero(), !s.Device.IsZero(), !s.Group.IsZero()} {
+	for _, is := range [...]bool{!s.Party.IsZero(), !s.Device.IsZero(), !s.Group.IsZero(), s.All} {
 		if is {
 			asked++
 		}
@@ -57,6 +57,8 @@ func (s Selection) check() error {
 	switch {
 	case asked != 1:
 		return holdfast.Errorf(holdfast.Invalid, "ask for a party, for a device or for a group")
+	case s.All && s.Stream != "":
+		return holdfast.Errorf(holdfast.Invalid, "all that may be read is asked for without the name of a stream")
 	case !s.Group.IsZero() && s.Stream == "":
 		return holdfast.Errorf(holdfast.Invalid, "name the streams that are asked for of the group")
 	case s.Stream != "":

@@ -30,6 +30,8 @@ type Result struct {
 	cursor string
 	finish func() error
 	still  func(context.Context) error
+
+	unerased func() error
 }
 
 // Cursor returns where the next page begins, "" if there is none. It is known

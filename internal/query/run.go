@@ -20,6 +20,7 @@ type run struct {
 	bind    []byte
 	at      place
 	began   int64
+	mark    uint64 // the last erasure before the read
 	streams []candidate
 	groups  []*group
 	result  *Result
@@ -218,6 +219,16 @@ func (r *run) stands(ctx context.Context) error {
 	for i := range r.streams {
 		if err := r.again(ctx, &j, &r.streams[i]); err != nil {
 			return err
+		}
+	}
+	return nil
+}
+
+// unerased is Result.Unerased.
+func (r *run) unerased() error {
+	for i := range r.streams {
+		if c := &r.streams[i]; r.q.hidden(r.mark, c, c.Span) {
+			return erasedMeanwhile()
 		}
 	}
 	return nil

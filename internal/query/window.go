@@ -61,6 +61,9 @@ func (w *Window) start(p *plan, typ holdfast.ValueType, t int64) {
 	}
 }
 
+// Ends returns when the first and the last of its readings were.
+func (w *Window) Ends() (first, last int64) { return w.firstAt, w.lastAt }
+
 // take takes in rows i up to j of c, which lie in the window; readings come in order
 // of time.
 func (w *Window) take(c *chunk.Columns, i, j int) {

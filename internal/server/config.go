@@ -57,6 +57,10 @@ type Config struct {
 	// that are asked again; 0: 64 MiB, negative: none.
 	ReadCache int64
 
+	// PromLookback is how long a reading is the present value of its stream in PromQL; 0:
+	// an hour.
+	PromLookback time.Duration
+
 	// PurposeGrace is how long a purpose that has ended can be revived, and its data are
 	// not destroyed for its end; 0: a day, negative: not at all.
 	PurposeGrace time.Duration

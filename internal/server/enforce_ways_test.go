@@ -103,7 +103,50 @@ func asks() []ask {
 		{"GET /v1/ledger/entries/{index}/proof", get("/v1/ledger/entries/3/proof", "/v1/ledger/entries/{index}/proof", "/v1/ledger/entries/{index}/proof?device={device}")},
 		{"GET /v1/ledger/consistency", get("/v1/ledger/consistency?from=1")},
 		{"POST /v1/ledger/verify", send("/v1/ledger/verify", `{}`)},
-	}, changes(nobodys)...)
+	}, append(prometheusAsks(), changes(nobodys)...)...)
+}
+
+// prometheusAsks asks the Prometheus API for each target by the names that its series
+// could have, and for everything that there is.
+func prometheusAsks() (all []ask) {
+	expressions := []string{`{device="{label}"}`, `{device="{device}"}`, `{owner="{name}"}`, `{owner="{party}"}`, `{stream="{stream}"}`, `{__name__=~".+"}`}
+	var now, long, listed []way
+	for _, e := range expressions {
+		q := url.Values{"query": {e}, "match[]": {e}}.Encode()
+		q = strings.NewReplacer("%7Bdevice%7D", "{device}", "%7Blabel%7D", "{label}", "%7Bname%7D", "{name}", "%7Bparty%7D", "{party}", "%7Bstream%7D", "{stream}").Replace(q)
+		now = append(now, way{path: "/api/v1/query?lookback_delta=10y&" + q})
+		long = append(long, way{path: "/api/v1/query_range?lookback_delta=10y&start=1700000000&end=1900000000&step=8640000&" + q})
+		listed = append(listed, way{path: "?" + q})
+	}
+	for _, e := range []string{`last_over_time({stream="{stream}"}[10y])`, `sum_over_time({device="{label}"}[10y])`, `{__name__=~".+"}[10y]`, `min_over_time({__name__=~".+"}[10y:1y])`} {
+		q := strings.ReplaceAll(strings.ReplaceAll(url.QueryEscape(e), "%7Bstream%7D", "{stream}"), "%7Blabel%7D", "{label}")
+		now = append(now, way{path: "/api/v1/query?query=" + q})
+	}
+	under := func(path string) (ways []way) {
+		for _, w := range listed {
+			ways = append(ways, way{path: path + w.path})
+		}
+		return ways
+	}
+	return []ask{
+		{"GET /api/v1/query", now},
+		{"GET /api/v1/query_range", long},
+		{"GET /api/v1/labels", under("/api/v1/labels")},
+		{"GET /api/v1/series", under("/api/v1/series")},
+		{"GET /api/v1/metadata", get("/api/v1/metadata", "/api/v1/metadata?metric={stream}")},
+		{"GET /api/v1/label/{name}/values", get("/api/v1/label/__name__/values", "/api/v1/label/device/values", "/api/v1/label/owner/values", "/api/v1/label/stream/values", "/api/v1/label/{label}/values")},
+		{"GET /api/v1/format_query", get("/api/v1/format_query?query={stream}")},
+		{"GET /api/v1/status/buildinfo", get("/api/v1/status/buildinfo")},
+		{"GET /api/v1/query_exemplars", get("/api/v1/query_exemplars?query={stream}")},
+		{"GET /api/v1/rules", get("/api/v1/rules")},
+		{"GET /api/v1/alerts", get("/api/v1/alerts")},
+		{"POST /api/v1/query", now},
+		{"POST /api/v1/query_range", long},
+		{"POST /api/v1/labels", under("/api/v1/labels")},
+		{"POST /api/v1/series", under("/api/v1/series")},
+		{"POST /api/v1/format_query", get("/api/v1/format_query?query={stream}")},
+		{"POST /api/v1/query_exemplars", get("/api/v1/query_exemplars?query={stream}")},
+	}
 }
 
 // readingsWays asks for readings in each form, by each name that the target has.

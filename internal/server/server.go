@@ -35,6 +35,7 @@ import (
 	"github.com/holdfast-iot/holdfast/internal/ledger"
 	"github.com/holdfast-iot/holdfast/internal/mqtt"
 	"github.com/holdfast-iot/holdfast/internal/outbox"
+	"github.com/holdfast-iot/holdfast/internal/promapi"
 	"github.com/holdfast-iot/holdfast/internal/query"
 	"github.com/holdfast-iot/holdfast/internal/series"
 	"github.com/holdfast-iot/holdfast/internal/timeline"
@@ -68,6 +69,7 @@ type Server struct {
 	mqtt     *mqtt.Server
 	devices  *deviceapi.API
 	people   *api.API // once it runs
+	promql   *promapi.Engine
 
 	host      host
 	readiness readiness
@@ -190,6 +192,7 @@ func (s *Server) openGates(ctx context.Context) (err error) {
 		Name: "holdfast_policy_failed_decisions_total", Help: "Decisions that could not be made and were denials. Any is a fault.",
 	})
 	s.query = query.New(s.custody, s.grants, s.series, query.Options{Erasures: s.erasure, Permissions: s.access, Alarm: s.undecided, Budget: query.Budget{Memory: s.config.QueryMemory}})
+	s.promql = promapi.New(s.query, s.custody, promapi.Options{Lookback: s.config.PromLookback, Version: s.config.Version})
 	s.archive = archive.New(s.query, s.custody, s.grants, s.ledger)
 	s.desk = handover.New(handover.Deps{Custody: s.custody, Identity: s.identity, Grants: s.grants, Erasure: s.erasure, Logger: s.log})
 	s.timeline = timeline.New(timeline.Deps{

@@ -76,6 +76,7 @@ type session struct {
 	stored   bool // has a row
 	dirty    bool // the row is not what is here
 	notes    map[string]note
+	subbed   bool // it may have subscriptions
 }
 
 // OpenSessions reads the sessions that outlived the last run and the last known
@@ -106,7 +107,10 @@ func OpenSessions(ctx context.Context, db *catalog.DB, keys keeper) (*Sessions, 
 			}
 			s.keep(x)
 		}
-		return rows.Err()
+		if err := rows.Err(); err != nil {
+			return err
+		}
+		return s.readSubscribed(ctx, tx)
 	})
 	if err != nil {
 		return nil, nil, fmt.Errorf("read sessions: %w", err)
@@ -156,6 +160,8 @@ type Opened struct {
 	Name     string
 	Received []uint16 // QoS 2 packet ids received and not released
 	Present  bool     // it existed and goes on
+
+	Subscriptions map[string][]byte // what Keep or Note said last of each, by filter
 }
 
 // Open finds or makes the session of a client and its client id; clean ends an older
@@ -176,6 +182,12 @@ func (s *Sessions) Open(ctx context.Context, p Client, clientID string, clean bo
 			return Opened{}, err
 		}
 		old = nil
+	}
+	var subscriptions map[string][]byte
+	if old != nil && old.subbed {
+		if subscriptions, err = s.subscriptions(ctx, old); err != nil {
+			return Opened{}, err
+		}
 	}
 	x := old
 	if x == nil {
@@ -208,7 +220,7 @@ func (s *Sessions) Open(ctx context.Context, p Client, clientID string, clean bo
 	defer s.mu.Unlock()
 	x.stored = expiry > 0
 	s.keep(x)
-	return Opened{x.name, slices.Sorted(maps.Keys(x.received)), old != nil}, nil
+	return Opened{Name: x.name, Received: slices.Sorted(maps.Keys(x.received)), Present: old != nil, Subscriptions: subscriptions}, nil
 }
 
 // Close says that the connection has ended; an expiry of 0 ends the session.

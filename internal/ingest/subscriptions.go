@@ -5,7 +5,6 @@ import (
 	"database/sql"
 	"fmt"
 	"maps"
-	"slices"
 	"time"
 
 	"github.com/holdfast-iot/holdfast"
@@ -21,16 +20,24 @@ type note struct {
 	about  []byte
 }
 
-// Subscriptions returns what is known of a session's subscriptions: what Keep or Note
-// said last, by filter.
-func (s *Sessions) Subscriptions(ctx context.Context, name string) (map[string][]byte, error) {
-	s.mu.Lock()
-	x := s.byName[name]
-	s.mu.Unlock()
-	if x == nil {
-		return nil, nil
+// readSubscribed finds out which sessions have subscriptions, so that the many that
+// have none are never asked for.
+func (s *Sessions) readSubscribed(ctx context.Context, tx *sql.Tx) error {
+	rows, err := tx.QueryContext(ctx, `SELECT DISTINCT session FROM mqtt_subscription`)
+	if err != nil {
+		return err
 	}
-	return s.subscriptions(ctx, x)
+	defer rows.Close()
+	for rows.Next() {
+		var name []byte
+		if err := rows.Scan(&name); err != nil {
+			return err
+		}
+		if x := s.byName[string(name)]; x != nil {
+			x.subbed = true
+		}
+	}
+	return rows.Err()
 }
 
 // Siblings returns what is known of the subscriptions with one filter in all sessions
@@ -40,7 +47,11 @@ func (s *Sessions) Siblings(ctx context.Context, name, filter string) (all [][]b
 	x := s.byName[name]
 	var sessions []*session
 	if x != nil {
-		sessions = slices.Collect(maps.Keys(s.byDevice[x.who.device]))
+		for y := range s.byDevice[x.who.device] {
+			if y.subbed {
+				sessions = append(sessions, y)
+			}
+		}
 	}
 	s.mu.Unlock()
 	for _, x := range sessions {
@@ -188,6 +199,7 @@ func (s *Sessions) put(ctx context.Context, name string, notes []note) error {
 	x := s.byName[name]
 	gone := x == nil || !x.stored
 	if !gone {
+		x.subbed = true
 		for _, n := range notes {
 			delete(x.notes, n.filter)
 		}

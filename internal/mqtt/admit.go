@@ -44,7 +44,7 @@ func (c *conn) admit(ctx context.Context, cs *tls.ConnectionState) bool {
 	}
 	var hello connect
 	err := c.readConnect(&hello)
-	c.dialect = dialect{version: hello.version, problemInfo: hello.problemInfo, maxPacket: hello.maxPacket}
+	c.dialect = dialect{version: hello.version, problemInfo: hello.problemInfo, maxPacket: hello.maxPacket, receiveMax: hello.receiveMax}
 	switch {
 	case errors.Is(err, os.ErrDeadlineExceeded):
 		c.s.m.refused[noConnect].Add(1)
@@ -160,7 +160,7 @@ func (c *conn) open(ctx context.Context, hello *connect) error {
 		receiveMax: o.ReceiveMaximum, aliasMax: o.TopicAliasMaximum, maxPacket: uint32(o.MaxPacket),
 	}
 	c.chooseTimes(hello, &answer)
-	c.will = hello.will
+	c.will, c.purpose = hello.will, hello.purpose
 	c.key = sessionKey{c.peer.id(), hello.clientID}
 	if hello.clientID == "" {
 		c.key.clientID = "auto-" + rand.Text()
@@ -174,6 +174,10 @@ func (c *conn) open(ctx context.Context, hello *connect) error {
 		return c.s.refusedPeer("open session", err)
 	}
 	c.opened = true
+	c.session = session.Name
+	if session, present, err = c.goOn(ctx, session, present); err != nil {
+		return c.s.refusedPeer("open subscriptions", err)
+	}
 	c.session, answer.present = session.Name, present
 	if len(session.Received) > 0 {
 		c.qos2 = make(map[uint16]bool, len(session.Received))
@@ -201,6 +205,7 @@ func (c *conn) greet(w welcome) error {
 	c.connected = true
 	c.s.m.connected.Add(1)
 	c.out = append(c.out, ack...)
+	c.greeting = len(c.out)
 	c.kickLocked()
 	c.mu.Unlock()
 	if track := c.s.o.Track; track != nil {
@@ -213,6 +218,11 @@ func (c *conn) greet(w welcome) error {
 		return err
 	}
 	c.s.log.Debug("mqtt: connected", "device", c.peer.Device, "version", c.version, "session_present", w.present)
+	if c.way != nil {
+		for _, sub := range c.way.subs {
+			sub.st.begin()
+		}
+	}
 	return nil
 }
 

@@ -13,6 +13,7 @@ type dialect struct {
 	version     byte
 	problemInfo bool   // reason strings may be sent
 	maxPacket   uint32 // 0: any size
+	receiveMax  uint16 // 0: any number
 }
 
 // fits reports whether a packet may be sent to the client.
@@ -159,7 +160,6 @@ func appendConnack(b []byte, w welcome, d dialect) []byte {
 		p = appendText(append(p, propAssignedClientID), w.assignedID)
 	}
 	p = binary.BigEndian.AppendUint16(append(p, propTopicAliasMaximum), w.aliasMax)
-	p = append(p, propWildcardAvailable, 0, propSubscriptionIDsAvail, 0, propSharedAvailable, 0)
 	if w.keepAlive >= 0 {
 		p = binary.BigEndian.AppendUint16(append(p, propServerKeepAlive), uint16(w.keepAlive))
 	}

@@ -30,8 +30,9 @@ type client struct {
 }
 
 type packet struct {
-	kind byte
-	body []byte
+	kind  byte
+	body  []byte
+	flags byte
 }
 
 func (p packet) String() string { return fmt.Sprintf("%s %x", packetNames[p.kind], p.body) }
@@ -58,6 +59,9 @@ func newPipes(t *testing.T, h *hub, o Options) *pipes {
 	ctx, cancel := context.WithCancel(context.Background())
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
+	}
+	if o.Source == nil {
+		o.Source = h.board
 	}
 	p := &pipes{t: t, s: New(authenticate, h, h, o), ctx: ctx}
 	t.Cleanup(func() {
@@ -100,10 +104,10 @@ func readPacket(r io.Reader) (p packet, err error) {
 	if _, err := io.ReadFull(r, b[:]); err != nil {
 		return p, err
 	}
-	if b[0]&0x0f != 0 {
+	p.kind, p.flags = b[0]>>4, b[0]&0x0f
+	if p.flags != 0 && p.kind != typePublish {
 		return p, errors.New("flags that no packet of a server has")
 	}
-	p.kind = b[0] >> 4
 	n := 0
 	for shift := 0; ; shift += 7 {
 		if _, err := io.ReadFull(r, b[:]); err != nil {
@@ -163,7 +167,7 @@ func (c *client) expect(kind byte, body string) {
 	c.t.Helper()
 	p := c.next()
 	if want := unhex(body); p.kind != kind || !bytes.Equal(p.body, want) {
-		c.t.Fatalf("received %v, want %v", p, packet{kind, want})
+		c.t.Fatalf("received %v, want %v", p, packet{kind: kind, body: want})
 	}
 }
 

@@ -47,9 +47,13 @@ func (p packet) check(version byte) error {
 		codes = b[2:min(len(b), 3)]
 	case version == v5 && p.kind == typeDisconnect && len(b) > 0:
 		codes = b[:1]
+	case p.kind == typePublish:
+		if _, ok := p.message(version); !ok {
+			return fmt.Errorf("%v is malformed", p)
+		}
 	case version == v311 && p.kind == typeSuback && len(b) > 2:
-		if slices.ContainsFunc(b[2:], func(c byte) bool { return c != 0x80 }) {
-			return fmt.Errorf("%v has other codes than 0x80", p)
+		if slices.ContainsFunc(b[2:], func(c byte) bool { return c > 2 && c != 0x80 }) {
+			return fmt.Errorf("%v has other codes than 0, 1, 2 and 0x80", p)
 		}
 	case version == v311 && len(b) == 2 && (p.kind == typePuback || p.kind == typePubrec || p.kind == typePubcomp || p.kind == typeUnsuback):
 	default:
@@ -76,12 +80,14 @@ func TestCodesOfEachPacket(t *testing.T) {
 	}
 	want("an answer", success, all...)
 	want("PUBREL of nothing", packetIDUnknown, typePubcomp)
-	want("SUBSCRIBE", notAuthorized, typeSuback)
 	want("UNSUBSCRIBE", noSubscription, typeUnsuback)
+	want("UNSUBSCRIBE", unspecified, typeUnsuback)
 	for _, kind := range []holdfast.Kind{holdfast.Invalid, holdfast.Denied, holdfast.NotFound, holdfast.Conflict, holdfast.TooLarge, holdfast.Unavailable, holdfast.Internal} {
 		publish, end := reasonsOf(holdfast.Errorf(kind, "x"))
 		want("a failure", publish, typePuback, typePubrec)
 		want("a failure", end, typeDisconnect)
+		want("SUBSCRIBE", codeOfFilter(holdfast.Errorf(kind, "x")), typeSuback)
+		want("a subscription", endOfStream(holdfast.Errorf(kind, "x")), typeDisconnect)
 	}
 	// Faults end a connection, before CONNACK or after it, by the file they stand in;
 	// those of topics refuse publishes, too.

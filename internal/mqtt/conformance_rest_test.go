@@ -6,10 +6,14 @@ import (
 
 func scriptsOfSubscriptions() []script {
 	return []script{
-		{"3.8.3-2", "", "wildcards are rejected", func(s *stage) {
+		{"3.8.3-2", "3.2.2-10", "wildcards, and every QoS", func(s *stage) {
 			c := s.client()
-			c.send(s.filters(1, []byte{0, 1, 2}, "#", "a/+/b", "+/a/#"))
-			c.expect(typeSuback, "0001 808080")
+			c.send(s.filters(1, []byte{0, 1, 2}, "feed/#", "feed/+/b", "cmd/#"))
+			if s.v == v311 {
+				c.expect(typeSuback, "0001 000101")
+			} else {
+				c.expect(typeSuback, "0001 00 000101")
+			}
 		}},
 		{"3.8.3-3", "3.8.3-2", "SUBSCRIBE has a filter", func(s *stage) { s.breaks(protocolError, s.filters(1, []byte{})) }},
 		{"3.8.3-4", "3.8.3-5", "reserved bits of the options", func(s *stage) {
@@ -26,20 +30,24 @@ func scriptsOfSubscriptions() []script {
 		}},
 		{"3.8.4-4 3.8.4-5 3.9.3-1 3.9.3-2", "3.8.4-5 3.8.4-6 3.8.4-7 3.9.3-1 3.9.3-2", "a code for each filter", func(s *stage) {
 			c := s.client()
-			c.send(s.filters(2, []byte{0, 1, 2, 0}, "a", "data/x", "$SYS/x", "a"))
+			c.send(s.filters(2, []byte{0, 1, 2, 0}, "feed/a", "data/x", "feed/b", "bad/x"))
 			if s.v == v311 {
-				c.expect(typeSuback, "0002 80808080")
+				c.expect(typeSuback, "0002 00800180")
 				return
 			}
-			c.expect(typeSuback, "0002 00 87878787")
-			c.send(s.filters(3, []byte{0x08, 0x10, 0x20, 0x04}, "a", "b", "c", "d")) // every option there is
-			c.expect(typeSuback, "0003 00 87878787")
+			c.expect(typeSuback, "0002 00 0087018f")
+			c.send(s.filters(3, []byte{0x08, 0x10, 0x20, 0x04}, "feed/a", "feed/b", "feed/c", "feed/d")) // every option there is
+			c.expect(typeSuback, "0003 00 00000000")
+			c.send(s.filters(4, []byte{0, 0}, "many/x", "away/x"))
+			c.expect(typeSuback, "0004 00 9780")
 		}},
 		{"", "4.8.2-1 4.8.2-2", "shared subscriptions, well formed or not", func(s *stage) {
-			for _, f := range []string{"$share/a/b", "$share//b", "$share/a", "$share/"} {
-				s.breaks(sharedNotSupported, s.filters(1, []byte{0}, f))
+			c := s.client()
+			c.send(s.filters(1, []byte{1, 1, 1}, "$share/a/feed/b", "$share/a/feed/#", "$share/a/x"))
+			c.expect(typeSuback, "0001 00 010187")
+			for _, f := range []string{"$share//b", "$share/a", "$share/a/", "$share/", "$share/a+/b", "$share/+/b", "$share/#"} {
+				s.breaks(protocolError, s.filters(1, []byte{0}, f))
 			}
-			s.breaks(protocolError, s.filters(1, []byte{0}, "$share/a+/b"))
 		}},
 		{"4.7.1-2 4.7.1-3", "4.7.1-1 4.7.1-2", "filters that are none", func(s *stage) {
 			for _, f := range []string{"a#", "#/a", "a/#/b", "a+", "+a/b", "a/b+/c"} {

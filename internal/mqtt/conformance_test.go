@@ -28,12 +28,12 @@ type script struct {
 func scripts() []script { return append(scriptsAnywhere(), scriptsInBubble()...) }
 
 func scriptsAnywhere() []script {
-	return slices.Concat(scriptsOfStrings(), scriptsOfConnect(), scriptsOfPublish(), scriptsOfDelivery(), scriptsOfSubscriptions(), scriptsOfTheEnd())
+	return slices.Concat(scriptsOfStrings(), scriptsOfConnect(), scriptsOfPublish(), scriptsOfDelivery(), scriptsOfSubscriptions(), scriptsOfSubscribers(), scriptsOfTheEnd())
 }
 
 // scriptsInBubble let time pass, or look at what the server has done when it is still.
 func scriptsInBubble() []script {
-	return slices.Concat(scriptsOfSessions(), scriptsOfWills(), scriptsInTime())
+	return slices.Concat(scriptsOfSessions(), scriptsOfWills(), scriptsInTime(), scriptsOfWaiting())
 }
 
 // stage is a server on which a script is played.

@@ -36,6 +36,7 @@ type conn struct {
 	claimed   bool          // it holds its session's slot
 	opened    bool          // the session store knows that the session is open
 	forget    func()        // of Track
+	purpose   string        // of its subscriptions
 
 	head    [8]byte // what the connection blocks on: no publish to a topic of ours fits
 	early   []byte  // what came along with CONNECT
@@ -55,6 +56,7 @@ type conn struct {
 
 	returned atomic.Int64 // to Receive Maximum, ever
 	stopped  atomic.Bool  // nothing that has been read counts any more
+	ended    atomic.Bool  // the session ends with it
 
 	// Of connections that are polled.
 	sock   *socket
@@ -66,6 +68,8 @@ type conn struct {
 	mu        sync.Mutex
 	cond      sync.Cond // out drained, a flight landed, over set, shut
 	out       []byte    // to be written
+	way       *outlet   // nil: it subscribes to nothing; set by the reader
+	greeting  int       // bytes of CONNACK at the front of out
 	writing   bool      // flush runs
 	writeBy   time.Time // the write deadline
 	connected bool      // CONNACK has been queued
@@ -197,6 +201,7 @@ func (c *conn) flush() {
 	for len(c.out) > 0 && !c.broken {
 		b := c.out
 		c.out = c.s.takeOut()
+		c.greeting = 0
 		c.writeInTimeLocked()
 		c.mu.Unlock()
 		n, err := c.nc.Write(b)
@@ -207,6 +212,9 @@ func (c *conn) flush() {
 			c.broken = true
 			c.quitLocked(ending{abrupt: true})
 			c.closing = true
+		}
+		if c.way != nil {
+			c.way.stir()
 		}
 		c.cond.Broadcast()
 	}

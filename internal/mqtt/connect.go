@@ -21,6 +21,8 @@ type connect struct {
 	expiry      time.Duration // of the session; 3.1.1 has none to say
 	problemInfo bool
 	maxPacket   uint32 // what the client takes, 0: anything
+	receiveMax  uint16 // how many messages it leaves unacknowledged, 0: any number
+	purpose     string // what it subscribes for, where SUBSCRIBE doesn't say
 	will        *will
 }
 
@@ -116,6 +118,7 @@ func (c *connect) readProperties(d *decoder) error {
 	}
 	c.problemInfo = p.problemInfo == 1
 	c.maxPacket = p.maxPacketSize
+	c.receiveMax, c.purpose = p.receiveMax, string(p.purpose)
 	c.expiry = seconds(p.sessionExpiry)
 	if p.hasAuthMethod {
 		return &fault{badAuthMethod, "there is no authentication but the certificate"}

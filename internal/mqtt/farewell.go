@@ -18,6 +18,7 @@ func (s *Server) left(c *conn) {
 	c.mu.Lock()
 	e := *c.over
 	c.mu.Unlock()
+	c.leaveAll()
 	if c.opened {
 		s.m.count(&s.m.ended, e.code)
 		s.closeSession(c)
@@ -54,7 +55,11 @@ func (s *Server) left(c *conn) {
 func (s *Server) closeSession(c *conn) {
 	ctx, cancel := context.WithTimeout(context.Background(), closeTimeout)
 	defer cancel()
-	if err := s.sessions.Close(ctx, c.peer, c.key.clientID, c.expiry); err != nil {
+	expiry := c.expiry
+	if c.ended.Load() {
+		expiry = 0
+	}
+	if err := s.sessions.Close(ctx, c.peer, c.key.clientID, expiry); err != nil {
 		s.warnings.Do(func() { s.log.Warn("mqtt: close session failed", "error", err) })
 	}
 }
@@ -63,9 +68,13 @@ func (s *Server) closeSession(c *conn) {
 // is durable or has failed; there is nobody left to tell.
 func (s *Server) publishWill(p Peer, session string, w *will) {
 	r := routeOf(w.topic)
+	m := message{payload: w.payload, content: []byte(w.content), utf8: w.utf8}
 	var one [1]holdfast.Sample
-	samples, err := r.samples(message{payload: w.payload, content: []byte(w.content), utf8: w.utf8}, &one)
-	if err == nil {
+	var samples []holdfast.Sample
+	var err error
+	if r.kind.ofTwin() {
+		err = s.tell(p, &r, m)
+	} else if samples, err = r.samples(m, &one); err == nil {
 		b := s.gate.Batch(p, session)
 		if err = b.Add(r.child, samples, Delivery{}); err == nil {
 			done := make(chan error, 1)

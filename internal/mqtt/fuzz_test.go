@@ -38,10 +38,19 @@ func FuzzParse(f *testing.F) {
 		var c connect
 		parseConnect(h, body, &c)
 		parsePubrel(h, body, version)
-		if _, codes, err := parseSubscribe(h, body, version); err == nil && len(codes) == 0 {
-			t.Fatal("SUBSCRIBE without a filter was accepted")
+		for _, packet := range []byte{typeSubscribe, typeUnsubscribe} {
+			if q, err := parseSubscribe(packet, h, body, version); err == nil {
+				for range q.n {
+					if filter, _ := q.next(packet); len(filter) == 0 {
+						t.Fatal("a subscription without a filter was accepted")
+					}
+				}
+				if q.n == 0 || q.filters.bad || len(q.filters.b) > 0 {
+					t.Fatal("the filters are not what was counted")
+				}
+			}
 		}
-		parseUnsubscribe(h, body, version)
+		parsePuback(h, body, version)
 		parseDisconnect(h, body, version)
 		var p publish
 		if parsePublish(h, body, version, &p) == nil && checkTopic(p.topic) == nil {
@@ -87,10 +96,14 @@ func FuzzSession(f *testing.F) {
 		f.Add(slices.Concat(x.bytes(v), y.bytes(v), pubrel(2), []byte{0xc0, 0}), v)
 		f.Add(slices.Concat(x.bytes(v), framed(0x82, unhex("0001 0001 61 00")), []byte{0xe0, 0}), v)
 		f.Add(framed(0x30, make([]byte, 10_000)), v)
+		c := client{version: v}
+		f.Add(slices.Concat(c.subscribeWith(1, 1, nil, "feed/#", "$share/g/feed/#", "cmd/#"), puback(1), puback(2), puback(9), []byte{0xc0, 0}), v)
 	}
 	f.Fuzz(func(t *testing.T, b []byte, version byte) {
 		h := newHub()
-		s := New(authenticate, h, h, Options{MaxPacket: 16 << 10, MaxInflightBytes: 100})
+		h.board.fromStart = true
+		h.board.post(readings(100)...)
+		s := New(authenticate, h, h, Options{MaxPacket: 16 << 10, MaxInflightBytes: 100, Source: h.board})
 		ours, theirs := net.Pipe()
 		ended := make(chan struct{})
 		go func() {
@@ -114,6 +127,9 @@ func FuzzSession(f *testing.F) {
 		ours.Close()
 		<-ended
 		<-answered
+		if len(s.groups) != 0 || h.board.isOpen() != 0 {
+			t.Errorf("left behind: %d groups, %d subscriptions", len(s.groups), h.board.isOpen())
+		}
 		if s.door.open != 0 || len(s.conns) != 0 || len(s.registry.counts) != 0 {
 			t.Errorf("left behind: %d at the door, %d connections, %d devices", s.door.open, len(s.conns), len(s.registry.counts))
 		}

@@ -66,6 +66,8 @@ type Session struct {
 	Name string
 	// Received lists the QoS 2 packet ids that are durable and not released.
 	Received []uint16
+	// Subscriptions is what Keep or Note said last of each, by topic filter.
+	Subscriptions map[string][]byte
 }
 
 // SessionStore keeps that a session exists, and until when.
@@ -83,8 +85,6 @@ type SessionStore interface {
 	// What follows keeps the subscriptions of a session that outlives its connection,
 	// each with a few hundred bytes that only this package reads. They end with it.
 
-	// Subscriptions returns them by topic filter: what Keep or Note said last.
-	Subscriptions(ctx context.Context, session string) (map[string][]byte, error)
 	// Siblings returns what is kept for one filter in all sessions of the same peer.
 	Siblings(ctx context.Context, session, filter string) ([][]byte, error)
 	// Keep makes a subscription durable, or replaces what is kept of it.

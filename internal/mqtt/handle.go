@@ -2,7 +2,6 @@ package mqtt
 
 import (
 	"errors"
-	"slices"
 	"time"
 
 	"github.com/holdfast-iot/holdfast"
@@ -47,6 +46,9 @@ func (c *conn) onPublish(h byte, body []byte) error {
 	}
 	cost := len(body) + publishCost
 	c.makeRoom(cost)
+	if r.kind.ofTwin() { // which may take its time; what was read before doesn't wait for it
+		c.commit()
+	}
 	f := c.flight()
 	f.size += cost
 	if p.qos == 2 && len(c.qos2) >= maxUnreleased {
@@ -67,6 +69,12 @@ func (c *conn) add(r *route, m message, d Delivery) error {
 	}
 	if c.peer.Device.IsZero() {
 		return &fault{notAuthorized, "devices publish; a person or a program subscribes"}
+	}
+	if r.kind.ofTwin() {
+		if err := c.charge(r, 0, len(m.payload)); err != nil {
+			return err
+		}
+		return c.s.tell(c.peer, r, m)
 	}
 	samples, err := r.samples(m, &c.one)
 	if over := c.charge(r, len(samples), len(m.payload)); err == nil {
@@ -286,17 +294,11 @@ func (c *conn) onRare(h byte, body []byte) error {
 		c.send(func(b []byte) []byte { return append(b, typePingresp<<4, 0) })
 		return nil
 	case typeSubscribe:
-		id, codes, err := parseSubscribe(h, body, c.version)
-		if err != nil {
-			return err
-		}
-		return c.sendSuback(typeSuback, id, codes)
+		return c.onSubscribe(h, body)
 	case typeUnsubscribe:
-		id, n, err := parseUnsubscribe(h, body, c.version)
-		if err != nil {
-			return err
-		}
-		return c.sendSuback(typeUnsuback, id, slices.Repeat([]reason{noSubscription}, n))
+		return c.onUnsubscribe(h, body)
+	case typePuback:
+		return c.onPuback(h, body)
 	case typeDisconnect:
 		return c.onDisconnect(h, body)
 	case typeConnect:
@@ -305,23 +307,12 @@ func (c *conn) onRare(h byte, body []byte) error {
 		if c.version == v5 && h&0x0f == 0 {
 			return &fault{protocolError, "AUTH without an authentication method in CONNECT"}
 		}
-	case typePuback, typePubrec, typePubcomp:
+	case typePubrec, typePubcomp:
 		return &fault{protocolError, "an acknowledgement of nothing that was sent"}
 	case typeConnack, typeSuback, typeUnsuback, typePingresp:
 		return &fault{protocolError, "a packet that only servers send"}
 	}
 	return &fault{malformed, "a packet type that does not exist"}
-}
-
-// sendSuback answers SUBSCRIBE or UNSUBSCRIBE: the one answer of ours whose length
-// the client decides.
-func (c *conn) sendSuback(packet byte, id uint16, codes []reason) error {
-	b := appendSuback(nil, packet, id, codes, c.dialect)
-	if !c.fits(len(b)) {
-		return &fault{packetTooLarge, "the answer would be larger than the client's Maximum Packet Size"}
-	}
-	c.send(func(out []byte) []byte { return append(out, b...) })
-	return nil
 }
 
 func (c *conn) onDisconnect(h byte, body []byte) error {

@@ -28,6 +28,7 @@ type hub struct {
 	closed   []time.Duration // expiries given to Close
 	openErr  error
 	peers    []Peer // of all batches
+	board    *board
 }
 
 // arrival is a sample that has become durable.
@@ -49,7 +50,7 @@ type memSession struct {
 }
 
 func newHub() *hub {
-	h := &hub{sessions: make(map[string]*memSession)}
+	h := &hub{sessions: make(map[string]*memSession), board: newBoard()}
 	h.cond.L = &h.mu
 	return h
 }
@@ -175,7 +176,7 @@ func (h *hub) Open(ctx context.Context, p Peer, clientID string, clean bool, exp
 		h.sessions[name] = s
 	}
 	s.open, s.expiry = true, expiry
-	return Session{Name: name, Received: slices.Sorted(maps.Keys(s.ids))}, present, nil
+	return Session{Name: name, Received: slices.Sorted(maps.Keys(s.ids)), Subscriptions: maps.Clone(s.kept)}, present, nil
 }
 
 func (h *hub) Close(ctx context.Context, p Peer, clientID string, expiry time.Duration) error {
@@ -193,15 +194,6 @@ func (h *hub) Close(ctx context.Context, p Peer, clientID string, expiry time.Du
 	h.closed = append(h.closed, expiry)
 	h.cond.Broadcast()
 	return nil
-}
-
-func (h *hub) Subscriptions(ctx context.Context, session string) (map[string][]byte, error) {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	if s := h.sessions[session]; s != nil {
-		return maps.Clone(s.kept), nil
-	}
-	return nil, nil
 }
 
 func (h *hub) Siblings(ctx context.Context, session, filter string) (all [][]byte, err error) {

@@ -93,10 +93,16 @@ func TestMalformedPackets(t *testing.T) {
 		{"SUBSCRIBE without options", v311, unhex("82 05 0001 0001 61"), malformed},
 		{"SUBSCRIBE filter not UTF-8", v311, unhex("82 06 0001 0001 ff 00"), malformed},
 		{"SUBSCRIBE subscription id 0", v5, unhex("82 09 0001 02 0b00 0001 61 00"), protocolError},
-		{"SUBSCRIBE subscription id", v5, unhex("82 09 0001 02 0b01 0001 61 00"), idsNotSupported},
-		{"SUBSCRIBE wildcard", v5, unhex("82 07 0001 00 0001 23 00"), wildcardsNotSupported},
-		{"SUBSCRIBE wildcard within", v5, unhex("82 09 0001 00 0003 612f2b 00"), wildcardsNotSupported},
-		{"SUBSCRIBE shared", v5, framed(0x82, append(append(unhex("0001 00"), appendText(nil, "$share/a/b")...), 0)), sharedNotSupported},
+		{"SUBSCRIBE two subscription ids", v5, unhex("82 0b 0001 04 0b010b02 0001 61 00"), protocolError},
+		{"SUBSCRIBE shared without a name", v5, framed(0x82, append(append(unhex("0001 00"), appendText(nil, "$share//b")...), 0)), protocolError},
+		{"SUBSCRIBE shared without a filter", v5, framed(0x82, append(append(unhex("0001 00"), appendText(nil, "$share/a")...), 0)), protocolError},
+		{"SUBSCRIBE shared with a wildcard for a name", v5, framed(0x82, append(append(unhex("0001 00"), appendText(nil, "$share/+/b")...), 0)), protocolError},
+		{"PUBACK flags", 0, unhex("42 02 0001"), malformed},
+		{"PUBACK short", 0, unhex("40 01 00"), malformed},
+		{"PUBACK packet id 0", 0, unhex("40 02 0000"), protocolError},
+		{"PUBACK long", v311, unhex("40 03 000100"), malformed},
+		{"PUBACK code", v5, unhex("40 03 000192"), protocolError},
+		{"PUBACK properties", v5, unhex("40 05 0001 00 01 ff"), malformed},
 		{"SUBSCRIBE empty filter", v311, unhex("82 05 0001 0000 00"), protocolError},
 		{"SUBSCRIBE empty filter", v5, unhex("82 06 0001 00 0000 00"), protocolError},
 		{"SUBSCRIBE # before the end", v311, unhex("82 08 0001 0003 232f61 00"), protocolError},
@@ -203,25 +209,22 @@ func TestUserNamesAreIgnored(t *testing.T) {
 	}
 }
 
+// A server without a Source, and filters that it knows nothing of.
 func TestSubscriptionsAreRefused(t *testing.T) {
-	p := newPipes(t, newHub(), Options{})
+	h := newHub()
+	p := newPipes(t, h, Options{})
+	p.s.o.Source = nil
 	c := p.dial(holdfast.DeviceID{1})
 	c.connect(hello{version: v5, id: "a"})
-	var body []byte
-	for _, f := range []string{"cmd", "desired", "$SYS/x"} {
-		body = append(appendText(body, f), 1)
-	}
-	c.send(framed(0x82, append(unhex("0102 00"), body...)))
+	c.send(c.subscribeWith(0x102, 1, nil, "cmd", "desired", "feed/x"))
 	c.expect(typeSuback, "0102 00 87 87 87")
 	c.send(framed(0xa2, append(unhex("0103 00"), appendText(appendText(nil, "a"), "b")...)))
 	c.expect(typeUnsuback, "0103 00 11 11")
+	p = newPipes(t, h, Options{})
 	c = p.dial(holdfast.DeviceID{1})
 	c.connect(hello{version: v311, id: "b"})
-	for _, f := range []string{"#", "a/+/b/#", "$share/g/x"} { // 3.1.1 can't be told beforehand
-		body = append(appendText(body, f), 2)
-	}
-	c.send(framed(0x82, append(unhex("0102"), body...)))
-	c.expect(typeSuback, "0102 80 80 80 80 80 80")
+	c.send(c.subscribeWith(0x102, 2, nil, "#", "a/+/b/#", "$share/g/x", "$share/g", "$SYS/x"))
+	c.expect(typeSuback, "0102 80 80 80 80 80")
 	c.send(framed(0xa2, append(unhex("0103"), appendText(appendText(nil, "a"), "b")...)))
 	c.expect(typeUnsuback, "0103")
 }

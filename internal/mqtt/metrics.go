@@ -24,6 +24,14 @@ type metrics struct {
 	refusedConnects         [256]atomic.Uint64
 	refusedPublishes        [256]atomic.Uint64
 	ended                   [256]atomic.Uint64
+	refusedFilters          [256]atomic.Uint64
+
+	subscribed, unsubscribed atomic.Uint64
+	published                [2]atomic.Uint64 // by QoS
+	resent                   atomic.Uint64
+	expired, unfit           atomic.Uint64 // messages that were not sent
+	slow                     atomic.Uint64 // subscriptions
+	strangeAcks              atomic.Uint64
 }
 
 // Why a connection ended before there was anybody to tell.
@@ -46,7 +54,8 @@ var packetNames = [16]string{"", "connect", "connack", "publish", "puback", "pub
 type collector struct {
 	m *metrics
 	connections, connects, closed, bytes, packets,
-	refused, refusedConnects, ended, repeats, wills, paused, quota, unack *prometheus.Desc
+	refused, refusedConnects, ended, repeats, wills, paused, quota, unack,
+	subscriptions, refusedFilters, published, resent, unsent, slow, strangeAcks *prometheus.Desc
 }
 
 // Collector returns the server's metrics.
@@ -69,12 +78,20 @@ func (s *Server) Collector() prometheus.Collector {
 		paused:          d("quota_pauses_total", "Reads put off because a device was over its quota."),
 		quota:           d("quota_refused_total", "Publishes refused because a device was far over its quota, or a child over its own."),
 		unack:           d("unavailable_total", "Connections ended because readings could not be taken in."),
+		subscriptions:   d("subscriptions", "Subscriptions of connections that are open."),
+		refusedFilters:  d("subscriptions_refused_total", "Topic filters refused, by MQTT 5 reason code; 3.1.1 clients hear 0x80.", "code"),
+		published:       d("messages_sent_total", "Messages sent to subscribers.", "qos"),
+		resent:          d("messages_resent_total", "Of those, messages that a session had in flight on an earlier connection."),
+		unsent:          d("messages_unsent_total", "Messages not sent, by reason.", "reason"),
+		slow:            d("slow_subscribers_total", "Subscriptions whose client was cut off because it did not keep up."),
+		strangeAcks:     d("unknown_acknowledgements_total", "Acknowledgements of messages that were not in flight."),
 	}
 }
 
 func (c *collector) Describe(ch chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{c.connections, c.connects, c.closed, c.bytes, c.packets,
-		c.refused, c.refusedConnects, c.ended, c.repeats, c.wills, c.paused, c.quota, c.unack} {
+		c.refused, c.refusedConnects, c.ended, c.repeats, c.wills, c.paused, c.quota, c.unack,
+		c.subscriptions, c.refusedFilters, c.published, c.resent, c.unsent, c.slow, c.strangeAcks} {
 		ch <- d
 	}
 }
@@ -97,6 +114,15 @@ func (c *collector) Collect(ch chan<- prometheus.Metric) {
 	counter(c.paused, &c.m.paused)
 	counter(c.quota, &c.m.quotaRefused)
 	counter(c.unack, &c.m.unacknowledged)
+	ended := c.m.unsubscribed.Load() // first: never more than subscribed
+	ch <- prometheus.MustNewConstMetric(c.subscriptions, prometheus.GaugeValue, float64(c.m.subscribed.Load()-ended))
+	counter(c.published, &c.m.published[0], "0")
+	counter(c.published, &c.m.published[1], "1")
+	counter(c.resent, &c.m.resent)
+	counter(c.unsent, &c.m.expired, "expired")
+	counter(c.unsent, &c.m.unfit, "too large")
+	counter(c.slow, &c.m.slow)
+	counter(c.strangeAcks, &c.m.strangeAcks)
 	for i, name := range packetNames {
 		if name != "" {
 			counter(c.packets, &c.m.received[i], name)
@@ -105,7 +131,7 @@ func (c *collector) Collect(ch chan<- prometheus.Metric) {
 	for code := range 256 {
 		label := fmt.Sprintf("0x%02X", code)
 		for d, by := range map[*prometheus.Desc]*[256]atomic.Uint64{
-			c.refused: &c.m.refusedPublishes, c.refusedConnects: &c.m.refusedConnects, c.ended: &c.m.ended,
+			c.refused: &c.m.refusedPublishes, c.refusedConnects: &c.m.refusedConnects, c.ended: &c.m.ended, c.refusedFilters: &c.m.refusedFilters,
 		} {
 			if by[code].Load() > 0 {
 				counter(d, &by[code], label)

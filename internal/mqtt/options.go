@@ -32,10 +32,14 @@ type Options struct {
 	ShutdownGrace  time.Duration // 10 s that Run waits for connections to end
 
 	MaxPacket         int    // 512 KiB, announced as Maximum Packet Size
-	MaxInflightBytes  int    // 1 MiB of publishes of one connection not yet durable; then reading pauses
+	MaxInflightBytes  int    // 1 MiB of publishes of one connection not yet durable; then reading pauses. As much may be unacknowledged of what it is sent
 	MaxLargeBytes     int    // 64 MiB of packets over 8 KiB being read at once, of all connections
 	ReceiveMaximum    uint16 // 64, announced
 	TopicAliasMaximum uint16 // 32, announced
+
+	MaxSubscriptions int           // 64 of one connection
+	SendMaximum      uint16        // 64 messages that a client may leave unacknowledged, if its Receive Maximum is not less
+	SlowTimeout      time.Duration // 30 s that a client may acknowledge nothing while more waits
 
 	MaxKeepAlive     time.Duration // 1 h; MQTT 5 clients are told, 3.1.1 clients are held to it if they keep alive at all
 	MaxSessionExpiry time.Duration // 7 days; 3.1.1 sessions that are not clean live as long
@@ -61,6 +65,9 @@ func (o Options) withDefaults() Options {
 	o.MaxLargeBytes = max(cmp.Or(o.MaxLargeBytes, 64<<20), o.MaxPacket+maxHeader)
 	o.ReceiveMaximum = cmp.Or(o.ReceiveMaximum, 64)
 	o.TopicAliasMaximum = cmp.Or(o.TopicAliasMaximum, 32)
+	o.MaxSubscriptions = cmp.Or(o.MaxSubscriptions, 64)
+	o.SendMaximum = cmp.Or(o.SendMaximum, 64)
+	o.SlowTimeout = cmp.Or(o.SlowTimeout, 30*time.Second)
 	o.MaxKeepAlive = min(cmp.Or(o.MaxKeepAlive, time.Hour), math.MaxUint16*time.Second)
 	o.MaxSessionExpiry = cmp.Or(o.MaxSessionExpiry, 7*24*time.Hour)
 	o.MaxWillDelay = cmp.Or(o.MaxWillDelay, time.Hour)

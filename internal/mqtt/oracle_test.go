@@ -3,7 +3,9 @@ package mqtt
 import (
 	"bytes"
 	"fmt"
+	"slices"
 	"testing"
+	"time"
 
 	"github.com/holdfast-iot/holdfast"
 	"github.com/mochi-mqtt/server/v2/packets"
@@ -102,9 +104,9 @@ func TestVectorsOfConnect(t *testing.T) {
 	}
 }
 
-func TestVectorsOfPubrelSubscribeDisconnect(t *testing.T) {
+func TestVectorsOfRarePackets(t *testing.T) {
 	n := 0
-	for _, kind := range []byte{packets.Pubrel, packets.Subscribe, packets.Unsubscribe, packets.Disconnect} {
+	for _, kind := range []byte{packets.Puback, packets.Pubrel, packets.Subscribe, packets.Unsubscribe, packets.Disconnect} {
 		for _, x := range packets.TPacketData[kind] {
 			if x.Packet == nil || x.Group == "encode" || len(x.RawBytes) < 2 {
 				continue
@@ -125,11 +127,15 @@ func TestVectorsOfPubrelSubscribeDisconnect(t *testing.T) {
 			case packets.Pubrel:
 				id, err = parsePubrel(h, body, version)
 			case packets.Subscribe:
-				var codes []reason
-				id, codes, err = parseSubscribe(h, body, version)
-				filters = len(codes)
+				var q subscribe
+				q, err = parseSubscribe(typeSubscribe, h, body, version)
+				id, filters = q.id, q.n
 			case packets.Unsubscribe:
-				id, filters, err = parseUnsubscribe(h, body, version)
+				var q subscribe
+				q, err = parseSubscribe(typeUnsubscribe, h, body, version)
+				id, filters = q.id, q.n
+			case packets.Puback:
+				id, err = parsePuback(h, body, version)
 			case packets.Disconnect:
 				_, err = parseDisconnect(h, body, version)
 			}
@@ -155,12 +161,11 @@ func TestVectorsOfPubrelSubscribeDisconnect(t *testing.T) {
 	}
 }
 
-// notFromClients says that a vector is of a server, or asks for what CONNACK says is
-// not available.
+// notFromClients says that a vector is of a server.
 func notFromClients(x packets.TPacketCase) bool {
 	p := x.Packet
 	return p.FixedHeader.Type == packets.Disconnect && !reason(p.ReasonCode).endsClient() ||
-		len(p.Filters) > 0 && p.Filters[0].Identifier > 0 || len(p.Properties.SubscriptionIdentifier) > 0
+		p.FixedHeader.Type == packets.Publish && len(p.Properties.SubscriptionIdentifier) > 0
 }
 
 // Every vector of a packet that arrives after CONNECT, played to a session: it gets
@@ -277,6 +282,8 @@ func reread(t *testing.T, b []byte, version byte) packets.Packet {
 	switch pk.FixedHeader.Type {
 	case packets.Connack:
 		err = pk.ConnackDecode(body)
+	case packets.Publish:
+		err = pk.PublishDecode(body)
 	case packets.Puback:
 		err = pk.PubackDecode(body)
 	case packets.Pubrec:
@@ -344,8 +351,19 @@ func TestAnswersAreReadable(t *testing.T) {
 		}
 		if q := p.Properties; v == v5 && (q.AssignedClientID != "auto-x" || q.SessionExpiryInterval != 60 || q.ServerKeepAlive != 30 ||
 			q.ReceiveMaximum != 64 || q.TopicAliasMaximum != 32 || q.MaximumPacketSize != 1<<19 || !q.RetainAvailableFlag || q.RetainAvailable != 0 ||
-			q.SharedSubAvailable != 0 || !q.SharedSubAvailableFlag) {
+			q.WildcardSubAvailableFlag || q.SubIDAvailableFlag || q.SharedSubAvailableFlag) { // nothing said means that they are
 			t.Errorf("CONNACK: %+v", q)
+		}
+		m := &parcel{Message: Message{Topic: "cmd/x", Payload: []byte("go"), Expiry: time.Minute, Correlation: []byte{0, 1}, ResponseTopic: "cmd/x/result", ContentType: "text/plain"},
+			came: time.Now(), qos: 1, dup: true}
+		m.id.Store(0x1234)
+		p = reread(t, appendPublish(nil, m, 300, d), v)
+		if p.TopicName != "cmd/x" || string(p.Payload) != "go" || p.PacketID != 0x1234 || p.FixedHeader.Qos != 1 || !p.FixedHeader.Dup || p.FixedHeader.Retain {
+			t.Errorf("PUBLISH: %+v", p)
+		}
+		if q := p.Properties; v == v5 && (q.MessageExpiryInterval != 60 || q.ResponseTopic != "cmd/x/result" || string(q.CorrelationData) != "\x00\x01" ||
+			q.ContentType != "text/plain" || !slices.Equal(q.SubscriptionIdentifier, []int{300})) {
+			t.Errorf("PUBLISH: %+v", q)
 		}
 	}
 }

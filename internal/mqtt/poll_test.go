@@ -111,7 +111,7 @@ func servingAs(t *testing.T, a *authority, h *hub, polled bool) string {
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	ended := make(chan error, 1)
-	go func() { ended <- New(authenticate, h, h, Options{}).Run(ctx, ln) }()
+	go func() { ended <- New(authenticate, h, h, Options{Source: h.board}).Run(ctx, ln) }()
 	t.Cleanup(func() {
 		cancel()
 		if err := <-ended; err != nil {

@@ -53,7 +53,7 @@ func allowed(packet byte) propSet {
 	case typePublish:
 		return 1<<propPayloadFormat | 1<<propMessageExpiry | 1<<propTopicAlias | 1<<propResponseTopic |
 			1<<propCorrelationData | 1<<propUserProperty | 1<<propSubscriptionID | 1<<propContentType
-	case typePubrel:
+	case typePuback, typePubrel:
 		return propsOf(propReasonString, propUserProperty)
 	case typeSubscribe:
 		return propsOf(propSubscriptionID, propUserProperty)
@@ -84,6 +84,8 @@ type properties struct {
 	maxPacketSize  uint32
 	subscriptionID int
 	hasAuthMethod  bool
+	receiveMax     uint16
+	purpose        []byte // the user property of this name, the first one; shares the packet's memory
 }
 
 // properties reads a set of properties of a packet.
@@ -158,7 +160,8 @@ func (p *properties) read(id byte, in *decoder) error {
 	case propWillDelay:
 		p.willDelay = in.uint32()
 	case propReceiveMaximum:
-		wrong = in.uint16() == 0 && !in.bad // we publish nothing: only its form counts
+		p.receiveMax = in.uint16()
+		wrong = p.receiveMax == 0 && !in.bad
 	case propTopicAliasMaximum:
 		in.uint16()
 	case propTopicAlias:
@@ -170,8 +173,10 @@ func (p *properties) read(id byte, in *decoder) error {
 		p.maxPacketSize = in.uint32()
 		wrong = p.maxPacketSize == 0 && !in.bad
 	case propUserProperty:
-		in.text()
-		in.text()
+		name, value := in.text(), in.text()
+		if p.purpose == nil && string(name) == "purpose" {
+			p.purpose = value
+		}
 	}
 	if wrong {
 		return &fault{protocolError, "a property has a value that is not allowed"}

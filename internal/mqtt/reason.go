@@ -13,6 +13,7 @@ type reason byte
 const (
 	success                reason = 0x00
 	disconnectWithWill     reason = 0x04
+	noSubscribers          reason = 0x10
 	noSubscription         reason = 0x11
 	unspecified            reason = 0x80
 	malformed              reason = 0x81
@@ -27,7 +28,9 @@ const (
 	badAuthMethod          reason = 0x8C
 	keepAliveTimeout       reason = 0x8D
 	takenOver              reason = 0x8E
+	filterInvalid          reason = 0x8F
 	topicInvalid           reason = 0x90
+	packetIDInUse          reason = 0x91
 	packetIDUnknown        reason = 0x92
 	receiveMaxExceeded     reason = 0x93
 	aliasInvalid           reason = 0x94
@@ -36,9 +39,6 @@ const (
 	administrative         reason = 0x98
 	payloadInvalid         reason = 0x99
 	retainNotSupported     reason = 0x9A
-	sharedNotSupported     reason = 0x9E
-	idsNotSupported        reason = 0xA1
-	wildcardsNotSupported  reason = 0xA2
 )
 
 // endsClient reports whether a client may say r in DISCONNECT (section 3.14.2.1).

@@ -36,6 +36,9 @@ type Server struct {
 	flights      sync.Pool // *flight
 	poller       *poller   // from the first connection on that can be polled; nil where there is none
 
+	groupsMu sync.Mutex
+	groups   map[groupKey]*group // shared subscriptions
+
 	mu       sync.Mutex
 	conns    map[*conn]struct{}
 	stopping bool
@@ -52,6 +55,7 @@ func New(authenticate Authenticate, gate Gate, sessions SessionStore, o Options)
 		gate:         gate,
 		sessions:     sessions,
 		conns:        make(map[*conn]struct{}),
+		groups:       make(map[groupKey]*group),
 	}
 	s.log = s.o.Logger
 	s.warnings.Interval = time.Second

@@ -144,6 +144,9 @@ func serving(t *testing.T, a *authority, h *hub, o Options) (*Server, string) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	if o.Source == nil {
+		o.Source = h.board
+	}
 	s := New(authenticate, h, h, o)
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan error, 1)

@@ -2,6 +2,7 @@ package mqtt
 
 import (
 	"bytes"
+	"context"
 	"strings"
 	"time"
 	"unicode/utf8"
@@ -11,6 +12,23 @@ import (
 	"github.com/holdfast-iot/holdfast/internal/senml"
 )
 
+// tell hands what a device says of a command or of its state to the Twin, and waits
+// until that has it for good.
+func (s *Server) tell(p Peer, r *route, m message) error {
+	if s.o.Twin == nil {
+		return &fault{topicInvalid, "the hub takes no results and no reported state"}
+	}
+	if m.utf8 && !utf8.Valid(m.payload) {
+		return holdfast.Errorf(holdfast.Invalid, "the payload is said to be UTF-8 and is not")
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), s.o.ConnectTimeout)
+	defer cancel()
+	if r.kind == toResult {
+		return s.o.Twin.Result(ctx, p, r.child, r.stream, m.payload)
+	}
+	return s.o.Twin.Report(ctx, p, r.child, m.payload)
+}
+
 // maxEvent bounds the text of an event.
 const maxEvent = 4 << 10
 
@@ -19,7 +37,7 @@ type route struct {
 	topic  string
 	kind   routeKind
 	child  string // "" for the device itself
-	stream string // of scalars and events
+	stream string // of scalars and events; of a result the command's id
 	why    string
 	asked  bool              // whether quota is known
 	quota  *budget.Allowance // the child's
@@ -32,7 +50,12 @@ const (
 	toPack              // data
 	toScalar            // data/STREAM
 	toEvent             // event/KIND
+	toResult            // cmd/ID/result
+	toReport            // reported
 )
+
+// ofTwin tells what goes to the Twin from what becomes readings.
+func (k routeKind) ofTwin() bool { return k == toResult || k == toReport }
 
 // routeOf reads a topic that checkTopic has passed.
 func routeOf(topic string) route {
@@ -56,14 +79,29 @@ func routeOf(topic string) route {
 		r.kind, r.stream = toScalar, strings.TrimPrefix(rest, "data/")
 	case strings.HasPrefix(rest, "event/") && len(rest) > len("event/"):
 		r.kind, r.stream = toEvent, rest
+	case rest == "reported":
+		r.kind = toReport
+		return r
+	case strings.HasPrefix(rest, "cmd/"):
+		id, ok := strings.CutSuffix(strings.TrimPrefix(rest, "cmd/"), "/result")
+		if !ok || strings.Contains(id, "/") {
+			return r.nowhere(topics)
+		}
+		if err := holdfast.CheckName("command", id); err != nil {
+			return r.nowhere(err.Error())
+		}
+		r.kind, r.stream = toResult, id
+		return r
 	default:
-		return r.nowhere("topics are data, data/STREAM, event/KIND and the same under child/NAME/")
+		return r.nowhere(topics)
 	}
 	if err := holdfast.CheckName("stream", r.stream); err != nil {
 		return r.nowhere(err.Error())
 	}
 	return r
 }
+
+const topics = "topics are data, data/STREAM, event/KIND, cmd/ID/result, reported and the same under child/NAME/"
 
 // known tells a route from the place of one.
 func (r *route) known() bool { return r.kind != toNowhere || r.why != "" }

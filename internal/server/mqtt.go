@@ -85,7 +85,7 @@ func clientOf(p mqtt.Peer) ingest.Client {
 
 func (s sessions) Open(ctx context.Context, p mqtt.Peer, clientID string, clean bool, expiry time.Duration) (mqtt.Session, bool, error) {
 	o, err := s.Sessions.Open(ctx, clientOf(p), clientID, clean, expiry)
-	return mqtt.Session{Name: o.Name, Received: o.Received}, o.Present, err
+	return mqtt.Session{Name: o.Name, Received: o.Received, Subscriptions: o.Subscriptions}, o.Present, err
 }
 
 func (s sessions) Close(ctx context.Context, p mqtt.Peer, clientID string, expiry time.Duration) error {

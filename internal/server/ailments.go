@@ -11,6 +11,7 @@ type ailment struct{ id, level string }
 var ailments = [...]ailment{
 	{"hub-down", api.Wrong},
 	{"folder-damaged", api.Wrong},
+	{"folder-newer", api.Wrong},
 	{"disk-space", api.Wrong},
 	{"disk-files", api.Wrong},
 	{"disk-volatile", api.Wrong},
@@ -32,6 +33,7 @@ var ailments = [...]ailment{
 	{"authority-ends", api.Wrong},
 	{"api-certificate-ended", api.Wrong},
 
+	{"upgrade-unconfirmed", api.Weak},
 	{"root-key-one-holder", api.Weak},
 	{"root-key-same-disk", api.Weak},
 	{"root-key-owner", api.Weak},
@@ -56,6 +58,10 @@ var ailments = [...]ailment{
 	{"device-tls12-allowed", api.Weak},
 	{"witness-late", api.Weak},
 	{"witness-quorum", api.Weak},
+	{"mail-failing", api.Weak},
+	{"webhooks-failing", api.Weak},
+	{"webhooks-disabled", api.Weak},
+	{"messages-given-up", api.Weak},
 
 	{"backup-none", api.Note},
 	{"root-key-no-passphrase", api.Note},

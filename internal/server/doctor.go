@@ -41,6 +41,7 @@ func (s *Server) Doctor(ctx context.Context) ([]api.Finding, error) {
 	x.clock()
 	x.limits()
 	x.interrupted()
+	x.upgrade()
 	s.examineJournal(x)
 	s.examineLedger(x)
 	s.examineAPICertificate(x)
@@ -216,6 +217,11 @@ func (s *Server) examineKeepers(ctx context.Context, x *examination) error {
 				"look for erasure in the log: it says why, and goes on by itself when that is mended")
 		}
 	}
+	unsent, err := s.outbox.Failing(ctx)
+	if err != nil {
+		return err
+	}
+	x.messages(unsent)
 	n, since, err := s.access.Waiting(ctx)
 	if err != nil {
 		return err

@@ -43,6 +43,7 @@ func doctorStopped(h host, c Config) ([]api.Finding, error) {
 	x.whole()
 	x.disk()
 	x.interrupted()
+	x.upgrade()
 	x.clock()
 	x.fileTimes()
 	if path := c.RootKey; err == nil || path != "" {

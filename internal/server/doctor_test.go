@@ -25,11 +25,13 @@ import (
 	"github.com/holdfast-iot/holdfast/internal/access"
 	"github.com/holdfast-iot/holdfast/internal/api"
 	"github.com/holdfast-iot/holdfast/internal/budget"
+	"github.com/holdfast-iot/holdfast/internal/catalog"
 	"github.com/holdfast-iot/holdfast/internal/custody"
 	"github.com/holdfast-iot/holdfast/internal/ingest"
 	"github.com/holdfast-iot/holdfast/internal/journal"
 	"github.com/holdfast-iot/holdfast/internal/ledger"
 	"github.com/holdfast-iot/holdfast/internal/mqtt"
+	"github.com/holdfast-iot/holdfast/internal/outbox"
 	"github.com/holdfast-iot/holdfast/internal/series"
 )
 
@@ -340,8 +342,12 @@ func judged() map[string]func(x *examination) {
 		"witness-contradicts": func(x *examination) {
 			x.witnesses(1, 0, []ledger.Missing{{Name: "w", Err: holdfast.Errorf(holdfast.Conflict, "it has seen more leaves")}})
 		},
-		"witness-late":   func(x *examination) { x.witnesses(1, 1, []ledger.Missing{{Name: "w", Err: errors.New("no answer")}}) },
-		"witness-quorum": func(x *examination) { x.witnesses(0, 1, nil) },
+		"witness-late":      func(x *examination) { x.witnesses(1, 1, []ledger.Missing{{Name: "w", Err: errors.New("no answer")}}) },
+		"mail-failing":      func(x *examination) { x.messages(outbox.Trouble{Mail: outbox.Failing{Times: 3, Since: now}}) },
+		"webhooks-failing":  func(x *examination) { x.messages(outbox.Trouble{Webhooks: []holdfast.WebhookID{{1}, {2}}}) },
+		"webhooks-disabled": func(x *examination) { x.messages(outbox.Trouble{Disabled: 1}) },
+		"messages-given-up": func(x *examination) { x.messages(outbox.Trouble{Dead: 2}) },
+		"witness-quorum":    func(x *examination) { x.witnesses(0, 1, nil) },
 		"devices-refused": func(x *examination) {
 			x.refusals([]mqtt.Refusal{{At: now, Device: device, Reason: "the stream is of numbers"}})
 		},
@@ -442,6 +448,12 @@ func stoppedComplaints() map[string]func(h *house) error {
 		"root-key-missing":  func(h *house) error { return os.Remove(h.rootKey) },
 		"root-key-readable": func(h *house) error { return os.Chmod(h.rootKey, 0o644) },
 		"data-readable":     func(h *house) error { return os.Chmod(h.dir, 0o755) },
+		"folder-newer": func(h *house) error {
+			return writeJSON(filepath.Join(h.dir, releaseFile), release{Format: releaseFormat, Version: "9.0.0", Catalog: catalog.Known() + 1})
+		},
+		"upgrade-unconfirmed": func(h *house) error {
+			return writeJSON(filepath.Join(h.dir, releaseFile), newRelease("0.2.0", &before{Version: "0.1.0", Catalog: catalog.Oldest, At: time.Now()}))
+		},
 	}
 }
 

@@ -13,7 +13,9 @@ import (
 	"strings"
 	"time"
 
+	"github.com/holdfast-iot/holdfast"
 	"github.com/holdfast-iot/holdfast/internal/api"
+	"github.com/holdfast-iot/holdfast/internal/outbox"
 )
 
 // Thresholds of the doctor.
@@ -185,6 +187,36 @@ func (x *examination) limits() {
 		x.add("memory-small", fmt.Sprintf("the hub may take %d MiB of memory", min(cmp.Or(limit, group), cmp.Or(group, limit))>>20), "MemoryMax=512M in the service's unit, or GOMEMLIMIT=384MiB")
 	case limit == 0 && group == 0:
 		x.add("memory-unlimited", "nothing bounds the hub's memory: beside other programs a storm of connections takes what there is", "MemoryMax=512M in the service's unit, or GOMEMLIMIT=384MiB")
+	}
+}
+
+// upgrade looks at which version the folder is for.
+func (x *examination) upgrade() {
+	r, _, err := readRelease(osFolder(x.data), x.data)
+	switch {
+	case holdfast.KindOf(err) == holdfast.Conflict:
+		x.add("folder-newer", err.Error(), "start the newer holdfast, or go back with that one: holdfast upgrade --data "+x.data+" --back")
+	case err != nil:
+		x.add("folder-damaged", err.Error(), "put back an undamaged copy of that file, or remove it")
+	case r.From != nil:
+		x.since("upgrade-unconfirmed", r.From.At, fmt.Sprintf("the upgrade from %s is not confirmed: what leads back is still kept", r.From.Version),
+			"when all is well: holdfast upgrade --data "+x.data+" --confirm; else stop the hub and use --back")
+	}
+}
+
+// messages looks at what does not get out.
+func (x *examination) messages(t outbox.Trouble) {
+	if t.Mail.Times > 0 {
+		x.since("mail-failing", t.Mail.Since, fmt.Sprintf("the mail server has not taken the last %d messages", t.Mail.Times), "look for outbox in the log; check the settings of mail of serve")
+	}
+	if len(t.Webhooks) > 0 {
+		x.add("webhooks-failing", fmt.Sprintf("%s not taken the last message: %s", plural(len(t.Webhooks), "a webhook has", "%d webhooks have"), list(t.Webhooks)), "tell whose they are; they are tried again by themselves")
+	}
+	if t.Disabled > 0 {
+		x.add("webhooks-disabled", plural(t.Disabled, "a webhook said that it is gone, and gets nothing any more", "%d webhooks said that they are gone, and get nothing any more"), "their owners make new ones, or remove them")
+	}
+	if t.Dead > 0 {
+		x.add("messages-given-up", plural(t.Dead, "a message was given up within the last days", "%d messages were given up within the last days"), "mend the mail server or the webhook; then their owners send them again")
 	}
 }
 

@@ -9,8 +9,6 @@ import (
 	"slices"
 	"time"
 
-	dto "github.com/prometheus/client_model/go"
-
 	"github.com/holdfast-iot/holdfast"
 	"github.com/holdfast-iot/holdfast/internal/access"
 	"github.com/holdfast-iot/holdfast/internal/api"
@@ -188,9 +186,8 @@ func (s *Server) examineTraffic(x *examination) {
 		}
 		x.add("device-tls12-used", fmt.Sprintf("%s with TLS 1.2 within the week: %s", plural(len(old), "a device came", "%d devices came"), list(ids)), "give them firmware that speaks TLS 1.3; readings that came so are marked")
 	}
-	var m dto.Metric
-	if s.failedDecisions.Write(&m) == nil && m.GetCounter().GetValue() > 0 {
-		x.add("decisions-failed", fmt.Sprintf("%.0f decisions could not be made since the start and were denials", m.GetCounter().GetValue()), "look for \"a decision could not be made\" in the log; please report it: it is a fault of Holdfast")
+	if n := s.undecidedEver.Load(); n > 0 {
+		x.add("decisions-failed", plural(int(n), "a decision could not be made since the start and was a denial", "%d decisions could not be made since the start and were denials"), "look for \"a decision could not be made\" in the log; please report it: it is a fault of Holdfast")
 	}
 }
 

@@ -49,6 +49,7 @@ type Server struct {
 	stores *stores
 
 	failedDecisions prometheus.Counter
+	undecidedEver   atomic.Int64 // what it counts
 
 	ledger   *ledger.Ledger
 	identity *identity.Identity
@@ -208,6 +209,7 @@ func (s *Server) openGates(ctx context.Context) (err error) {
 // undecided sounds the alarm for policies that could not be evaluated.
 func (s *Server) undecided(policies []string) {
 	s.failedDecisions.Inc()
+	s.undecidedEver.Add(1)
 	s.log.Error("query: a decision could not be made and is a denial", "policies", policies)
 }
 

@@ -1,0 +1,111 @@
+package server
+
+import (
+	"maps"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/prometheus/client_golang/prometheus"
+)
+
+// metricNames are those of a hub that serves.
+func metricNames(t *testing.T) map[string]bool {
+	t.Helper()
+	h := newHouse(t)
+	s := h.Server
+	_, end := h.serve()
+	defer end()
+	out := map[string]bool{}
+	descs := make(chan *prometheus.Desc)
+	go func() {
+		defer close(descs)
+		s.metrics.Describe(descs)
+	}()
+	name := regexp.MustCompile(`fqName: "([^"]+)"`)
+	for d := range descs {
+		out[name.FindStringSubmatch(d.String())[1]] = true
+	}
+	families, err := s.metrics.Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, f := range families {
+		out[f.GetName()] = true
+	}
+	return out
+}
+
+// documentedMetrics are those of the table in docs/operations.md. A name that begins
+// with _ goes on from the one before it in its row.
+func documentedMetrics(t *testing.T) map[string]bool {
+	t.Helper()
+	b, err := os.ReadFile("../../docs/operations.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, section, _ := strings.Cut(string(b), "\n## Metrics\n")
+	section, _, _ = strings.Cut(section, "\n## ")
+	out := map[string]bool{}
+	for line := range strings.Lines(section) {
+		cell, ok := strings.CutPrefix(line, "| `")
+		if !ok {
+			continue
+		}
+		cell, _, _ = strings.Cut(cell, " | ")
+		for _, m := range regexp.MustCompile(`holdfast_[a-z0-9_]+`).FindAllString(cell, -1) {
+			out[m] = true
+		}
+	}
+	return out
+}
+
+// docs/operations.md has each metric of the hub, and no other.
+func TestMetricsAreDocumented(t *testing.T) {
+	have, said := metricNames(t), documentedMetrics(t)
+	for _, name := range slices.Sorted(maps.Keys(have)) {
+		if strings.HasPrefix(name, "holdfast_") && !said[name] {
+			t.Errorf("docs/operations.md, Metrics, has no %s", name)
+		}
+	}
+	for _, name := range slices.Sorted(maps.Keys(said)) {
+		if !have[name] {
+			t.Errorf("docs/operations.md, Metrics, has %s, which no hub has", name)
+		}
+	}
+}
+
+// The rules that users are given are what Prometheus reads (promtool says so), and
+// ask for metrics that are there.
+func TestAlertRules(t *testing.T) {
+	have := metricNames(t)
+	files, err := filepath.Glob("../../examples/prometheus/*.rules.yml")
+	if err != nil || len(files) == 0 {
+		t.Fatal(files, err)
+	}
+	for _, file := range files {
+		b, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		rules := regexp.MustCompile(`(?m)^ +expr: (.+)$`).FindAllStringSubmatch(string(b), -1)
+		if len(rules) < 5 || len(rules) != strings.Count(string(b), "alert: ") {
+			t.Errorf("%s has %d rules", file, len(rules))
+		}
+		for _, r := range rules {
+			for _, name := range regexp.MustCompile(`holdfast_[a-z0-9_]+`).FindAllString(r[1], -1) {
+				if !have[name] && !have[regexp.MustCompile(`_(bucket|sum|count)$`).ReplaceAllString(name, "")] {
+					t.Errorf("%s asks for %s, which no hub has", file, name)
+				}
+			}
+		}
+	}
+	need(t, "promtool")
+	if out, err := exec.Command("promtool", append([]string{"check", "rules"}, files...)...).CombinedOutput(); err != nil {
+		t.Errorf("%v: %s", err, out)
+	}
+}

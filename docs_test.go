@@ -98,7 +98,7 @@ func TestThePageForOwnersIsPlain(t *testing.T) {
 			t.Errorf("docs/for-owners.md says %q", word)
 		}
 	}
-	for _, s := range regexp.MustCompile(`[.!?:]\s`).Split(fence.ReplaceAllString(text, ""), -1) {
+	for _, s := range regexp.MustCompile(`[.!?:]\s|\||\n\n`).Split(fence.ReplaceAllString(text, ""), -1) {
 		if n := len(strings.Fields(s)); n > 35 {
 			t.Errorf("docs/for-owners.md has a sentence of %d words: %.60s...", n, s)
 		}

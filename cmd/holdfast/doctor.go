@@ -14,6 +14,7 @@ type doctorCmd struct {
 	hubFlags
 	outputFlags
 	Strict  bool   `help:"Exit 1 for what is weak, too." env:"-"`
+	Ready   bool   `help:"Only ask whether readings are acknowledged now, as /readyz says." env:"-"`
 	RootKey string `help:"Where the root key of a hub that does not run is (default: where init put it)." placeholder:"PATH"`
 }
 
@@ -29,6 +30,9 @@ Example:
 }
 
 func (c *doctorCmd) Run(a *app) error {
+	if c.Ready {
+		return c.ready(a)
+	}
 	found, err := c.ask(a)
 	if err != nil {
 		return err
@@ -50,6 +54,26 @@ func (c *doctorCmd) Run(a *app) error {
 		return holdfast.Errorf(holdfast.Internal, "%s wrong", are(count[api.Wrong]))
 	case c.Strict && count[api.Weak] > 0:
 		return holdfast.Errorf(holdfast.Internal, "%s weak", are(count[api.Weak]))
+	}
+	return nil
+}
+
+// ready is for supervisors that can't ask /readyz themselves.
+func (c *doctorCmd) ready(a *app) error {
+	hub, err := c.connect(a)
+	if err != nil {
+		return err
+	}
+	defer hub.Close()
+	var r api.Readiness
+	if err := hub.Do(a.ctx, http.MethodGet, "/readyz", nil, &r); err != nil {
+		return err
+	}
+	if c.json() {
+		return printJSON(a.stdout, r)
+	}
+	if _, err := fmt.Fprintln(a.stdout, "Readings are acknowledged."); err != nil {
+		return fmt.Errorf("print: %w", err)
 	}
 	return nil
 }

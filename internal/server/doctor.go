@@ -50,7 +50,7 @@ func (s *Server) Doctor(ctx context.Context) ([]api.Finding, error) {
 		}
 	}
 	x.add("backup-none", "this version makes no backups: the data folder is all that there is",
-		"now and then: stop the hub, cp -a "+s.config.Data+" to another disk, start it; docs/operations.md says what such a copy can't do")
+		"now and then: stop the hub, cp -a "+x.data+" to another disk, start it; docs/operations.md says what such a copy can't do")
 	x.add("versions", fmt.Sprintf("holdfast %s, %s; TLS is crypto/tls of that Go, devices from TLS %s on", cmp.Or(s.config.Version, "(devel)"), runtime.Version(), tlsName(s.config.DeviceTLSMin)),
 		"nothing to do; compare with what is released")
 	return x.findings(), nil
@@ -98,7 +98,7 @@ func (x *examination) journal(b series.Backlog, oldest time.Time, st journal.Sta
 // holds that the log was changed is a matter of its own.
 func (s *Server) examineLedger(x *examination) {
 	if err := s.ledger.Trouble(); err != nil {
-		x.add("ledger-unpublished", "the ledger was not published at the last tick: "+err.Error(), "holdfast ledger verify --data "+s.config.Data+" says whether it is whole; else look at the disk of the data folder")
+		x.add("ledger-unpublished", "the ledger was not published at the last tick: "+err.Error(), "holdfast ledger verify --data "+x.data+" says whether it is whole; else look at the disk of the data folder")
 	} else if last := s.ledger.LastTick(); !last.IsZero() && x.now.Sub(last) > lateTicks*s.config.Checkpoints {
 		x.since("ledger-unpublished", last, fmt.Sprintf("the ledger was published %s ago last", x.now.Sub(last).Round(time.Second)), "look for ledger in the log; start the hub again if nothing stands there")
 	}
@@ -200,7 +200,7 @@ func (s *Server) examineKeepers(ctx context.Context, x *examination) error {
 	switch ago := x.now.Sub(last); {
 	case doubted:
 		x.since("retention-doubts-clock", last, fmt.Sprintf("the clock is %d days ahead of the last run of retention: nothing dies by age", int(ago.Hours()/24)),
-			"set the clock right; if it is right: holdfast retention run --clock-is-right --data "+s.config.Data)
+			"set the clock right; if it is right: holdfast retention run --clock-is-right --data "+x.data)
 	case !last.IsZero() && ago > lateExpiry:
 		x.since("retention-late", last, fmt.Sprintf("retention last ran %d hours ago", int(ago.Hours())), "look for retention in the log")
 	}
@@ -247,7 +247,7 @@ func (s *Server) examineCredentials(ctx context.Context, x *examination) error {
 	}
 	if len(ids) > 0 {
 		x.add("credentials-end", fmt.Sprintf("%s in use and ends within 30 days, first on %s: %s", plural(len(ids), "a credential of a person or program is", "each of %d credentials of people and programs is"),
-			ending[0].NotAfter.Format(time.DateOnly), list(ids)), "holdfast token list --data "+s.config.Data+" says whose; make new ones in time")
+			ending[0].NotAfter.Format(time.DateOnly), list(ids)), "holdfast token list --data "+x.data+" says whose; make new ones in time")
 	}
 	return nil
 }
@@ -280,7 +280,7 @@ func (s *Server) examineDevices(ctx context.Context, x *examination) error {
 		return err
 	}
 	if unclaimed > 0 {
-		x.add("devices-unclaimed", plural(unclaimed, "a device has no owner: its readings are refused", "%d devices have no owner: their readings are refused"), "give their claim codes to their owners (holdfast device code --claim DEVICE makes new ones); holdfast device list --data "+s.config.Data+" shows which")
+		x.add("devices-unclaimed", plural(unclaimed, "a device has no owner: its readings are refused", "%d devices have no owner: their readings are refused"), "give their claim codes to their owners (holdfast device code --claim DEVICE makes new ones); holdfast device list --data "+x.data+" shows which")
 	}
 	x.clocks(s.ingest.Skewed())
 	return nil

@@ -54,6 +54,9 @@ type examination struct {
 }
 
 func examine(h host, data string) *examination {
+	if whole, err := filepath.Abs(data); err == nil {
+		data = whole // what is printed holds wherever it is typed
+	}
 	return &examination{host: h, data: data, now: h.Now()}
 }
 

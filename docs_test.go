@@ -93,8 +93,9 @@ func TestThePageForOwnersIsPlain(t *testing.T) {
 	if n := len(strings.Fields(text)); n < 200 || n >= 700 {
 		t.Errorf("docs/for-owners.md has %d words, not 200 to 700", n)
 	}
+	said := strings.ToLower(regexp.MustCompile("`[^`]*`").ReplaceAllString(text, ""))
 	for _, word := range []string{"TLS", "API", "encrypt", "cryptograph", "controller", "data subject", "credential", "ledger", "assignment", "pseudonym", "GDPR", "token", "certificate authority"} {
-		if strings.Contains(strings.ToLower(text), strings.ToLower(word)) {
+		if strings.Contains(said, strings.ToLower(word)) {
 			t.Errorf("docs/for-owners.md says %q", word)
 		}
 	}

@@ -22,6 +22,7 @@ const (
 	kindPage    kind = 6 // a page key in the keyring's head
 	kindField   kind = 7 // a catalog column
 	kindRoot    kind = 8 // a root key as a holder keeps it
+	kindArrival kind = 9 // where a chunk's readings stood in the journal
 )
 
 const (
@@ -60,6 +61,11 @@ func ChunkPlace(a holdfast.AssignmentID, s holdfast.StreamID, b Bucket, chunk [1
 // SummaryPlace is where the summary of a chunk stands.
 func SummaryPlace(a holdfast.AssignmentID, s holdfast.StreamID, b Bucket, chunk [16]byte, rows uint32) Place {
 	return streamPlace(kindSummary, a, s, b, chunk, rows)
+}
+
+// ArrivalPlace is where it stands in which order a chunk's readings arrived.
+func ArrivalPlace(a holdfast.AssignmentID, s holdfast.StreamID, b Bucket, chunk [16]byte, rows uint32) Place {
+	return streamPlace(kindArrival, a, s, b, chunk, rows)
 }
 
 func streamPlace(k kind, a holdfast.AssignmentID, s holdfast.StreamID, b Bucket, chunk [16]byte, rows uint32) Place {

@@ -32,6 +32,7 @@ func places() map[string]Place {
 		"chunk, id":           ChunkPlace(a, s, 202611, c2, 7),
 		"chunk, rows":         ChunkPlace(a, s, 202611, c, 8),
 		"summary":             SummaryPlace(a, s, 202611, c, 7),
+		"arrival":             ArrivalPlace(a, s, 202611, c, 7),
 		"journal":             JournalPlace(a, id16(5), 7),
 		"journal, assignment": JournalPlace(a2, id16(5), 7),
 		"journal, writer":     JournalPlace(a, id16(6), 7),
@@ -129,7 +130,7 @@ func TestGolden(t *testing.T) {
 	c := NewCipher(k)
 	var out strings.Builder
 	fmt.Fprintf(&out, "key id %s\n", k.ID())
-	names := []string{"chunk", "summary", "journal", "list", "entry", "page", "field", "root"}
+	names := []string{"chunk", "summary", "journal", "list", "entry", "page", "field", "root", "arrival"}
 	for _, n := range names {
 		p := places()[n]
 		var ad [adMax]byte

@@ -237,13 +237,3 @@ func (g *gathering) records() (out []*Arrived) {
 	}
 	return out
 }
-
-// ordered reports whether a chunk may hold readings of positions from on that it
-// knows.
-func (s *Series) ordered(r *chunkRow, from journal.Pos) bool { return false }
-
-func (u *unsealer) arrivals(ctx context.Context, o openChunk) ([]journal.Pos, error) { return nil, nil }
-
-// Kept returns the epoch of positions, which a restored hub begins anew, and the
-// position from which on arrivals are known.
-func (s *Series) Kept() (epoch uint64, from journal.Pos) { return 0, 0 }

@@ -6,6 +6,7 @@ import (
 
 	"github.com/holdfast-iot/holdfast"
 	"github.com/holdfast-iot/holdfast/internal/chunk"
+	"github.com/holdfast-iot/holdfast/internal/journal"
 	"github.com/holdfast-iot/holdfast/internal/seal"
 )
 
@@ -17,10 +18,12 @@ type sliceCell struct {
 	journal seal.KeyID // of a record that brought readings
 	columns chunk.Columns
 	rows    []holdfast.Reading // if there are any, all that there are
+	at      []journal.Pos      // where each stands in the journal
 }
 
-// add appends a reading.
-func (c *sliceCell) add(r *holdfast.Reading) error {
+// add appends a reading of the record at pos.
+func (c *sliceCell) add(r *holdfast.Reading, pos journal.Pos) error {
+	c.at = append(c.at, pos)
 	t := r.Value.Type()
 	switch {
 	case len(c.rows) > 0:
@@ -48,6 +51,7 @@ func (c *sliceCell) wipe() {
 	wipeColumns(&c.columns)
 	clear(c.rows)
 	c.rows = c.rows[:0]
+	c.at = c.at[:0]
 }
 
 func wipeColumns(c *chunk.Columns) {
@@ -61,8 +65,9 @@ func wipeColumns(c *chunk.Columns) {
 
 // sorter puts columns in order of time. What it gives is valid until the next use.
 type sorter struct {
-	at  []timeAt
-	out chunk.Columns
+	at      []timeAt
+	out     chunk.Columns
+	arrived []journal.Pos // of out
 }
 
 type timeAt struct {
@@ -70,9 +75,10 @@ type timeAt struct {
 	row  int32
 }
 
-// order returns columns in order of time. It reports false if two readings have
-// one time: then one may repeat the other, and only the clear path can tell.
-func (s *sorter) order(c *chunk.Columns) (*chunk.Columns, bool) {
+// order returns columns in order of time, and where they stand in the journal. It
+// reports false if two readings have one time: then one may repeat the other, and only
+// the clear path can tell.
+func (s *sorter) order(c *chunk.Columns, at []journal.Pos) (*chunk.Columns, []journal.Pos, bool) {
 	if !increases(c.Times) {
 		s.at = s.at[:0]
 		for i, t := range c.Times {
@@ -80,9 +86,10 @@ func (s *sorter) order(c *chunk.Columns) (*chunk.Columns, bool) {
 		}
 		slices.SortFunc(s.at, func(a, b timeAt) int { return cmp.Compare(a.time, b.time) })
 		s.permute(c)
-		c = &s.out
+		s.arrived = permuted(s.arrived[:0], at, s.at)
+		c, at = &s.out, s.arrived
 	}
-	return c, increases(c.Times)
+	return c, at, increases(c.Times)
 }
 
 func increases(times []int64) bool {
@@ -121,4 +128,14 @@ func permuted[T any](dst, src []T, order []timeAt) []T {
 		dst = append(dst, src[x.row])
 	}
 	return dst
+}
+
+// sorted returns the rows in order of time, equal times as they came.
+func (c *sliceCell) sorted() []timeAt {
+	order := make([]timeAt, len(c.rows))
+	for i := range c.rows {
+		order[i] = timeAt{c.rows[i].Time, int32(i)}
+	}
+	slices.SortFunc(order, func(a, b timeAt) int { return cmp.Or(cmp.Compare(a.time, b.time), cmp.Compare(a.row, b.row)) })
+	return order
 }

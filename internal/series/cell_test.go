@@ -10,6 +10,7 @@ import (
 
 	"github.com/holdfast-iot/holdfast"
 	"github.com/holdfast-iot/holdfast/internal/chunk"
+	"github.com/holdfast-iot/holdfast/internal/journal"
 	"github.com/holdfast-iot/holdfast/internal/seal"
 )
 
@@ -60,7 +61,7 @@ func TestCellOrder(t *testing.T) {
 	for range 2000 {
 		rows := drawCell(r)
 		for i := range rows {
-			if err := c.add(&rows[i]); err != nil {
+			if err := c.add(&rows[i], journal.Pos(i)); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -72,7 +73,7 @@ func TestCellOrder(t *testing.T) {
 		}
 		var got []holdfast.Reading
 		if c.columns.Len() > 0 {
-			ordered, ok := s.order(&c.columns)
+			ordered, at, ok := s.order(&c.columns, c.at)
 			if ok != distinct {
 				t.Fatalf("seed %d: order says %t of readings with distinct times: %t", seed, ok, distinct)
 			}
@@ -80,14 +81,21 @@ func TestCellOrder(t *testing.T) {
 				inColumns++
 				for i := range ordered.Len() {
 					got = append(got, ordered.Reading(i))
+					if rows[at[i]] != got[i] {
+						t.Fatalf("seed %d: row %d in order of time did not come as number %d", seed, i, at[i])
+					}
 				}
 			} else {
 				c.toRows()
 			}
 		}
 		if got == nil {
-			got = slices.Clone(c.rows)
-			sortByTime(got)
+			for _, x := range c.sorted() {
+				got = append(got, c.rows[x.row])
+				if rows[c.at[x.row]] != c.rows[x.row] {
+					t.Fatalf("seed %d: row %d did not come as number %d", seed, x.row, c.at[x.row])
+				}
+			}
 		}
 		if !slices.Equal(got, want) {
 			t.Fatalf("seed %d: %s", seed, cmp.Diff(want, got, cmp.AllowUnexported(holdfast.Value{})))
@@ -115,14 +123,14 @@ func TestPackColumns(t *testing.T) {
 				if err := whole.Append(x); err != nil {
 					t.Fatal(err)
 				}
-				if err := a.add(t.Context(), x); err != nil {
+				if err := a.add(t.Context(), x, journal.Pos(i)); err != nil {
 					t.Fatal(err)
 				}
 			}
 			if err := a.flush(t.Context()); err != nil {
 				t.Fatal(err)
 			}
-			if err := b.addColumns(t.Context(), &whole); err != nil {
+			if err := b.addColumns(t.Context(), &whole, make([]journal.Pos, n)); err != nil {
 				t.Fatal(err)
 			}
 			extents := func(p *packer) (all []extent) {

@@ -89,6 +89,7 @@ func (s *Series) eraseOf(ctx context.Context, a holdfast.AssignmentID, scope hol
 	gone := rows
 	if whole := len(scope.Streams) == 0 && !scope.Partial(); whole {
 		s.tail.forget(a)
+		s.live.forget(a)
 		s.overtake(func(n streamName) bool { return n.assignment == a })
 	} else if gone, err = s.dying(ctx, rows, scope); err != nil {
 		return done, err
@@ -162,6 +163,9 @@ func (s *Series) overtake(which func(streamName) bool) {
 // Forget overwrites what memory keeps of the decoded readings of a scope. Erase does
 // so too; this comes when an erasure is asked for, while its keys still live.
 func (s *Series) Forget(_ context.Context, scope holdfast.Scope) error {
+	for _, a := range scope.Assignments {
+		s.live.forget(a)
+	}
 	s.cache.forget(func(n streamName) bool {
 		return slices.Contains(scope.Assignments, n.assignment) && (len(scope.Streams) == 0 || slices.Contains(scope.Streams, n.stream))
 	})

@@ -16,30 +16,31 @@ import (
 // chunkRow is a row of the table chunk.
 type chunkRow struct {
 	Cell
-	rolled  int64
-	pending bool
-	id      [16]byte
-	key     seal.KeyID
-	segment int64
-	blob    holdfast.BlobID // the segment's, not in the row
-	at      int64
-	size    int
-	summary int    // size of the summary's box behind the chunk's, 0 if there is none
-	box     []byte // the sealed extent
-	extent  extent // what is in box, if opened
-	opened  bool
+	rolled   int64
+	pending  bool
+	id       [16]byte
+	key      seal.KeyID
+	segment  int64
+	blob     holdfast.BlobID // the segment's, not in the row
+	at       int64
+	size     int
+	summary  int    // size of the summary's box behind the chunk's, 0 if there is none
+	arrivals int    // size of the arrivals' box behind these, 0 if there is none
+	box      []byte // the sealed extent
+	extent   extent // what is in box, if opened
+	opened   bool
 }
 
 // partBits of rolled number the chunks that one roll, or the merge of it, made of
 // a cell.
 const partBits = 20
 
-// bytes is what the chunk and its summary take in the segment.
-func (r *chunkRow) bytes() int64 { return int64(r.size) + int64(r.summary) }
+// bytes is what the chunk, its summary and its arrivals take in the segment.
+func (r *chunkRow) bytes() int64 { return int64(r.size) + int64(r.summary) + int64(r.arrivals) }
 
 func (r *chunkRow) roll() int64 { return r.rolled >> partBits }
 
-const chunkColumns = `c.assignment, c.stream, c.bucket, c.rolled, c.pending, c.id, c.key_id, c.segment, s.blob, c.at, c.size, c.summary, c.extent_sealed`
+const chunkColumns = `c.assignment, c.stream, c.bucket, c.rolled, c.pending, c.id, c.key_id, c.segment, s.blob, c.at, c.size, c.summary, c.arrivals, c.extent_sealed`
 
 // compareRows is the order of the table.
 func compareRows(a, b chunkRow) int {
@@ -61,7 +62,7 @@ func chunkRows(ctx context.Context, tx *sql.Tx, where string, args ...any) iter.
 		for rows.Next() {
 			var r chunkRow
 			var id []byte
-			if err := rows.Scan(&r.Assignment, &r.Stream, &r.Bucket, &r.rolled, &r.pending, &id, &r.key, &r.segment, &r.blob, &r.at, &r.size, &r.summary, &r.box); err != nil {
+			if err := rows.Scan(&r.Assignment, &r.Stream, &r.Bucket, &r.rolled, &r.pending, &id, &r.key, &r.segment, &r.blob, &r.at, &r.size, &r.summary, &r.arrivals, &r.box); err != nil {
 				yield(chunkRow{}, err)
 				return
 			}
@@ -118,8 +119,8 @@ func setRolled(ctx context.Context, tx *sql.Tx, pos journal.Pos, roll int64) err
 // insertChunks adds rows; their segments count them with countIn.
 func insertChunks(ctx context.Context, tx *sql.Tx, rows []chunkRow) error {
 	stmt, err := tx.PrepareContext(ctx, `INSERT INTO chunk
-		(assignment, stream, bucket, rolled, pending, id, key_id, segment, at, size, summary, extent_sealed)
-		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)`)
+		(assignment, stream, bucket, rolled, pending, id, key_id, segment, at, size, summary, arrivals, extent_sealed)
+		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)`)
 	if err != nil {
 		return err
 	}
@@ -127,7 +128,7 @@ func insertChunks(ctx context.Context, tx *sql.Tx, rows []chunkRow) error {
 	for i := range rows {
 		r := &rows[i]
 		if _, err := stmt.ExecContext(ctx, r.Assignment, r.Stream, r.Bucket, r.rolled, asInt(r.pending), r.id[:], r.key,
-			r.segment, r.at, r.size, r.summary, r.box); err != nil {
+			r.segment, r.at, r.size, r.summary, r.arrivals, r.box); err != nil {
 			return fmt.Errorf("insert chunk: %w", err)
 		}
 	}

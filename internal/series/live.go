@@ -5,6 +5,7 @@ import (
 	"cmp"
 	"context"
 	"maps"
+	"math"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -38,15 +39,22 @@ type live struct {
 	mu      sync.Mutex
 	watches map[*Watch]struct{}
 	of      map[holdfast.AssignmentID][]*Watch
-	latest  map[streamName]int64 // of watched streams: no reading has a later time
-	fresh   []*Arrived           // not handed out yet
-	bytes   int64                // of what is fresh or in a queue
-	end     journal.Pos          // behind the last record observed
-	lost    bool                 // fresh ran over
+	latest  map[streamName]latest // of watched streams
+	fresh   []*Arrived            // not handed out yet
+	bytes   int64                 // of what is fresh or in a queue
+	end     journal.Pos           // behind the last record observed
+	lost    bool                  // fresh ran over
 
 	rouse   chan struct{} // there is something fresh
 	stop    chan struct{} // closed with the last watch
 	stopped chan struct{}
+}
+
+// latest is the latest time of what was handed out of a stream; of all that there is,
+// if known.
+type latest struct {
+	time  int64
+	known bool
 }
 
 // Limits of what is held in memory for those who watch.
@@ -78,7 +86,7 @@ func (s *Series) Watch() *Watch {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if len(l.watches) == 0 {
-		l.watches, l.of, l.latest = map[*Watch]struct{}{}, map[holdfast.AssignmentID][]*Watch{}, map[streamName]int64{}
+		l.watches, l.of, l.latest = map[*Watch]struct{}{}, map[holdfast.AssignmentID][]*Watch{}, map[streamName]latest{}
 		l.rouse, l.stop, l.stopped = make(chan struct{}, 1), make(chan struct{}), make(chan struct{})
 		l.end = 0
 		l.on.Store(true)
@@ -142,7 +150,7 @@ func (l *live) unfollow(w *Watch, next map[holdfast.AssignmentID]struct{}) {
 		all := slices.DeleteFunc(l.of[a], func(v *Watch) bool { return v == w })
 		if l.of[a] = all; len(all) == 0 {
 			delete(l.of, a)
-			maps.DeleteFunc(l.latest, func(n streamName, _ int64) bool { return n.assignment == a })
+			maps.DeleteFunc(l.latest, func(n streamName, _ latest) bool { return n.assignment == a })
 		}
 	}
 }
@@ -313,68 +321,57 @@ func (l *live) let(a *Arrived) {
 func (l *live) look(a *Arrived) {
 	for i := 0; i < len(a.Rows); {
 		n := streamName{a.Assignment, a.Rows[i].Stream}
-		latest, known := l.latest[n]
-		suspect := !known
-		was := latest
+		had, any := l.latest[n]
+		suspect := !had.known
+		if !any {
+			had.time = math.MinInt64
+		}
 		for ; i < len(a.Rows) && a.Rows[i].Stream == n.stream; i++ {
 			r := &a.Rows[i]
-			suspect = suspect || r.Time <= latest && r.Mark&holdfast.Stamped == 0
-			latest = max(latest, r.Time)
+			suspect = suspect || r.Time <= had.time && r.Mark&holdfast.Stamped == 0
+			had.time = max(had.time, r.Time)
 		}
-		if known && latest != was {
-			l.latest[n] = latest
-		}
+		l.latest[n] = had
 		if suspect {
 			a.suspect = append(a.suspect, n.stream)
 		}
 	}
 }
 
-// knows says that no reading of a stream that was observed up to now has a later
-// time than this one.
-func (l *live) knows(n streamName, latest int64) {
+// knows says that of a stream nothing later was stored at a moment since it is
+// watched. What came after that was looked at.
+func (l *live) knows(n streamName, time int64) {
+	if !l.on.Load() {
+		return
+	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if len(l.of[n.assignment]) == 0 {
 		return
 	}
-	for _, a := range l.fresh { // not looked at yet
-		if a.Assignment != n.assignment {
-			continue
-		}
-		for i := range a.Rows {
-			if a.Rows[i].Stream == n.stream && a.Rows[i].Time > latest {
-				return // the next look is soon
-			}
-		}
+	if had, any := l.latest[n]; any {
+		time = max(time, had.time)
 	}
-	if had, known := l.latest[n]; !known || had < latest {
-		l.latest[n] = latest
-	}
+	l.latest[n] = latest{time, true}
 }
 
-// forget drops what is held of an assignment that is erased.
+// forget drops what is held of an assignment of which something is erased. Who
+// follows it reads from the store what is left.
 func (l *live) forget(of holdfast.AssignmentID) {
 	if !l.on.Load() {
 		return
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	is := func(a *Arrived) bool { return a.Assignment == of }
 	l.fresh = slices.DeleteFunc(l.fresh, func(a *Arrived) bool {
-		if is(a) {
+		if a.Assignment == of {
 			l.bytes -= a.size
 		}
-		return is(a)
+		return a.Assignment == of
 	})
 	for _, w := range l.of[of] {
-		w.queue = slices.DeleteFunc(w.queue, func(a *Arrived) bool {
-			if is(a) {
-				w.bytes -= a.size
-				l.let(a)
-			}
-			return is(a)
-		})
+		l.overrun(w)
+		w.wake()
 	}
 }
 

@@ -10,6 +10,7 @@ import (
 
 	"github.com/holdfast-iot/holdfast"
 	"github.com/holdfast-iot/holdfast/internal/chunk"
+	"github.com/holdfast-iot/holdfast/internal/journal"
 )
 
 // Merge makes few full chunks of the many small ones that rolls leave in a cell,
@@ -35,6 +36,9 @@ func (s *Series) Merge(ctx context.Context) error {
 	m := merge{s: s, out: output{s: s}}
 	m.packer.out = &m.out
 	if err := m.run(ctx); err != nil {
+		return fmt.Errorf("merge chunks: %w", err)
+	}
+	if err := s.dropArrivals(ctx, time.Now().Add(-s.opt.Window)); err != nil {
 		return fmt.Errorf("merge chunks: %w", err)
 	}
 	if err := s.reap(ctx); err != nil {
@@ -131,14 +135,14 @@ func (m *merge) cell(ctx context.Context, c Cell) error {
 	}
 	// One pass to see that all of it can be read, so that a damaged chunk leaves
 	// nothing half merged in out.
-	if err := m.s.readChunks(ctx, open, func(holdfast.Reading) error { return nil }); err != nil {
+	if err := m.s.readChunks(ctx, open, func(holdfast.Reading, journal.Pos) error { return nil }); err != nil {
 		return m.leave(ctx, c, err)
 	}
 	m.packer.begin(c, open[0].cipher, open[len(open)-1].row.roll(), arrivals(open))
 	if before>>partBits == m.packer.roll { // one roll made it and those that are merged
 		m.packer.part = before&(1<<partBits-1) + 1
 	}
-	if err := m.s.readChunks(ctx, open, func(r holdfast.Reading) error { return m.packer.add(ctx, r) }); err != nil {
+	if err := m.s.readChunks(ctx, open, func(r holdfast.Reading, pos journal.Pos) error { return m.packer.add(ctx, r, pos) }); err != nil {
 		return err
 	}
 	if err := m.packer.flush(ctx); err != nil {
@@ -161,12 +165,18 @@ func (m *merge) leave(ctx context.Context, c Cell, err error) error {
 	return nil
 }
 
-// readChunks gives the readings of a cell's chunks in order, without repeats.
-func (s *Series) readChunks(ctx context.Context, open []openChunk, f func(holdfast.Reading) error) error {
+// readChunks gives the readings of a cell's chunks in order, without repeats, and
+// where each stood in the journal; 0 if that was before all that are known.
+func (s *Series) readChunks(ctx context.Context, open []openChunk, f func(holdfast.Reading, journal.Pos) error) error {
 	v := snapshot{chunks: open, span: holdfast.Always}
 	var failed error
-	err := v.cursor().each(ctx, &unsealer{s: s}, func(r holdfast.Reading) bool {
-		failed = f(r)
+	_, from := s.Kept()
+	c := v.ordered(v.span, nil)
+	err := c.each(ctx, &unsealer{s: s}, func(r holdfast.Reading) bool {
+		if c.pos < from {
+			c.pos = 0
+		}
+		failed = f(r, c.pos)
 		return failed == nil
 	})
 	return errors.Join(failed, err)

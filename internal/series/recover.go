@@ -46,6 +46,9 @@ func (s *Series) Recover(ctx context.Context, each func(Header, *Content) error)
 			"the journal begins at position %d, but readings from %d on are still to be rolled: records are missing", start, from)
 	}
 	s.positions.reset()
+	if err := s.loadKept(ctx); err != nil {
+		return err
+	}
 	s.tail.restart(from)
 	if each != nil {
 		return s.replay(ctx, start, end, each)
@@ -99,6 +102,9 @@ func (s *Series) Rebase(ctx context.Context) error {
 	return s.db.Write(ctx, func(tx *sql.Tx) error {
 		_, roll, err := rolled(ctx, tx)
 		if err != nil {
+			return err
+		}
+		if err := beginEpoch(ctx, tx, roll, s.log.Start()); err != nil {
 			return err
 		}
 		return setRolled(ctx, tx, s.log.Start(), roll)

@@ -7,6 +7,7 @@ import (
 	"slices"
 
 	"github.com/holdfast-iot/holdfast"
+	"github.com/holdfast-iot/holdfast/internal/journal"
 	"github.com/holdfast-iot/holdfast/internal/seal"
 )
 
@@ -76,12 +77,12 @@ func (rw *Rewrite) Reseal(ctx context.Context, c Cell, keep func(holdfast.Readin
 	out := output{s: s}
 	p := packer{out: &out, pending: true}
 	p.begin(c, to, open[len(open)-1].row.roll(), arrivals(open))
-	err = s.readChunks(ctx, open, func(r holdfast.Reading) error {
+	err = s.readChunks(ctx, open, func(r holdfast.Reading, pos journal.Pos) error {
 		if !keep(r) {
 			return nil
 		}
 		kept++
-		return p.add(ctx, r)
+		return p.add(ctx, r, pos)
 	})
 	if err == nil {
 		err = p.flush(ctx)

@@ -213,7 +213,7 @@ func (r *rig) tidy(when string) {
 		`SELECT count(*) FROM chunk WHERE pending <> 0`,
 		`SELECT count(*) FROM chunk WHERE segment NOT IN (SELECT id FROM segment)`,
 		`SELECT count(*) FROM segment s WHERE live <> (SELECT count(*) FROM chunk c WHERE c.segment = s.id)
-		 OR live_bytes <> (SELECT sum(size + summary) FROM chunk c WHERE c.segment = s.id)`,
+		 OR live_bytes <> (SELECT sum(size + summary + arrivals) FROM chunk c WHERE c.segment = s.id)`,
 	} {
 		if n := r.count(q); n != 0 {
 			r.t.Errorf("%s: %s = %d", when, q, n)

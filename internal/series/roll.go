@@ -86,12 +86,16 @@ func (s *Series) rollSlice(ctx context.Context, out *output, from, end journal.P
 		if err := out.commit(ctx, tx); err != nil {
 			return err
 		}
-		return setRolled(ctx, tx, next, number)
+		if err := setRolled(ctx, tx, next, number); err != nil {
+			return err
+		}
+		return recordRoll(ctx, tx, number, next, time.Now())
 	})
 	if err != nil {
 		s.positions.reset() // it may be done
 		return 0, err
 	}
+	s.kept.rolled(number, next)
 	s.positions.rolled(out.rows, next)
 	s.stats.readings.Add(float64(sl.readings))
 	s.stats.bytes.Add(float64(out.bytes))
@@ -124,7 +128,7 @@ type slice struct {
 }
 
 // What a reading takes in memory, roughly, without text.
-const readingSize = 32
+const readingSize = 40
 
 // read takes records until memory is full or end is reached.
 func (sl *slice) read(ctx context.Context, from, end journal.Pos) (journal.Pos, error) {
@@ -135,7 +139,7 @@ func (sl *slice) read(ctx context.Context, from, end journal.Pos) (journal.Pos, 
 		case r.retired:
 			sl.s.stats.retired.Inc()
 		default:
-			if err := sl.take(r.header, r.content.Rows); err != nil {
+			if err := sl.take(r.header, r.content.Rows, r.pos); err != nil {
 				return 0, err
 			}
 		}
@@ -146,7 +150,7 @@ func (sl *slice) read(ctx context.Context, from, end journal.Pos) (journal.Pos, 
 	return end, nil
 }
 
-func (sl *slice) take(h Header, rows []Row) error {
+func (sl *slice) take(h Header, rows []Row, pos journal.Pos) error {
 	var cell *sliceCell
 	for i := range rows {
 		r := &rows[i]
@@ -162,7 +166,7 @@ func (sl *slice) take(h Header, rows []Row) error {
 			cell.arrival.From = min(cell.arrival.From, h.Arrival)
 			cell.arrival.To = max(cell.arrival.To, h.Arrival)
 		}
-		if err := cell.add(&r.Reading); err != nil {
+		if err := cell.add(&r.Reading, pos); err != nil {
 			return err
 		}
 		sl.bytes += readingSize
@@ -218,19 +222,19 @@ func (sl *slice) packCell(ctx context.Context, p *packer, at Cell, c *seal.Ciphe
 	}
 	p.begin(at, c, number, cell.arrival)
 	if cell.columns.Len() > 0 {
-		if columns, ok := sl.sorter.order(&cell.columns); ok {
-			return p.addColumns(ctx, columns)
+		if columns, at, ok := sl.sorter.order(&cell.columns, cell.at); ok {
+			return p.addColumns(ctx, columns, at)
 		}
 		cell.toRows()
 	}
-	sortByTime(cell.rows)
 	var seen repeats
-	for _, r := range cell.rows {
+	for _, x := range cell.sorted() {
+		r := cell.rows[x.row]
 		if seen.is(r) {
 			sl.s.stats.repeats.Inc()
 			continue
 		}
-		if err := p.add(ctx, r); err != nil {
+		if err := p.add(ctx, r, cell.at[x.row]); err != nil {
 			return err
 		}
 	}

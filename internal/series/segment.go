@@ -8,6 +8,7 @@ import (
 
 	"github.com/holdfast-iot/holdfast"
 	"github.com/holdfast-iot/holdfast/internal/chunk"
+	"github.com/holdfast-iot/holdfast/internal/journal"
 	"github.com/holdfast-iot/holdfast/internal/seal"
 )
 
@@ -38,9 +39,10 @@ type outSegment struct {
 	live int
 }
 
-// add places a chunk's box, its summary's behind it, and remembers the row.
-func (o *output) add(ctx context.Context, r chunkRow, box, summary []byte) error {
-	if o.open && len(o.buf)+len(box)+len(summary) > o.s.segmentSize {
+// add places a chunk's box, its summary's and its arrivals' behind it, and remembers
+// the row.
+func (o *output) add(ctx context.Context, r chunkRow, box, summary, arrivals []byte) error {
+	if o.open && len(o.buf)+len(box)+len(summary)+len(arrivals) > o.s.segmentSize {
 		if err := o.put(ctx); err != nil {
 			return err
 		}
@@ -51,8 +53,8 @@ func (o *output) add(ctx context.Context, r chunkRow, box, summary []byte) error
 		}
 	}
 	seg := &o.segments[len(o.segments)-1]
-	r.segment, r.blob, r.at, r.size, r.summary = seg.id, seg.blob, int64(len(o.buf)), len(box), len(summary)
-	o.buf = append(append(o.buf, box...), summary...)
+	r.segment, r.blob, r.at, r.size, r.summary, r.arrivals = seg.id, seg.blob, int64(len(o.buf)), len(box), len(summary), len(arrivals)
+	o.buf = append(append(append(o.buf, box...), summary...), arrivals...)
 	seg.live++
 	o.rows = append(o.rows, r)
 	return nil
@@ -121,23 +123,27 @@ type packer struct {
 	pending bool
 	arrival holdfast.Span
 
-	columns chunk.Columns
-	encoder chunk.Encoder
-	content int // bytes of text in columns
-	plain   []byte
-	box     []byte
-	minutes chunk.Minutes
-	summary []byte
+	columns  chunk.Columns
+	at       []journal.Pos // where each of columns stood in the journal, 0: before all that are known
+	encoder  chunk.Encoder
+	content  int // bytes of text in columns
+	plain    []byte
+	box      []byte
+	minutes  chunk.Minutes
+	summary  []byte
+	arrivals []byte
 }
 
 // begin turns to another cell.
 func (p *packer) begin(cell Cell, c *seal.Cipher, roll int64, arrival holdfast.Span) {
 	p.cell, p.cipher, p.roll, p.part, p.arrival = cell, c, roll, 0, arrival
 	p.columns.Reset(0)
+	p.at = p.at[:0]
 	p.content = 0
 }
 
-func (p *packer) add(ctx context.Context, r holdfast.Reading) error {
+// add takes in a reading that stood in the journal at pos.
+func (p *packer) add(ctx context.Context, r holdfast.Reading, pos journal.Pos) error {
 	size := r.Value.Size()
 	if n := p.columns.Len(); n > 0 && (n == chunk.MaxRows || p.content+size > chunk.MaxBytes || r.Value.Type() != p.columns.Type || ripe(p.columns.Times, r.Time)) {
 		if err := p.flush(ctx); err != nil {
@@ -151,6 +157,7 @@ func (p *packer) add(ctx context.Context, r holdfast.Reading) error {
 	case holdfast.Text, holdfast.Bytes:
 		p.content += size
 	}
+	p.at = append(p.at, pos)
 	return p.columns.Append(r)
 }
 
@@ -191,15 +198,15 @@ func (p *packer) summarize(r *chunkRow) {
 // addColumns makes the chunks of a cell whose readings stand in c, all that there
 // are and of one type of fixed size: the same chunks as add and flush make of
 // them one by one.
-func (p *packer) addColumns(ctx context.Context, c *chunk.Columns) error {
-	own := p.columns
-	defer func() { p.columns = own }()
+func (p *packer) addColumns(ctx context.Context, c *chunk.Columns, at []journal.Pos) error {
+	own, ownAt := p.columns, p.at
+	defer func() { p.columns, p.at = own, ownAt }()
 	for from := 0; from < c.Len(); {
 		to := min(from+ripeRows, c.Len())
 		for to < c.Len() && to < from+chunk.MaxRows && !ripe(c.Times[from:to], c.Times[to]) {
 			to++
 		}
-		p.columns = c.Slice(from, to)
+		p.columns, p.at = c.Slice(from, to), at[from:to:to]
 		if err := p.flush(ctx); err != nil {
 			return err
 		}
@@ -230,9 +237,11 @@ func (p *packer) flush(ctx context.Context) error {
 	r.box = p.cipher.Seal(nil, appendExtent(buf[:0], e), r.extentPlace())
 	r.extent, r.opened = e, true
 	p.summarize(&r)
+	p.sealArrivals(&r)
 	p.columns.Reset(p.columns.Type)
+	p.at = p.at[:0]
 	p.content = 0
-	return p.out.add(ctx, r, p.box, p.summary)
+	return p.out.add(ctx, r, p.box, p.summary, p.arrivals)
 }
 
 // repeats tells, of readings in order of time, which say again what was there

@@ -66,6 +66,7 @@ type Options struct {
 	Bytes      int64         // roll earlier when the journal's tail exceeds this, default 48 MiB
 	MergeEvery time.Duration // between merges, default a day
 	MergeAfter int           // merge earlier after this many new chunks, default 250,000
+	Window     time.Duration // for how long at least it is known in which order readings arrived, default a day
 	CacheBytes int64         // of decoded readings kept in memory, default 64 MiB; negative: none
 	Logger     *slog.Logger  // default slog.Default()
 }
@@ -82,6 +83,7 @@ type Series struct {
 	live      live
 	readers   readers
 	positions positions
+	kept      kept
 	cache     *cache
 	stats     *stats
 	rolling   rolling
@@ -119,6 +121,9 @@ func New(db *catalog.DB, log journal.Log, blobs blob.Store, keys Keys, o Options
 	if o.MergeAfter <= 0 {
 		o.MergeAfter = 250_000
 	}
+	if o.Window == 0 {
+		o.Window = 24 * time.Hour
+	}
 	if o.CacheBytes == 0 {
 		o.CacheBytes = 64 << 20
 	}
@@ -134,6 +139,7 @@ func New(db *catalog.DB, log journal.Log, blobs blob.Store, keys Keys, o Options
 		work:       make(chan struct{}, 1),
 		sliceBytes: defaultSliceBytes, segmentSize: defaultSegmentSize,
 	}
+	s.kept.ends = map[int64]journal.Pos{}
 	s.cells.New = func() any { return new(sliceCell) }
 	s.stats = newStats(s)
 	return s

@@ -38,6 +38,11 @@ type House struct {
 	Gate     *ingest.Gate
 	Query    *query.Query
 
+	Window time.Duration // of series.Options, from the next Restart on
+
+	holder vault.Holder
+	stop   func()
+
 	Acme  holdfast.PartyID
 	Admin access.Principal
 
@@ -51,39 +56,14 @@ func Build(t testing.TB) *House {
 	t.Helper()
 	ctx := t.Context()
 	h := &House{t: t, Dir: t.TempDir(), now: time.Now()}
-	sub := func(name string) string {
-		path := filepath.Join(h.Dir, name)
-		h.must(os.Mkdir(path, 0o700))
-		return path
+	for _, name := range []string{"catalog", "keyring", "journal"} {
+		h.must(os.Mkdir(filepath.Join(h.Dir, name), 0o700))
 	}
 	var err error
-	h.Catalog, err = catalog.Open(ctx, sub("catalog"), catalog.Options{})
+	h.holder, err = vault.CreateFileHolder(filepath.Join(t.TempDir(), "root.key"), nil)
 	h.must(err)
-	holder, err := vault.CreateFileHolder(filepath.Join(t.TempDir(), "root.key"), nil)
-	h.must(err)
-	h.Vault, err = vault.Create(ctx, h.Catalog, vault.Dir(sub("keyring")), []vault.Holder{holder})
-	h.must(err)
-	h.Ledger, err = ledger.Create(ctx, h.Catalog, h.Vault, "hub.example/log")
-	h.must(err)
-	h.Custody = custody.New(h.Catalog, h.Vault, h.Ledger, custody.Options{Now: h.running})
-	h.Register, err = grant.Open(ctx, h.Catalog, h.Vault, h.Ledger, grant.Options{Holdings: h.Custody, Now: h.clock})
-	h.must(err)
-	log, err := journal.OpenFile(sub("journal"), journal.Options{})
-	h.must(err)
-	blobs, err := blob.OpenDir(filepath.Join(h.Dir, "blobs"))
-	h.must(err)
-	h.Series = series.New(h.Catalog, log, blobs, h.Vault, series.Options{})
-	h.must(h.Series.Recover(ctx, func(series.Header, *series.Content) error { return nil }))
-	sessions, clock, err := ingest.OpenSessions(ctx, h.Catalog, h.Vault)
-	h.must(err)
-	h.Gate = ingest.New(h.Custody, h.Register, h.Vault, log, h.Series, sessions, clock, ingest.Options{})
-	h.Query = query.New(h.Custody, h.Register, h.Series, query.Options{Now: h.clock, Recheck: time.Nanosecond})
-	t.Cleanup(func() {
-		log.Close()
-		blobs.Close()
-		h.Vault.Close()
-		h.Catalog.Close()
-	})
+	h.open(true)
+	t.Cleanup(func() { h.stop() })
 	acme, err := h.Custody.AddOperating(ctx, "Acme")
 	h.must(err)
 	h.Acme = acme.ID
@@ -92,6 +72,52 @@ func Build(t testing.TB) *House {
 		Credential: holdfast.NewID[holdfast.CredentialID](), Party: h.Acme, Role: access.Administrator, Scopes: access.ScopeRead | access.ScopeWrite,
 	}
 	return h
+}
+
+// open opens the stores and the keepers over them.
+func (h *House) open(fresh bool) {
+	ctx := h.t.Context()
+	var err error
+	h.Catalog, err = catalog.Open(ctx, filepath.Join(h.Dir, "catalog"), catalog.Options{})
+	h.must(err)
+	keyring := vault.Dir(filepath.Join(h.Dir, "keyring"))
+	if fresh {
+		h.Vault, err = vault.Create(ctx, h.Catalog, keyring, []vault.Holder{h.holder})
+		h.must(err)
+		h.Ledger, err = ledger.Create(ctx, h.Catalog, h.Vault, "hub.example/log")
+	} else {
+		h.Vault, err = vault.Open(ctx, h.Catalog, keyring, []vault.Holder{h.holder})
+		h.must(err)
+		h.Ledger, err = ledger.Open(ctx, h.Catalog, h.Vault)
+	}
+	h.must(err)
+	h.Custody = custody.New(h.Catalog, h.Vault, h.Ledger, custody.Options{Now: h.running})
+	h.Register, err = grant.Open(ctx, h.Catalog, h.Vault, h.Ledger, grant.Options{Holdings: h.Custody, Now: h.clock})
+	h.must(err)
+	log, err := journal.OpenFile(filepath.Join(h.Dir, "journal"), journal.Options{})
+	h.must(err)
+	blobs, err := blob.OpenDir(filepath.Join(h.Dir, "blobs"))
+	h.must(err)
+	h.Series = series.New(h.Catalog, log, blobs, h.Vault, series.Options{Window: h.Window})
+	h.must(h.Series.Recover(ctx, func(series.Header, *series.Content) error { return nil }))
+	sessions, clock, err := ingest.OpenSessions(ctx, h.Catalog, h.Vault)
+	h.must(err)
+	h.Gate = ingest.New(h.Custody, h.Register, h.Vault, log, h.Series, sessions, clock, ingest.Options{})
+	h.Query = query.New(h.Custody, h.Register, h.Series, query.Options{Now: h.clock, Recheck: time.Nanosecond})
+	h.stop = func() {
+		log.Close()
+		blobs.Close()
+		h.Vault.Close()
+		h.Catalog.Close()
+	}
+}
+
+// Restart stops the hub, without a word to anybody, and starts it again over the same
+// folders. Nothing may be under way.
+func (h *House) Restart() {
+	h.t.Helper()
+	h.stop()
+	h.open(false)
 }
 
 func (h *House) must(err error) {

@@ -127,6 +127,8 @@ func New(d Deps, o Options) *API {
 	a.handle("POST /v1/data", a.device(a.data))
 	a.handle("POST /write", a.device(a.lines))
 	a.handle("POST /api/v2/write", a.device(a.lines))
+	a.handle("POST /query", a.device(a.influxQuery))
+	a.handle("GET /ping", a.device(a.influxPing))
 	if d.MQTT != nil {
 		a.handle("GET /mqtt", http.HandlerFunc(a.socket))
 	}

@@ -198,6 +198,24 @@ func TestLineProtocol(t *testing.T) {
 	}
 }
 
+// What clients of InfluxDB ask before they send is answered; nothing else is.
+func TestClientsOfInfluxDBAskFirst(t *testing.T) {
+	h := build(t, Options{})
+	x := h.enrolled(custody.DeviceSpec{Label: "i"})
+	form := "application/x-www-form-urlencoded"
+	if r := x.post("/query", form, strings.NewReader("q=create+database+%22telegraf%22")); r.status != 200 || strings.TrimSpace(r.text) != `{"results":[{"statement_id":0}]}` {
+		t.Errorf("%d %s", r.status, r.text)
+	}
+	for _, q := range []string{"q=SELECT+*+FROM+planted", "q=CREATE+DATABASE+a;DROP+DATABASE+b", "q=%zz", ""} {
+		if r := x.post("/query", form, strings.NewReader(q)); r.status != 400 || strings.Contains(r.text, "planted") {
+			t.Errorf("%s: %d %s", q, r.status, r.text)
+		}
+	}
+	if got := h.readings(x.id, "planted"); len(got) != 0 {
+		t.Errorf("%v", got)
+	}
+}
+
 func TestTagsThatAProfileMaps(t *testing.T) {
 	h := build(t, Options{})
 	must(h.custody.AddProfile(t.Context(), h.admin, []byte(`{"name":"box","version":1,

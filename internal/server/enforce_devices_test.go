@@ -101,6 +101,8 @@ func TestNothingLeavesByTheDevicesPort(t *testing.T) {
 		"POST /write":        send("/write", "m,device=band-of-anna v=1", "x"),
 		"POST /api/v2/write": send("/api/v2/write", "m,device=band-of-anna v=1", "m v=1"),
 		"GET /mqtt":          get("/mqtt"),
+		"POST /query":        send("/query", "q=CREATE+DATABASE+x", "q=SELECT+*+FROM+pulse", "q=CREATE+DATABASE+x;SHOW+SERIES"),
+		"GET /ping":          get("/ping"),
 	}
 	for _, route := range h.devices.Routes() {
 		if ways[route] == nil {

@@ -152,6 +152,31 @@ func (a *Access) Live(p Principal) error {
 	return nil
 }
 
+// Acting returns who a credential is whose holder has asked for something to be done
+// while he is away, as long as it counts; Denied after that. It is no use of it.
+func (a *Access) Acting(ctx context.Context, id holdfast.CredentialID) (Principal, error) {
+	ended := holdfast.Errorf(holdfast.Denied, "the credential that asked for this has expired or was revoked: ask again with another")
+	c, err := a.lookUp(ctx, id)
+	if holdfast.KindOf(err) == holdfast.NotFound {
+		return Principal{}, ended
+	}
+	if err != nil {
+		return Principal{}, err
+	}
+	p := c.principal(a.now())
+	if a.Live(p) != nil {
+		return Principal{}, ended
+	}
+	live, err := a.grantsLive(ctx, p.Grants)
+	if err == nil && !live {
+		err = ended
+	}
+	if err != nil {
+		return Principal{}, err
+	}
+	return p, nil
+}
+
 // lookUp returns an opened credential, or NotFound. The caller must not modify it.
 func (a *Access) lookUp(ctx context.Context, id holdfast.CredentialID) (*credential, error) {
 	a.mu.Lock()

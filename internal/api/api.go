@@ -33,6 +33,7 @@ import (
 
 	"github.com/holdfast-iot/holdfast"
 	"github.com/holdfast-iot/holdfast/internal/access"
+	"github.com/holdfast-iot/holdfast/internal/alarm"
 	"github.com/holdfast-iot/holdfast/internal/archive"
 	"github.com/holdfast-iot/holdfast/internal/custody"
 	"github.com/holdfast-iot/holdfast/internal/erasure"
@@ -40,6 +41,7 @@ import (
 	"github.com/holdfast-iot/holdfast/internal/handover"
 	"github.com/holdfast-iot/holdfast/internal/identity"
 	"github.com/holdfast-iot/holdfast/internal/ledger"
+	"github.com/holdfast-iot/holdfast/internal/outbox"
 	"github.com/holdfast-iot/holdfast/internal/query"
 	"github.com/holdfast-iot/holdfast/internal/series"
 	"github.com/holdfast-iot/holdfast/internal/timeline"
@@ -63,6 +65,8 @@ type Deps struct {
 	Archive  *archive.Archive
 	Desk     *handover.Desk // default: one over the keepers above
 	Timeline *timeline.Timeline
+	Alarms   *alarm.Alarms
+	Outbox   *outbox.Outbox
 
 	Prometheus Prometheus                                   // nil: its API is not there
 	Gatherer   prometheus.Gatherer                          // of /metrics; nil: there are none
@@ -137,7 +141,7 @@ type API struct {
 // New builds the API.
 func New(d Deps) (*API, error) {
 	if d.Access == nil || d.Custody == nil || d.Identity == nil || d.Grants == nil || d.Query == nil || d.Measure == nil ||
-		d.Erasure == nil || d.Ledger == nil || d.Archive == nil || d.Timeline == nil {
+		d.Erasure == nil || d.Ledger == nil || d.Archive == nil || d.Timeline == nil || d.Alarms == nil || d.Outbox == nil {
 		return nil, errors.New("api: a keeper is not wired")
 	}
 	if d.Logger == nil {
@@ -175,7 +179,7 @@ func New(d Deps) (*API, error) {
 	a.huma = humago.New(routes{a}, config(d.Version))
 	for _, register := range []func(){
 		a.health, a.doctor, a.parties, a.invitations, a.tokens, a.sessions, a.factor, a.permissions, a.profiles, a.devices, a.units, a.claims, a.purposes, a.grants, a.groups, a.holds, a.retention,
-		a.readings, a.exports, a.erasures, a.record, a.tiles, a.me, a.members, a.transfers, a.releases, a.joint, a.prometheus,
+		a.readings, a.exports, a.erasures, a.record, a.tiles, a.me, a.members, a.transfers, a.releases, a.joint, a.prometheus, a.alarms, a.webhooks, a.deliveries,
 	} {
 		register()
 	}

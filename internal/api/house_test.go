@@ -71,7 +71,7 @@ func build(t testing.TB, l Limits) *house {
 				_, err := h.Series.Erase(ctx, s)
 				return err
 			},
-			Messages: none, Custody: h.House.Custody.Erase,
+			Messages: none, Alarms: none, Custody: h.House.Custody.Erase,
 		},
 	})
 	h.must(err)

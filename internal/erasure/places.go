@@ -26,6 +26,7 @@ type Places struct {
 	Twins       Place // twin: commands, desired and reported state
 	Readings    Place // series: journal tail, chunks
 	Messages    Place // outbox: what waits to be sent, webhooks
+	Alarms      Place // alarm: rules, what they know, their history
 	Custody     Place // custody: streams, devices, assignments, the party
 
 	Journal Shared // what is rolled or dead leaves the files
@@ -43,7 +44,7 @@ func (p Places) refuse() []Place {
 }
 
 func (p Places) purge() []Place {
-	return []Place{p.Connections, p.Credentials, p.Grants, p.Sessions, p.Memory, p.Twins, p.Readings, p.Messages, p.Custody}
+	return []Place{p.Connections, p.Credentials, p.Grants, p.Sessions, p.Memory, p.Twins, p.Readings, p.Alarms, p.Messages, p.Custody}
 }
 
 func (p Places) shared() []Shared { return []Shared{p.Journal, p.Catalog} }

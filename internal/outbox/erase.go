@@ -13,12 +13,13 @@ import (
 // readings in the assignments that an erasure touches, be it of all or a part of
 // them: a message is not taken apart. It needs no key, and may run again.
 func (b *Outbox) Erase(ctx context.Context, s holdfast.Scope) error {
+	about := append(slices.Clone(s.Assignments), Anybody)
 	touched := func(j *job) bool {
-		return s.Whole && j.party == s.Party || slices.ContainsFunc(j.about, func(a holdfast.AssignmentID) bool { return slices.Contains(s.Assignments, a) })
+		return s.Whole && j.party == s.Party || slices.ContainsFunc(j.about, func(a holdfast.AssignmentID) bool { return slices.Contains(about, a) })
 	}
 	b.forget(touched)
 	err := b.db.Write(ctx, func(tx *sql.Tx) error {
-		for _, a := range s.Assignments {
+		for _, a := range about {
 			if _, err := tx.ExecContext(ctx, `DELETE FROM outbox_job WHERE id IN (SELECT job FROM outbox_about WHERE assignment = $1)`, a); err != nil {
 				return err
 			}

@@ -1,6 +1,7 @@
 package outbox
 
 import (
+	"bytes"
 	"cmp"
 	"context"
 	"database/sql"
@@ -12,6 +13,10 @@ import (
 	"github.com/holdfast-iot/holdfast"
 	"github.com/holdfast-iot/holdfast/internal/catalog"
 )
+
+// Anybody stands in About for readings of which nobody can say whose they are: the
+// message goes with any erasure.
+var Anybody = holdfast.AssignmentID(bytes.Repeat([]byte{0xff}, holdfast.IDSize)) // constant
 
 // Message is what is to be sent, to a webhook or by mail.
 type Message struct {

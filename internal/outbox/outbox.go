@@ -154,10 +154,3 @@ func instant(ns int64) time.Time {
 	}
 	return time.Unix(0, ns).UTC()
 }
-
-func nanoseconds(t time.Time) int64 {
-	if t.IsZero() {
-		return 0
-	}
-	return t.UnixNano()
-}

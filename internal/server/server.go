@@ -21,6 +21,7 @@ import (
 
 	"github.com/holdfast-iot/holdfast"
 	"github.com/holdfast-iot/holdfast/internal/access"
+	"github.com/holdfast-iot/holdfast/internal/alarm"
 	"github.com/holdfast-iot/holdfast/internal/api"
 	"github.com/holdfast-iot/holdfast/internal/archive"
 	"github.com/holdfast-iot/holdfast/internal/budget"
@@ -59,6 +60,7 @@ type Server struct {
 	series   *series.Series
 	outbox   *outbox.Outbox
 	twin     *twin.Store
+	alarms   *alarm.Alarms
 	sessions *ingest.Sessions
 	clock    *ingest.Clock
 	ingest   *ingest.Gate
@@ -177,6 +179,14 @@ func forked(dir string, err error) error {
 }
 
 func (s *Server) openGates(ctx context.Context) (err error) {
+	s.alarms, err = alarm.Open(ctx, alarm.Deps{
+		Catalog: s.stores.catalog, Vault: s.stores.vault, Ledger: s.ledger, Outbox: s.outbox, Acting: s.access.Acting,
+		// Erasures that a crash interrupted are finished before anything is read.
+		Read: func(ctx context.Context, r query.Request) (*query.Result, error) { return s.query.Read(ctx, r) },
+	}, alarm.Options{Log: s.log})
+	if err != nil {
+		return err
+	}
 	s.erasure, err = erasure.Open(ctx, erasure.Deps{
 		Catalog: s.stores.catalog, Vault: s.stores.vault, Ledger: s.ledger, Series: s.series,
 		Grants: s.grants, Custody: s.custody, Places: s.places(), Logger: s.log,
@@ -228,6 +238,7 @@ func (s *Server) places() erasure.Places {
 			return err
 		},
 		Journal:  s.emptyJournal,
+		Alarms:   s.alarms.Erase,
 		Messages: s.outbox.Erase,
 		Custody:  s.custody.Erase,
 		Catalog:  s.stores.catalog.Purge,
@@ -285,6 +296,7 @@ func (s *Server) registerMetrics() error {
 	all = append(all, s.twin.Metrics()...)
 	all = append(all, s.devices.Metrics()...)
 	all = append(all, s.outbox.Metrics()...)
+	all = append(all, s.alarms.Metrics()...)
 	all = append(all, s.mqtt.Collector(), s.journalMetrics(), s.failedDecisions)
 	for _, c := range all {
 		if err := s.metrics.Register(c); err != nil {

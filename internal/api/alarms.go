@@ -117,6 +117,9 @@ type alarmID struct {
 }
 
 func (a *API) alarms() {
+	if a.Alarms == nil {
+		return
+	}
 	who := []access.Role{access.Owner, access.Administrator, access.Program}
 	handle(a, route{method: "POST", path: "/v1/alarms", summary: "Make an alarm. It reads under the caller's credential, for its purpose.", status: http.StatusCreated, rule: writes(who...)},
 		func(ctx context.Context, by access.Principal, in *struct{ Body AlarmSpec }) (*reply[Alarm], error) {

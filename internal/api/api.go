@@ -65,8 +65,8 @@ type Deps struct {
 	Archive  *archive.Archive
 	Desk     *handover.Desk // default: one over the keepers above
 	Timeline *timeline.Timeline
-	Alarms   *alarm.Alarms
-	Outbox   *outbox.Outbox
+	Alarms   *alarm.Alarms  // nil: there are none
+	Outbox   *outbox.Outbox // nil: there are no webhooks
 
 	Prometheus Prometheus                                   // nil: its API is not there
 	Gatherer   prometheus.Gatherer                          // of /metrics; nil: there are none
@@ -141,7 +141,7 @@ type API struct {
 // New builds the API.
 func New(d Deps) (*API, error) {
 	if d.Access == nil || d.Custody == nil || d.Identity == nil || d.Grants == nil || d.Query == nil || d.Measure == nil ||
-		d.Erasure == nil || d.Ledger == nil || d.Archive == nil || d.Timeline == nil || d.Alarms == nil || d.Outbox == nil {
+		d.Erasure == nil || d.Ledger == nil || d.Archive == nil || d.Timeline == nil {
 		return nil, errors.New("api: a keeper is not wired")
 	}
 	if d.Logger == nil {

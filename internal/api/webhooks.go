@@ -62,6 +62,9 @@ type webhookID struct {
 }
 
 func (a *API) webhooks() {
+	if a.Outbox == nil {
+		return
+	}
 	who := []access.Role{access.Owner, access.Administrator}
 	handle(a, route{method: "POST", path: "/v1/webhooks", summary: "Add a webhook. Its secret is shown in this answer and never again.", status: http.StatusCreated, rule: writes(who...)},
 		func(ctx context.Context, by access.Principal, in *struct {
@@ -112,6 +115,9 @@ func (a *API) testWebhook(ctx context.Context, by access.Principal, in *webhookI
 }
 
 func (a *API) deliveries() {
+	if a.Outbox == nil {
+		return
+	}
 	who := []access.Role{access.Owner, access.Administrator}
 	handle(a, route{method: "GET", path: "/v1/deliveries", summary: "List webhooks and mail of the last days, the newest first.", rule: reads(who...)},
 		func(ctx context.Context, by access.Principal, in *struct{ Paging }) (*reply[Page[Delivery]], error) {

@@ -179,12 +179,7 @@ func forked(dir string, err error) error {
 }
 
 func (s *Server) openGates(ctx context.Context) (err error) {
-	s.alarms, err = alarm.Open(ctx, alarm.Deps{
-		Catalog: s.stores.catalog, Vault: s.stores.vault, Ledger: s.ledger, Outbox: s.outbox, Acting: s.access.Acting,
-		// Erasures that a crash interrupted are finished before anything is read.
-		Read: func(ctx context.Context, r query.Request) (*query.Result, error) { return s.query.Read(ctx, r) },
-	}, alarm.Options{Log: s.log})
-	if err != nil {
+	if err = s.openAlarms(ctx); err != nil {
 		return err
 	}
 	s.erasure, err = erasure.Open(ctx, erasure.Deps{

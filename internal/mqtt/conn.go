@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/holdfast-iot/holdfast"
+	"github.com/holdfast-iot/holdfast/internal/sparkplug"
 )
 
 // maxOut is how much may wait to be written before the reader pauses. What the
@@ -47,6 +48,7 @@ type conn struct {
 	routes   []route // topics used lately
 	nextSlot int     // of routes, to be used anew
 	aliases  []route // by topic alias - 1
+	born     *sparkplug.Tables
 	one      [1]holdfast.Sample
 	qos2     map[uint16]bool // ids received and not released; true: taken from Receive Maximum here
 	taken    int64           // of Receive Maximum, ever

@@ -76,7 +76,13 @@ func (c *conn) add(r *route, m message, d Delivery) error {
 		}
 		return c.s.tell(c.peer, r, m)
 	}
-	samples, err := r.samples(m, &c.one)
+	var samples []holdfast.Sample
+	var err error
+	if r.kind == toSparkplug {
+		samples, err = r.metrics(m, c.births())
+	} else {
+		samples, err = r.samples(m, &c.one)
+	}
 	if over := c.charge(r, len(samples), len(m.payload)); err == nil {
 		err = over
 	}

@@ -10,6 +10,7 @@ import (
 	"github.com/holdfast-iot/holdfast"
 	"github.com/holdfast-iot/holdfast/internal/budget"
 	"github.com/holdfast-iot/holdfast/internal/senml"
+	"github.com/holdfast-iot/holdfast/internal/sparkplug"
 )
 
 // tell hands what a device says of a command or of its state to the Twin, and waits
@@ -46,12 +47,13 @@ type route struct {
 type routeKind byte
 
 const (
-	toNowhere routeKind = iota
-	toPack              // data
-	toScalar            // data/STREAM
-	toEvent             // event/KIND
-	toResult            // cmd/ID/result
-	toReport            // reported
+	toNowhere   routeKind = iota
+	toPack                // data
+	toScalar              // data/STREAM
+	toEvent               // event/KIND
+	toResult              // cmd/ID/result
+	toReport              // reported
+	toSparkplug           // spBv1.0/...
 )
 
 // ofTwin tells what goes to the Twin from what becomes readings.
@@ -72,6 +74,8 @@ func routeOf(topic string) route {
 		r.child, rest = child, after
 	}
 	switch {
+	case strings.HasPrefix(topic, sparkplug.Namespace+"/"):
+		return r.sparkplugRoute()
 	case rest == "data":
 		r.kind = toPack
 		return r
@@ -101,7 +105,7 @@ func routeOf(topic string) route {
 	return r
 }
 
-const topics = "topics are data, data/STREAM, event/KIND, cmd/ID/result, reported and the same under child/NAME/"
+const topics = "topics are data, data/STREAM, event/KIND, cmd/ID/result, reported and the same under child/NAME/, and spBv1.0/..."
 
 // known tells a route from the place of one.
 func (r *route) known() bool { return r.kind != toNowhere || r.why != "" }
@@ -134,6 +138,8 @@ func (r *route) samples(m message, one *[1]holdfast.Sample) ([]holdfast.Sample, 
 		return r.event(m, one)
 	case toPack:
 		return pack(m)
+	case toSparkplug: // of a will; a connection's own has its births
+		return r.metrics(m, &sparkplug.Tables{})
 	}
 	return nil, &fault{topicInvalid, r.why}
 }

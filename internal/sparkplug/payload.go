@@ -152,7 +152,7 @@ func unitOf(data []byte) (unit string, err error) {
 
 // text is a name or unit; what is too long or not UTF-8 is none.
 func text(b []byte) string {
-	if len(b) > 1024 || !utf8.Valid(b) {
+	if len(b) > 256 || !utf8.Valid(b) {
 		return ""
 	}
 	return string(b)

@@ -1,24 +1,30 @@
 package sparkplug
 
 import (
+	"cmp"
 	"strings"
 	"unicode"
 
 	"github.com/holdfast-iot/holdfast"
 )
 
-// Bounds of what births may make Tables hold.
+// Bounds of what births may make Tables hold, if they say none.
 const (
-	maxPlaces = 10_000  // nodes and devices
-	maxBorn   = 200_000 // metrics of all of them
+	defaultPlaces  = 10_000
+	defaultMetrics = 200_000
 )
 
 // Tables are what births have said, by node and device. The zero value has seen
 // none. It is not safe for concurrent use.
 type Tables struct {
 	Places map[string]*Place `json:"places"` // by GROUP/NODE or GROUP/NODE/DEVICE
-	born   int
-	nodes  map[string]uint8 // last sequence number
+
+	// How many places and metrics are kept in mind; 0: 10,000 and 200,000.
+	MaxPlaces  int `json:"-"`
+	MaxMetrics int `json:"-"`
+
+	born  int
+	nodes map[string]uint8 // last sequence number
 }
 
 // Place is a node or a device that was born.
@@ -131,6 +137,8 @@ func (p *Place) resolve(m Metric) (Born, bool) {
 	return born, ok
 }
 
+func (t *Tables) places() int { return cmp.Or(t.MaxPlaces, defaultPlaces) }
+
 func (t *Tables) birth(topic Topic, p Payload) error {
 	if t.Places == nil {
 		t.Places = map[string]*Place{}
@@ -142,8 +150,13 @@ func (t *Tables) birth(topic Topic, p Payload) error {
 	}
 	key := topic.place()
 	old := t.Places[key]
-	if old == nil && len(t.Places) >= maxPlaces || t.born+len(p.Metrics) > maxBorn {
-		return holdfast.Errorf(holdfast.TooLarge, "at most %d nodes and devices with %d metrics are kept in mind", maxPlaces, maxBorn)
+	before := 0
+	if old != nil {
+		before = len(old.Names)
+	}
+	places, metrics := t.places(), cmp.Or(t.MaxMetrics, defaultMetrics)
+	if old == nil && len(t.Places) >= places || t.born-before+len(p.Metrics) > metrics {
+		return holdfast.Errorf(holdfast.TooLarge, "at most %d nodes and devices with %d metrics are kept in mind", places, metrics)
 	}
 	place := &Place{Names: make(map[string]Born, len(p.Metrics)), Aliases: map[uint64]Born{}}
 	for _, m := range p.Metrics {
@@ -153,13 +166,10 @@ func (t *Tables) birth(topic Topic, p Payload) error {
 		b := Born{m.Name, m.Type, m.Unit}
 		place.Names[m.Name] = b
 		if m.HasAlias {
-			place.Aliases[m.Alias] = b
+			place.Aliases[m.Alias] = b // no more than metrics
 		}
 	}
-	if old != nil {
-		t.born -= len(old.Names)
-	}
-	t.born += len(place.Names)
+	t.born += len(place.Names) - before
 	t.Places[key] = place
 	return nil
 }
@@ -175,7 +185,7 @@ func (t *Tables) gap(topic Topic, p Payload) bool {
 	}
 	node := topic.Group + "/" + topic.Node
 	last, ok := t.nodes[node]
-	if !ok && len(t.nodes) >= maxPlaces {
+	if !ok && len(t.nodes) >= t.places() {
 		return false
 	}
 	t.nodes[node] = p.Seq

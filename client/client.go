@@ -108,6 +108,8 @@ func (c *Client) Close() { c.http.CloseIdleConnections() }
 type Body struct {
 	Type string // the media type
 	Data []byte
+
+	IfMatch string // the ETag of what it changes; "": of any
 }
 
 // Do sends in as JSON (a Body as it is, nil as nothing) and reads the answer's
@@ -206,7 +208,7 @@ func encode(in any) (*Body, error) {
 	if err != nil {
 		return nil, fmt.Errorf("encode request: %w", err)
 	}
-	return &Body{"application/json", data}, nil
+	return &Body{Type: "application/json", Data: data}, nil
 }
 
 func (c *Client) once(ctx context.Context, method, target string, body *Body, accept string) (*http.Response, error) {
@@ -220,6 +222,9 @@ func (c *Client) once(ctx context.Context, method, target string, body *Body, ac
 	}
 	if body != nil {
 		r.Header.Set("Content-Type", body.Type)
+		if body.IfMatch != "" {
+			r.Header.Set("If-Match", body.IfMatch)
+		}
 	}
 	if accept != "" {
 		r.Header.Set("Accept", accept)

@@ -44,7 +44,7 @@ func (c *Client) Send(ctx context.Context, samples ...holdfast.Sample) (sent int
 			}
 			n++
 		}
-		if err := c.Do(ctx, http.MethodPost, "/v1/data", Body{"application/senml+json", append(pack, ']')}, nil); err != nil {
+		if err := c.Do(ctx, http.MethodPost, "/v1/data", Body{Type: "application/senml+json", Data: append(pack, ']')}, nil); err != nil {
 			return sent, err
 		}
 		sent += n

@@ -118,7 +118,7 @@ func (c *Client) certificate(ctx context.Context, service string, key crypto.Sig
 	if err != nil {
 		return nil, fmt.Errorf("make certificate request: %w", err)
 	}
-	body := Body{"application/pkcs10", []byte(base64.StdEncoding.EncodeToString(request))}
+	body := Body{Type: "application/pkcs10", Data: []byte(base64.StdEncoding.EncodeToString(request))}
 	var text []byte
 	if err := c.Do(ctx, http.MethodPost, est+service, body, &text); err != nil {
 		return nil, err

@@ -36,6 +36,8 @@ type commands struct {
 	Factor     factorCmd     `cmd:"" help:"A second factor for what can't be undone."`
 	Profile    profileCmd    `cmd:"" help:"Device models."`
 	Device     deviceCmd     `cmd:"" help:"Devices: add, show, revoke, claim, transfer, release."`
+	Command    commandCmd    `cmd:"" help:"Tell a device what to do, and see what came of it."`
+	Twin       twinCmd       `cmd:"" help:"What is wanted of a device, and what it says of itself."`
 	Purpose    purposeCmd    `cmd:"" help:"Why data may be used."`
 	Assignment assignmentCmd `cmd:"" help:"Who has a device when: shifts, loans, rentals, tenancies."`
 	Grant      grantCmd      `cmd:"" help:"Who may read an owner's data, and for what."`

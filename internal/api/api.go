@@ -45,6 +45,7 @@ import (
 	"github.com/holdfast-iot/holdfast/internal/query"
 	"github.com/holdfast-iot/holdfast/internal/series"
 	"github.com/holdfast-iot/holdfast/internal/timeline"
+	"github.com/holdfast-iot/holdfast/internal/twin"
 )
 
 // Measure says how much there is of a stream, without its values: package series.
@@ -67,6 +68,7 @@ type Deps struct {
 	Timeline *timeline.Timeline
 	Alarms   *alarm.Alarms  // nil: there are none
 	Outbox   *outbox.Outbox // nil: there are no webhooks
+	Twin     *twin.Store    // nil: there are no commands and no state
 
 	Prometheus Prometheus                                   // nil: its API is not there
 	Gatherer   prometheus.Gatherer                          // of /metrics; nil: there are none
@@ -184,6 +186,10 @@ func New(d Deps) (*API, error) {
 		register()
 	}
 	a.assignments()
+	if a.Twin != nil {
+		a.commands()
+		a.twins()
+	}
 	a.decisions()
 	return a, a.describe()
 }

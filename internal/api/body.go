@@ -28,7 +28,7 @@ func readJSON(w http.ResponseWriter, r *http.Request, most int64, file bool) ([]
 	if err != nil || len(body) == 0 {
 		return nil, err
 	}
-	if media, _, err := mime.ParseMediaType(r.Header.Get("Content-Type")); err != nil || media != "application/json" {
+	if media, _, err := mime.ParseMediaType(r.Header.Get("Content-Type")); err != nil || media != "application/json" && !(r.Method == http.MethodPatch && media == "application/merge-patch+json") {
 		return nil, problem(http.StatusUnsupportedMediaType, "send JSON, with Content-Type: application/json")
 	}
 	return body, checkJSON(body, file)

@@ -386,7 +386,7 @@ func (w *answer) Unwrap() http.ResponseWriter { return w.ResponseWriter }
 // unknown answers what no route does. Who is not known hears that first.
 func (a *API) unknown(w http.ResponseWriter, r *http.Request) {
 	var methods []string
-	for _, m := range []string{http.MethodGet, http.MethodPost, http.MethodDelete} {
+	for _, m := range []string{http.MethodGet, http.MethodPost, http.MethodPut, http.MethodPatch, http.MethodDelete} {
 		other := r.Clone(r.Context())
 		other.Method = m
 		if _, pattern := a.mux.Handler(other); pattern != "/" {

@@ -19,6 +19,7 @@ import (
 	"github.com/holdfast-iot/holdfast/internal/custody"
 	"github.com/holdfast-iot/holdfast/internal/identity"
 	"github.com/holdfast-iot/holdfast/internal/ingest"
+	"github.com/holdfast-iot/holdfast/internal/twin"
 )
 
 // Identity says who is at the other end, tells of revocations, and enrols.
@@ -44,12 +45,22 @@ type MQTT interface {
 	ServeConn(ctx context.Context, nc net.Conn, cs tls.ConnectionState)
 }
 
-// Deps is what an API stands on. Without MQTT there is no /mqtt.
+// Twin has what is for a device, and takes what it says of it.
+type Twin interface {
+	Poll(ctx context.Context, p identity.Peer, child string, after holdfast.CommandID, most time.Duration) ([]twin.Command, error)
+	Result(ctx context.Context, p identity.Peer, child, id string, payload []byte) error
+	DesiredFor(ctx context.Context, p identity.Peer, child string, have int64, most time.Duration) (twin.Desired, error)
+	Report(ctx context.Context, p identity.Peer, child string, c twin.Change) (version int64, err error)
+}
+
+// Deps is what an API stands on. Without MQTT there is no /mqtt, without Twin there
+// are no commands and no state.
 type Deps struct {
 	Identity Identity
 	Gate     Gate
 	Custody  Custody
 	MQTT     MQTT
+	Twin     Twin
 }
 
 // Options bound what devices may take. The zero value of each field means the
@@ -63,6 +74,7 @@ type Options struct {
 	BodyTimeout time.Duration // 60 s for a body to arrive
 
 	MaxRequests      int     // 512 at once; more are asked to come again
+	MaxWaits         int     // 2,048 requests that wait for commands or state, at once
 	MaxInflightBytes int     // 32 MiB of bodies being read and taken in, all devices together
 	MaxPerDevice     int     // 8 requests of one device at once
 	PerSecond        float64 // 100 requests of one device a second; negative: no limit
@@ -88,7 +100,7 @@ func (o Options) withDefaults() Options {
 	for _, d := range []struct {
 		field *int
 		value int
-	}{{&o.MaxBody, 4 << 20}, {&o.MaxReadings, 10_000}, {&o.MaxRequests, 512}, {&o.MaxInflightBytes, 32 << 20}, {&o.MaxPerDevice, 8}, {&o.Burst, 500}} {
+	}{{&o.MaxBody, 4 << 20}, {&o.MaxReadings, 10_000}, {&o.MaxRequests, 512}, {&o.MaxWaits, 2_048}, {&o.MaxInflightBytes, 32 << 20}, {&o.MaxPerDevice, 8}, {&o.Burst, 500}} {
 		if *d.field <= 0 {
 			*d.field = d.value
 		}
@@ -107,6 +119,7 @@ type API struct {
 	mux     *http.ServeMux
 	routes  []string
 	busy    *semaphore.Weighted // requests
+	waits   *semaphore.Weighted // requests that wait for something to do
 	bytes   *semaphore.Weighted // of bodies
 	budgets *budgets
 	door    *door
@@ -120,7 +133,7 @@ func New(d Deps, o Options) *API {
 	o = o.withDefaults()
 	a := &API{
 		d: d, o: o, mux: http.NewServeMux(),
-		busy: semaphore.NewWeighted(int64(o.MaxRequests)), bytes: semaphore.NewWeighted(int64(o.MaxInflightBytes)),
+		busy: semaphore.NewWeighted(int64(o.MaxRequests)), waits: semaphore.NewWeighted(int64(o.MaxWaits)), bytes: semaphore.NewWeighted(int64(o.MaxInflightBytes)),
 		budgets: newBudgets(o), door: newDoor(), metrics: newMetrics(), warnings: rate.Sometimes{Interval: time.Second},
 	}
 	a.handle("/.well-known/est/", d.Identity.EST())
@@ -129,11 +142,18 @@ func New(d Deps, o Options) *API {
 	a.handle("POST /api/v2/write", a.device(a.lines))
 	a.handle("POST /query", a.device(a.influxQuery))
 	a.handle("GET /ping", a.device(a.influxPing))
+	if d.Twin != nil {
+		a.handle("GET /v1/commands", a.waiting(a.commands))
+		a.handle("POST /v1/commands/{id}/result", a.device(a.result))
+		a.handle("GET /v1/desired", a.waiting(a.desired))
+		a.handle("PUT /v1/reported", a.device(a.reported))
+		a.handle("PATCH /v1/reported", a.device(a.reported))
+	}
 	if d.MQTT != nil {
 		a.handle("GET /mqtt", http.HandlerFunc(a.socket))
 	}
 	a.handle("/", a.device(func(w http.ResponseWriter, r *http.Request, _ identity.Peer) error {
-		return holdfast.Errorf(holdfast.NotFound, "devices send by POST to /v1/data, /write or /api/v2/write")
+		return holdfast.Errorf(holdfast.NotFound, "devices send by POST to /v1/data, /write or /api/v2/write, and ask with GET for /v1/commands and /v1/desired")
 	}))
 	return a
 }
@@ -204,6 +224,16 @@ func (a *API) peer(w http.ResponseWriter, r *http.Request) (identity.Peer, bool)
 
 // device lets devices in that are who they say, not too often, not too many.
 func (a *API) device(next func(http.ResponseWriter, *http.Request, identity.Peer) error) http.Handler {
+	return a.within(a.busy, next)
+}
+
+// waiting is device for requests that wait: they take no place of those that bring
+// readings.
+func (a *API) waiting(next func(http.ResponseWriter, *http.Request, identity.Peer) error) http.Handler {
+	return a.within(a.waits, next)
+}
+
+func (a *API) within(places *semaphore.Weighted, next func(http.ResponseWriter, *http.Request, identity.Peer) error) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		p, ok := a.peer(w, r)
 		if !ok {
@@ -216,12 +246,12 @@ func (a *API) device(next func(http.ResponseWriter, *http.Request, identity.Peer
 			return
 		}
 		defer leave()
-		if !a.busy.TryAcquire(1) {
+		if !places.TryAcquire(1) {
 			a.metrics.refuse("requests")
 			a.problem(w, r, holdfast.Errorf(holdfast.Unavailable, "the hub has too many requests at once: try again"))
 			return
 		}
-		defer a.busy.Release(1)
+		defer places.Release(1)
 		if err := next(w, r, p); err != nil {
 			a.problem(w, r, err)
 		}

@@ -4,6 +4,8 @@
 //	/.well-known/est/...                EST: the only part without a certificate
 //	POST /v1/data                       a SenML pack, JSON or CBOR
 //	POST /write, POST /api/v2/write     InfluxDB line protocol, v1 and v2
+//	GET  /v1/commands                   what the device is to do; POST .../ID/result answers
+//	GET  /v1/desired                    how it shall be; PUT and PATCH /v1/reported: how it is
 //	GET  /mqtt                          MQTT over WebSocket (RFC 6455), if there is a server for it
 //
 // It translates and authenticates, it decides nothing. It promises that 2xx is

@@ -8,6 +8,10 @@ import (
 	"time"
 
 	"github.com/eclipse/paho.golang/packets"
+
+	"github.com/holdfast-iot/holdfast"
+	"github.com/holdfast-iot/holdfast/internal/access"
+	"github.com/holdfast-iot/holdfast/internal/twin"
 )
 
 // Nothing can be subscribed to: whatever the filter and whoever asks, the answer is a
@@ -93,6 +97,8 @@ func TestNothingLeavesByTheDevicesPort(t *testing.T) {
 	e.stranger("nobody", nil)
 	e.stranger("Anna's device", band.tls().Certificates)
 	e.stranger("Ben's device", h.enrolled(ben.Party, "scales").tls().Certificates)
+	wish := h.wish(anna, band.Device, "wish-of-anna")
+	plants = append(plants, plant{whose: "anna", sort: aWish, text: "wish-of-anna"})
 	senml := fmt.Sprintf(`[{"n":%q,"v":1}]`, pulseOf("ben"))
 	ways := map[string][]way{
 		"/":                  get("/", "/v1/data", "/v1/commands", "/v1/readings?device="+band.Device.String()),
@@ -103,7 +109,14 @@ func TestNothingLeavesByTheDevicesPort(t *testing.T) {
 		"GET /mqtt":          get("/mqtt"),
 		"POST /query":        send("/query", "q=CREATE+DATABASE+x", "q=SELECT+*+FROM+pulse", "q=CREATE+DATABASE+x;SHOW+SERIES"),
 		"GET /ping":          get("/ping"),
+
+		"GET /v1/commands":              get("/v1/commands", "/v1/commands?child=band-of-anna", "/v1/commands?after="+wish.String()),
+		"POST /v1/commands/{id}/result": send("/v1/commands/"+wish.String()+"/result", `{"status":"perhaps"}`, "{}"),
+		"GET /v1/desired":               get("/v1/desired", "/v1/desired?child=band-of-anna"),
+		"PUT /v1/reported":              send("/v1/reported", "[1]"),
+		"PATCH /v1/reported":            send("/v1/reported", "[1]"),
 	}
+	told := map[string]bool{}
 	for _, route := range h.devices.Routes() {
 		if ways[route] == nil {
 			t.Errorf("route %s of the devices' port is new: say here how to ask it", route)
@@ -116,9 +129,30 @@ func TestNothingLeavesByTheDevicesPort(t *testing.T) {
 			for _, w := range ways[route] {
 				got := r.ask(at.Device+w.path, method, w.body)
 				for _, p := range found(plants, got.all) {
+					if p.sort == aWish && r.name == "Anna's device" { // whose it is
+						told[route] = true
+						continue
+					}
 					t.Errorf("%s asks %s %s and is told %s: %.300s", r.name, method, w.path, p, got.body)
 				}
 			}
 		}
 	}
+	if !told["GET /v1/commands"] || !told["GET /v1/desired"] {
+		t.Errorf("her own device is told by %v: the test asks for nothing", told)
+	}
+}
+
+// wish tells a device what to do and how to be.
+func (h *house) wish(who access.Principal, d holdfast.DeviceID, text string) holdfast.CommandID {
+	h.t.Helper()
+	by := twin.Caller{Credential: who.Credential, Party: who.Party, Owner: true}
+	c, err := h.twin.Send(h.t.Context(), by, twin.Spec{Device: d, Name: text, Args: []byte(`"` + text + `"`)})
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	if _, err := h.twin.SetDesired(h.t.Context(), by, d, -1, twin.Change{State: []byte(`{"as":"` + text + `"}`)}); err != nil {
+		h.t.Fatal(err)
+	}
+	return c.ID
 }

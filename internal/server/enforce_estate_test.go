@@ -104,7 +104,7 @@ func newEstate(t *testing.T) *estate {
 			return p.whose == "acme" || p.sort == aName || p.sort == aLabel || p.sort == aReason
 		}, "anna", "ben", "worker", "acme")
 	e.reader("an auditor", admin, access.Spec{Role: access.Auditor}, func(p plant) bool {
-		return p.whose == "acme" && p.sort != aValue || p.sort == aName || p.sort == aReason
+		return p.whose == "acme" && p.sort != aValue && p.sort != aWish || p.sort == aName || p.sort == aReason
 	})
 	e.reader("a metrics token", admin, access.Spec{Role: access.Program, Scopes: access.ScopeMetrics}, nothing)
 	e.stranger("nobody", nil)

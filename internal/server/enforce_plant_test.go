@@ -30,6 +30,7 @@ const (
 	aLabel              // what a device is called
 	aName               // of a party
 	aReason             // words that somebody wrote for one party
+	aWish               // a device's state, and what it was told to do
 )
 
 func (s sort) String() string {

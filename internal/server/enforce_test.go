@@ -204,6 +204,9 @@ func (e *estate) scene() {
 		set("webhook", as[0], "POST", "/v1/webhooks", `{"name":"hook-of-{slug}","url":"https://hook-of-{slug}.invalid/"}`)
 		set("alarm", as[0], "POST", "/v1/alarms", `{"name":"alarm-of-{slug}","kind":"silence","silence":"700h","device":"{device}","stream":"{stream}","webhooks":["hook-of-{slug}"]}`)
 		set("delivery", as[0], "POST", "/v1/webhooks/{webhook}/test", "")
+		set("command", as[0], "POST", "/v1/commands", `{"device":"{device}","name":"wish-of-{slug}","args":"wish-of-{slug}"}`)
+		set("wish", as[0], "PATCH", "/v1/devices/{device}/twin", `{"as":"wish-of-{slug}"}`)
+		e.plants = append(e.plants, plant{whose: slug, sort: aWish, text: "wish-of-" + slug})
 		if slug == "acme" {
 			continue
 		}

@@ -1,6 +1,7 @@
 package server
 
 import (
+	"database/sql"
 	"encoding/base64"
 	"encoding/hex"
 	"encoding/json"
@@ -12,6 +13,7 @@ import (
 
 	"github.com/holdfast-iot/holdfast"
 	"github.com/holdfast-iot/holdfast/internal/erasure"
+	"github.com/holdfast-iot/holdfast/internal/twin"
 	"github.com/holdfast-iot/holdfast/internal/vault"
 )
 
@@ -34,6 +36,13 @@ func TestErasedOwnerIsInNoFile(t *testing.T) {
 			}
 		}
 	}
+	wish := h.wish(anna, hers.Device, "wish-of-anna")
+	if err := h.twin.Result(t.Context(), twin.Peer{Device: hers.Device, Assignment: hers.Assignment}, "", wish.String(), []byte(`{"status":"done","result":"answer-to-anna"}`)); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := h.twin.Report(t.Context(), twin.Peer{Device: hers.Device, Assignment: hers.Assignment}, "", twin.Change{State: []byte(`{"is":"state-of-anna"}`)}); err != nil {
+		t.Fatal(err)
+	}
 	before, err := os.ReadFile(h.rootKey)
 	if err != nil {
 		t.Fatal(err)
@@ -44,6 +53,9 @@ func TestErasedOwnerIsInNoFile(t *testing.T) {
 		"stream name": []byte("pulse-of-anna"),
 		"text stream": []byte("diary-of-anna"),
 		"text value":  []byte("dear-diary-pattern-0xA11A"),
+		"command":     []byte("wish-of-anna"),
+		"result":      []byte("answer-to-anna"),
+		"state":       []byte("state-of-anna"),
 	}
 	if hits := h.find(patterns); len(hits) > 0 {
 		t.Errorf("plaintext before the erasure: %v", hits)
@@ -69,6 +81,9 @@ func TestErasedOwnerIsInNoFile(t *testing.T) {
 		}
 		if _, err := h.read(anna, hers, "pulse-of-anna"); err == nil {
 			t.Error("the erased owner's readings are read")
+		}
+		if left := h.rowsOf("command", hers.Device) + h.rowsOf("twin", hers.Device); left > 0 {
+			t.Errorf("%d rows of commands and state are left", left)
 		}
 		if err := h.send(hers, number("pulse-of-anna", start, 71.25)); err == nil {
 			t.Error("an erased device sends")
@@ -312,4 +327,16 @@ func TestManyErasuresTogether(t *testing.T) {
 			}
 		}
 	}
+}
+
+// rowsOf counts what a table has of a device.
+func (h *house) rowsOf(table string, d holdfast.DeviceID) (n int) {
+	h.t.Helper()
+	err := h.stores.catalog.Read(h.t.Context(), func(tx *sql.Tx) error {
+		return tx.QueryRow(`SELECT COUNT(*) FROM `+table+` WHERE device = $1`, d).Scan(&n)
+	})
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	return n
 }

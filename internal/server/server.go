@@ -108,6 +108,7 @@ func Open(ctx context.Context, c Config) (_ *Server, err error) {
 		return nil, err
 	}
 	s.edges, s.stop = context.WithCancel(context.Background())
+	context.AfterFunc(s.edges, s.twin.Release)
 	if err := s.openEdges(); err != nil {
 		return nil, err
 	}
@@ -271,7 +272,7 @@ func (s *Server) openEdges() error {
 	s.mqtt = mqtt.New(s.authenticateMQTT, gate{s.edges, s.ingest}, sessions{s.sessions},
 		mqtt.Options{Track: s.trackMQTT, Logger: s.log, MaxConnections: most.mqtt + most.device, Quota: s.quotaOfPeer,
 			Source: twinSource{s.twin}, Twin: twinAnswers{s.twin}})
-	s.devices = deviceapi.New(deviceapi.Deps{Identity: s.identity, Gate: s.ingest, Custody: s.custody, MQTT: s.mqtt},
+	s.devices = deviceapi.New(deviceapi.Deps{Identity: s.identity, Gate: s.ingest, Custody: s.custody, MQTT: s.mqtt, Twin: twinPort{s.twin}},
 		deviceapi.Options{Logger: s.log, Now: s.clock.Now, Quota: s.quota})
 	return nil
 }

@@ -7,6 +7,7 @@ import (
 	"github.com/holdfast-iot/holdfast"
 	"github.com/holdfast-iot/holdfast/internal/custody"
 	"github.com/holdfast-iot/holdfast/internal/grant"
+	"github.com/holdfast-iot/holdfast/internal/identity"
 	"github.com/holdfast-iot/holdfast/internal/mqtt"
 	"github.com/holdfast-iot/holdfast/internal/twin"
 )
@@ -68,6 +69,29 @@ func (h twinHouse) Live(ctx context.Context, p holdfast.Purpose) bool { return h
 
 func (h twinHouse) Stopped(whose holdfast.PartyID, a holdfast.AssignmentID, stream string) bool {
 	return h.grants.Stopped(whose, a, stream)
+}
+
+// twinPort is the devices' part of the store for deviceapi.
+type twinPort struct{ *twin.Store }
+
+func portPeer(p identity.Peer) twin.Peer {
+	return twin.Peer{Device: p.Device, Assignment: p.Assignment}
+}
+
+func (t twinPort) Poll(ctx context.Context, p identity.Peer, child string, after holdfast.CommandID, most time.Duration) ([]twin.Command, error) {
+	return t.Store.Poll(ctx, portPeer(p), child, after, most)
+}
+
+func (t twinPort) Result(ctx context.Context, p identity.Peer, child, id string, payload []byte) error {
+	return t.Store.Result(ctx, portPeer(p), child, id, payload)
+}
+
+func (t twinPort) DesiredFor(ctx context.Context, p identity.Peer, child string, have int64, most time.Duration) (twin.Desired, error) {
+	return t.Store.DesiredFor(ctx, portPeer(p), child, have, most)
+}
+
+func (t twinPort) Report(ctx context.Context, p identity.Peer, child string, c twin.Change) (int64, error) {
+	return t.Store.Report(ctx, portPeer(p), child, c)
 }
 
 func twinPeer(p mqtt.Peer) twin.Peer { return twin.Peer{Device: p.Device, Assignment: p.Assignment} }

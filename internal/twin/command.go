@@ -322,6 +322,17 @@ func (s *Store) ends(c Command) time.Time {
 	return c.Expires
 }
 
+// DeviceOf returns whose command it is: to be shown to nobody who may not see that one.
+func (s *Store) DeviceOf(ctx context.Context, id holdfast.CommandID) (d holdfast.DeviceID, err error) {
+	err = s.db.Read(ctx, func(tx *sql.Tx) error {
+		return tx.QueryRowContext(ctx, `SELECT device FROM command WHERE id = $1`, id).Scan(&d)
+	})
+	if errors.Is(err, sql.ErrNoRows) {
+		err = noCommand()
+	}
+	return d, err
+}
+
 // Command returns one with its arguments to who may command its device.
 func (s *Store) Command(ctx context.Context, by Caller, id holdfast.CommandID) (Command, error) {
 	c, _, err := s.command(ctx, by, id)
@@ -384,6 +395,9 @@ func (s *Store) Wait(ctx context.Context, by Caller, id holdfast.CommandID, most
 			return c, nil
 		}
 		if err := x.wait(ctx, max(left, time.Millisecond)); err != nil {
+			if errors.Is(err, errOver) {
+				err = nil
+			}
 			return c, err
 		}
 	}

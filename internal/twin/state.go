@@ -5,6 +5,7 @@ import (
 	"context"
 	"database/sql"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"time"
 
@@ -285,6 +286,10 @@ func (s *Store) DesiredFor(ctx context.Context, p Peer, child string, have int64
 			return Desired{t.DesiredVersion, t.Desired}, nil
 		}
 		if err := w.wait(ctx, min(left, lookAgain)); err != nil {
+			if errors.Is(err, errOver) {
+				until = s.now()
+				continue
+			}
 			return Desired{}, err
 		}
 	}

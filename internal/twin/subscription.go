@@ -3,6 +3,7 @@ package twin
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -138,6 +139,9 @@ func (u *Subscription) Next(ctx context.Context) (Message, error) {
 			most = lookAgain
 		}
 		if err := u.watch.wait(ctx, most); err != nil {
+			if errors.Is(err, errOver) {
+				err = holdfast.Errorf(holdfast.Unavailable, "the hub stops: come again")
+			}
 			return Message{}, err
 		}
 		u.watch.mark(u.later...)
@@ -312,6 +316,9 @@ func (s *Store) Poll(ctx context.Context, p Peer, child string, after holdfast.C
 			return nil, nil
 		}
 		if err := w.wait(ctx, min(left, lookAgain)); err != nil {
+			if errors.Is(err, errOver) {
+				err = nil
+			}
 			return nil, err
 		}
 	}

@@ -102,10 +102,11 @@ type Store struct {
 	erasing sync.RWMutex
 	locks   [64]sync.Mutex // by device: its changes, one after the other
 
-	devices watching // that wait for what is for them
-	people  watching // who wait for what comes of it
-	paces   paces
-	metrics metrics
+	devices  watching // that wait for what is for them
+	people   watching // who wait for what comes of it
+	released chan struct{}
+	paces    paces
+	metrics  metrics
 }
 
 // New makes a Store over a catalog.
@@ -124,9 +125,9 @@ func New(db *catalog.DB, keys sealer, l recorder, h House, o Options) *Store {
 	set(&o.Waiting, 100)
 	set(&o.Kept, 1_000)
 	set(&o.Watches, 16)
-	s := &Store{db: db, keys: keys, ledger: l, house: h, o: o, metrics: newMetrics()}
+	s := &Store{db: db, keys: keys, ledger: l, house: h, o: o, released: make(chan struct{}), metrics: newMetrics()}
 	for _, w := range []*watching{&s.devices, &s.people} {
-		w.of, w.most = make(map[holdfast.DeviceID]map[*watch]struct{}), o.Watches
+		w.of, w.most, w.over = make(map[holdfast.DeviceID]map[*watch]struct{}), o.Watches, s.released
 	}
 	s.paces.of = make(map[holdfast.DeviceID]*pace)
 	return s
@@ -144,6 +145,10 @@ func (s *Store) change(d holdfast.DeviceID) (done func()) {
 		s.erasing.RUnlock()
 	}
 }
+
+// Release ends all waiting, once, for a shutdown: those who wait are answered with what
+// there is.
+func (s *Store) Release() { close(s.released) }
 
 // changed tells who waits for a device.
 func (s *Store) changed(st Standing) {

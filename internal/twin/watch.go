@@ -2,6 +2,7 @@ package twin
 
 import (
 	"context"
+	"errors"
 	"slices"
 	"sync"
 	"time"
@@ -15,8 +16,12 @@ import (
 type watching struct {
 	mu   sync.Mutex
 	of   map[holdfast.DeviceID]map[*watch]struct{}
-	most int // of one device
+	most int             // of one device
+	over <-chan struct{} // closed when nobody is to wait any more
 }
+
+// errOver ends a wait that the hub ends: what there is is the answer.
+var errOver = errors.New("the wait is over")
 
 // watch is one that waits, for a device or for those of a gateway.
 type watch struct {
@@ -106,6 +111,8 @@ func (x *watch) wait(ctx context.Context, most time.Duration) error {
 		return ctx.Err()
 	case <-x.signal:
 	case <-over:
+	case <-x.in.over:
+		return errOver
 	}
 	return nil
 }

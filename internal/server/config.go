@@ -93,7 +93,7 @@ func (c Config) withDefaults() Config {
 		c.Logger = slog.New(slog.DiscardHandler)
 	}
 	if c.Ground == nil {
-		c.Ground = machine()
+		c.Ground = Machine()
 	}
 	if c.Checkpoints == 0 {
 		c.Checkpoints = c.Ground.Checkpoint

@@ -47,8 +47,8 @@ type Folder interface {
 	Remove(name string) error
 }
 
-// machine is the operating system, and the scale of production.
-func machine() *Ground {
+// Machine is the operating system, and the scale of production.
+func Machine() *Ground {
 	return &Ground{
 		Folder:     func(dir string) Folder { return osFolder(dir) },
 		RootKeys:   vault.OSFiles(),

@@ -49,7 +49,7 @@ const day = 24 * time.Hour
 func tell(t *testing.T, ago time.Duration) *story {
 	t.Helper()
 	s := &story{behind: new(atomic.Int64)}
-	g := machine()
+	g := Machine()
 	g.Hands = func() time.Time { return time.Now().Add(-time.Duration(s.behind.Load())) }
 	s.house = newHouseOn(t, g)
 	s.behind.Store(int64(ago))

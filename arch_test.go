@@ -39,9 +39,9 @@ var floors = map[string]int{
 
 	"internal/server": 9,
 
-	"internal/bench/load": 9, "internal/vault/vaultbench": 9,
+	"internal/bench/load": 9, "internal/vault/vaultbench": 9, "internal/packaging": 9,
 
-	"cmd/holdfast": 10, "internal/demo": 10, "internal/simtest": 10, "internal/bench": 10, "internal/bench/peers": 10,
+	"cmd/holdfast": 10, "internal/demo": 10, "internal/simtest": 10, "internal/bench": 10, "internal/bench/peers": 10, "internal/packaging/pack": 10,
 }
 
 const pure = 1
@@ -87,6 +87,7 @@ var keepsNothing = map[string]string{
 	"internal/demo":                "a hub in a temporary folder that goes when it ends",
 	"internal/bench":               "hubs and probes in a temporary folder that goes when it ends, and the page of results",
 	"internal/bench/peers":         "other programs' files in temporary folders that go with them",
+	"internal/packaging/pack":      "the files of a release",
 	"internal/simtest":             "a disk in memory, for tests",
 	"internal/journal/journaltest": "a test suite",
 	"internal/blob/blobtest":       "a test suite",

@@ -9,11 +9,14 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"regexp"
 	"runtime/debug"
 	"slices"
 	"strings"
+
+	"golang.org/x/mod/module"
 )
 
 // Module is a module that is linked into a binary.
@@ -44,6 +47,49 @@ func moduleOf(d *debug.Module) Module {
 		d = d.Replace
 	}
 	return Module{Path: d.Path, Version: d.Version, Sum: d.Sum}
+}
+
+// Listed says, with licences, what will be linked into the program on any of the
+// platforms of a release; top is the module's folder.
+func Listed(top string, platforms []string) (all []Module, err error) {
+	cache, err := exec.Command("go", "env", "GOMODCACHE").Output()
+	if err != nil {
+		return nil, fmt.Errorf("find the module cache: %w", err)
+	}
+	for _, platform := range platforms {
+		system, arch, _ := strings.Cut(platform, "/")
+		c := exec.Command("go", "list", "-deps", "-f", "{{with .Module}}{{if not .Main}}{{.Path}} {{.Version}}{{end}}{{end}}", "./cmd/holdfast")
+		c.Dir, c.Env = top, append(os.Environ(), "GOOS="+system, "GOARCH="+arch, "CGO_ENABLED=0")
+		out, err := c.Output()
+		if err != nil {
+			return nil, fmt.Errorf("list what is linked for %s: %w", platform, err)
+		}
+		var modules []Module
+		for line := range strings.FieldsFuncSeq(string(out), func(r rune) bool { return r == '\n' }) {
+			path, version, _ := strings.Cut(line, " ")
+			modules = append(modules, Module{Path: path, Version: version})
+		}
+		all = All(all, modules)
+	}
+	for i := range all {
+		if err := all[i].DescribeFrom(strings.TrimSpace(string(cache))); err != nil {
+			return nil, err
+		}
+	}
+	return all, nil
+}
+
+// DescribeFrom is Describe for the module's folder in a module cache.
+func (m *Module) DescribeFrom(cache string) error {
+	path, err := module.EscapePath(m.Path)
+	if err != nil {
+		return err
+	}
+	version, err := module.EscapeVersion(m.Version)
+	if err != nil {
+		return err
+	}
+	return m.Describe(filepath.Join(cache, path+"@"+version))
 }
 
 // licenceFile are the names under which modules keep their terms.

@@ -109,3 +109,8 @@ func (m Module) firstOfNotice() string {
 	first, _, _ := strings.Cut(m.Notice, "\n")
 	return strings.TrimSpace(first)
 }
+
+// Platforms are those of a release, as ./release builds them.
+func Platforms() []string {
+	return []string{"linux/amd64", "linux/arm64", "linux/arm", "darwin/amd64", "darwin/arm64"}
+}

@@ -13,8 +13,6 @@ import (
 	"strings"
 	"time"
 
-	"golang.org/x/mod/module"
-
 	"github.com/holdfast-iot/holdfast/internal/packaging"
 )
 
@@ -51,6 +49,9 @@ func run() error {
 	}
 	j.cache = strings.TrimSpace(string(cache))
 
+	if j.notice {
+		return writeNotice()
+	}
 	binaries, err := filepath.Glob(filepath.Join(j.dist, "bin", "*", "holdfast"))
 	if err != nil || len(binaries) == 0 {
 		return errors.Join(err, fmt.Errorf("no binaries in %s", j.dist))
@@ -63,7 +64,7 @@ func run() error {
 			return err
 		}
 		for i := range modules {
-			if err := j.describe(&modules[i]); err != nil {
+			if err := modules[i].DescribeFrom(j.cache); err != nil {
 				return err
 			}
 		}
@@ -78,26 +79,23 @@ func run() error {
 		return err
 	}
 	notices := packaging.ParseNotice(string(text))
-	if j.notice {
-		return os.WriteFile("NOTICE", []byte(notices.With(all)), 0o644)
-	}
 	if lacks := notices.Lacks(all); len(lacks) > 0 {
 		return fmt.Errorf("NOTICE lacks %s: run ./release --notice", strings.Join(lacks, ", "))
 	}
 	return j.pack(binaries, linked)
 }
 
-// describe finds a module in the module cache.
-func (j *job) describe(m *packaging.Module) error {
-	path, err := module.EscapePath(m.Path)
+// writeNotice brings NOTICE up to date.
+func writeNotice() error {
+	all, err := packaging.Listed(".", packaging.Platforms())
 	if err != nil {
 		return err
 	}
-	version, err := module.EscapeVersion(m.Version)
+	text, err := os.ReadFile("NOTICE")
 	if err != nil {
 		return err
 	}
-	return m.Describe(filepath.Join(j.cache, path+"@"+version))
+	return os.WriteFile("NOTICE", []byte(packaging.ParseNotice(string(text)).With(all)), 0o644)
 }
 
 func (j *job) pack(binaries []string, linked map[string][]packaging.Module) error {

@@ -1,0 +1,2 @@
+#pragma once
+void vTaskDelay(const TickType_t ticks);

@@ -186,7 +186,7 @@ func TestReadyAtTheEnd(t *testing.T) {
 // A hub whose journal has failed is not ready.
 func TestNotReadyWhenTheJournalFailed(t *testing.T) {
 	disk := &frailDisk{files: map[string]*frailFile{}}
-	g := machine()
+	g := Machine()
 	g.Journal = func(string) (*journal.File, error) { return journal.Open(disk, journal.Options{SegmentSize: 1 << 20}) }
 	h := newHouseOn(t, g)
 	close(h.bound)

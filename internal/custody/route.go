@@ -236,6 +236,7 @@ func (c *Custody) forget(drop func(*Route) bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.generation++
+	c.changes.Add(1)
 	for id, r := range c.routes {
 		if drop(r) {
 			c.drop(id, r)
@@ -299,6 +300,7 @@ func (c *Custody) OpenStream(ctx context.Context, r *Route, x holdfast.Sample) (
 			return nil, err
 		}
 	}
+	defer c.changes.Add(1) // once memory has it
 	now.put(s)
 	if r != now {
 		r.put(s)

@@ -81,8 +81,6 @@ func (f *Feed) Close() error { return f.r.close() }
 
 const (
 	defaultIdle = 15 * time.Second
-	// slowReader is how long a reader may take for one item.
-	slowReader = 30 * time.Second
 	// recordEvery is how often the amounts of a feed are brought to its disclosures.
 	recordEvery = 30 * time.Second
 )
@@ -114,6 +112,7 @@ func (q *Query) Follow(ctx context.Context, f Follow) (*Feed, error) {
 	if r.j, err = q.judge(ctx, req, p); err != nil {
 		return nil, err
 	}
+	r.erased = q.erasures.Begun()
 	r.watch = q.series.Watch()
 	withheld, err := r.begin()
 	if err != nil {
@@ -174,7 +173,7 @@ func (r *following) begin() (withheld int, err error) {
 	if withheld, err = r.decide(); err != nil {
 		return 0, err
 	}
-	_, until, _ := r.watch.Take()
+	until := r.watch.Skip()
 	r.have = until
 	epoch, floor := r.q.series.Kept()
 	switch {
@@ -244,7 +243,7 @@ func (r *following) decide() (withheld int, err error) {
 		r.watch.Follow(ids)
 	}
 	if fresh { // what they have between is in the store
-		_, r.have, _ = r.watch.Take()
+		r.have = r.watch.Skip()
 	}
 	r.of = of
 	r.mu.Lock()

@@ -100,18 +100,11 @@ func (r *following) quiet(yield func(Item, error) bool) error {
 
 // live gives what the watch has, or waits for it.
 func (r *following) live(yield func(Item, error) bool) error {
-	erased := r.q.erasures.Begun()
+	// What was erased before this is not in the queue any more, or is hidden.
+	r.erased = r.q.erasures.Begun()
 	batch, until, lost := r.watch.Take()
-	if r.q.version() != r.seen { // there may be streams that were not there
-		if lost {
-			r.have = until
-		} else if len(batch) > 0 || until > r.at.pos {
-			r.have = max(r.have, until)
-		}
-		return nil // decided again first, then read from the store
-	}
-	if lost {
-		r.have = until
+	if lost || r.q.version() != r.seen { // there may be streams that were not there
+		r.have = r.watch.Skip() // decided again first, then read from the store
 		return nil
 	}
 	for _, a := range batch {
@@ -126,7 +119,6 @@ func (r *following) live(yield func(Item, error) bool) error {
 			return err
 		}
 	}
-	r.erased = erased
 	r.pass(until)
 	if len(batch) > 0 {
 		return nil
@@ -195,12 +187,15 @@ func (r *following) catchUp(yield func(Item, error) bool) error {
 	}
 	n, release := r.room()
 	defer release()
-	erased := r.q.erasures.Begun()
+	r.erased = r.q.erasures.Begun()
 	batch, next, err := r.q.series.Arrivals(r.ctx, wants, r.at.pos, r.have, n)
 	if err != nil {
 		return err
 	}
-	r.erased = erased
+	if epoch, floor := r.q.series.Kept(); r.at.pos < floor { // it may be that some were not there any more
+		r.restart(epoch, r.have)
+		return r.give(yield, nil, 0)
+	}
 	for _, a := range batch {
 		if err := r.record(yield, a.Pos, a.At, a.Assignment, a.Rows); err != nil {
 			return err
@@ -309,9 +304,9 @@ func (r *following) give(yield func(Item, error) bool, row *Row, arrived int64) 
 		return errStop
 	}
 	r.told = time.Now()
-	if r.told.Sub(began) > slowReader {
+	if r.told.Sub(began) > r.q.slow {
 		r.q.feeds.cut.Inc()
-		return holdfast.Errorf(holdfast.Unavailable, "the feed was not read for %s: connect again with the last cursor", slowReader)
+		return holdfast.Errorf(holdfast.Unavailable, "the feed was not read for %s: connect again with the last cursor", r.q.slow)
 	}
 	return nil
 }
@@ -319,8 +314,7 @@ func (r *following) give(yield func(Item, error) bool, row *Row, arrived int64) 
 // stored gives some of a snapshot, or of what has become old enough.
 func (r *following) stored(yield func(Item, error) bool) error {
 	if epoch, floor := r.q.series.Kept(); r.at.pos < floor {
-		_, until, _ := r.watch.Take()
-		r.have = max(r.have, until)
+		r.have = r.watch.Skip()
 		r.restart(epoch, r.have)
 		return r.give(yield, nil, 0)
 	}
@@ -373,12 +367,11 @@ func (r *following) due(c *candidate) (span holdfast.Span, ok bool) {
 func (r *following) page(yield func(Item, error) bool, c *candidate, span holdfast.Span, skip uint64, n int) error {
 	first := span.From
 	want := series.Want{Assignment: c.Assignment, Stream: c.StreamID, Span: span, Since: c.since}
-	erased := r.q.erasures.Begun()
+	r.erased = r.q.erasures.Begun()
 	rows, err := r.q.series.Stored(r.ctx, want, r.at.pos, r.sinceOf(), int(skip)+n)
 	if err != nil {
 		return err
 	}
-	r.erased = erased
 	more := len(rows) == int(skip)+n
 	s := streamOf{c.Assignment, c.StreamID}
 	for i := range rows {

@@ -20,7 +20,9 @@ type Options struct {
 	Now func() time.Time // default time.Now
 	// Recheck is how long rows are given out on one decision before it is made
 	// again; default 1 s.
-	Recheck  time.Duration
+	Recheck time.Duration
+	// Slow is how long the reader of a feed may take for one item; default 30 s.
+	Slow     time.Duration
 	Erasures Erasures // default: there are none
 	// Permissions of staff to read others' data; default: there are none.
 	Permissions Permissions
@@ -89,6 +91,7 @@ type Query struct {
 	purse    *purse
 	alarm    func([]string)
 	feeds    *feeds
+	slow     time.Duration
 }
 
 // New makes a Query over its keepers.
@@ -99,6 +102,9 @@ func New(c *custody.Custody, g *grant.Register, s *series.Series, o Options) *Qu
 	if o.Recheck <= 0 {
 		o.Recheck = time.Second
 	}
+	if o.Slow <= 0 {
+		o.Slow = 30 * time.Second
+	}
 	if o.Permissions == nil {
 		o.Permissions = noPermissions{}
 	}
@@ -108,7 +114,7 @@ func New(c *custody.Custody, g *grant.Register, s *series.Series, o Options) *Qu
 	if o.Erasures == nil {
 		o.Erasures = noErasures{}
 	}
-	return &Query{custody: c, grants: g, series: s, now: o.Now, recheck: o.Recheck, erasures: o.Erasures, alarm: o.Alarm, permits: o.Permissions, purse: newPurse(o.Budget), feeds: newFeeds()}
+	return &Query{custody: c, grants: g, series: s, now: o.Now, recheck: o.Recheck, erasures: o.Erasures, alarm: o.Alarm, permits: o.Permissions, purse: newPurse(o.Budget), feeds: newFeeds(), slow: o.Slow}
 }
 
 // Read answers a request. When it returns without an error, disclosures are open

@@ -74,6 +74,7 @@ type Watch struct {
 	queue []*Arrived // in order
 	bytes int64
 	until journal.Pos // all before it is in the queue, was taken, or is lost
+	from  journal.Pos // what stands before it is not wanted
 	lost  bool        // the queue ran over: what it held is to be read from the store
 	ready chan struct{}
 }
@@ -88,14 +89,12 @@ func (s *Series) Watch() *Watch {
 	if len(l.watches) == 0 {
 		l.watches, l.of, l.latest = map[*Watch]struct{}{}, map[holdfast.AssignmentID][]*Watch{}, map[streamName]latest{}
 		l.rouse, l.stop, l.stopped = make(chan struct{}, 1), make(chan struct{}), make(chan struct{})
-		l.end = 0
-		l.on.Store(true)
+		l.on.Store(true) // first: what is in the tail later comes through observe
+		l.end = s.tail.observed()
 		go l.run(l.rouse, l.stop, l.stopped)
 	}
 	l.watches[w] = struct{}{}
-	// What is observed from here on comes through observe, or is before this.
-	l.end = max(l.end, s.tail.observed())
-	w.until = l.end
+	w.from, w.until = l.end, l.end
 	return w
 }
 
@@ -122,9 +121,9 @@ func (w *Watch) Close() {
 	}
 }
 
-// Follow makes these the assignments that are watched, and returns the position
-// from which on the queue has all of those that were not watched before.
-func (w *Watch) Follow(of []holdfast.AssignmentID) journal.Pos {
+// Follow makes these the assignments that are watched. Skip comes after it where some
+// were not before: what they have is in the store.
+func (w *Watch) Follow(of []holdfast.AssignmentID) {
 	l := &w.s.live
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -137,7 +136,16 @@ func (w *Watch) Follow(of []holdfast.AssignmentID) journal.Pos {
 	}
 	l.unfollow(w, next)
 	w.of = next
-	l.end = max(l.end, w.s.tail.observed())
+}
+
+// Skip drops what came and was not taken. It returns the position from which on the
+// watch has everything again; what stands before it is in the store.
+func (w *Watch) Skip() journal.Pos {
+	l := &w.s.live
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.drop(w)
+	w.from, w.until, w.lost = l.end, l.end, false
 	return l.end
 }
 
@@ -266,6 +274,9 @@ func (l *live) hand() bool {
 	for _, a := range l.fresh[:n] {
 		l.look(a)
 		for _, w := range l.of[a.Assignment] {
+			if a.Pos < w.from {
+				continue
+			}
 			if share := liveBytes / 2 / int64(len(l.watches)); w.bytes+a.size > watchBytes || l.bytes > liveBytes/2 && w.bytes > share {
 				l.overrun(w)
 			}

@@ -15,7 +15,7 @@ type stats struct {
 	merges, merged            prometheus.Counter
 	rollTime, mergeTime       prometheus.Histogram
 	tailBytes, unmergedChunks prometheus.Collector
-	cacheBytes                prometheus.Collector
+	cacheBytes, liveBytes     prometheus.Collector
 	cacheHits, cacheMisses    prometheus.Collector
 	unmerged                  atomic.Int64 // chunks rolled since the last merge or start
 }
@@ -45,6 +45,7 @@ func newStats(s *Series) *stats {
 		mergeTime:  seconds("merge_seconds", "Time a merge takes."),
 	}
 	t.tailBytes = gauge("tail_bytes", "Bytes of journal that are not rolled.", func() float64 { return float64(s.tail.size()) })
+	t.liveBytes = gauge("live_bytes", "Bytes of readings in memory that live feeds have not taken yet.", func() float64 { return float64(s.live.held()) })
 	t.cacheBytes = gauge("cache_bytes", "Bytes of decoded readings kept in memory.", func() float64 {
 		used, _, _ := s.cache.stats()
 		return float64(used)
@@ -69,5 +70,5 @@ func newStats(s *Series) *stats {
 func (s *Series) Metrics() []prometheus.Collector {
 	t := s.stats
 	return []prometheus.Collector{t.rolls, t.rollErrors, t.readings, t.repeats, t.retired, t.bytes, t.chunks, t.merges, t.merged,
-		t.rollTime, t.mergeTime, t.tailBytes, t.unmergedChunks, t.cacheBytes, t.cacheHits, t.cacheMisses}
+		t.rollTime, t.mergeTime, t.tailBytes, t.unmergedChunks, t.cacheBytes, t.liveBytes, t.cacheHits, t.cacheMisses}
 }

@@ -53,12 +53,18 @@ func await(ts *testscript.TestScript, neg bool, args []string) {
 }
 
 // pick sets a variable to the first word of the last output that begins with the
-// prefix.
+// prefix; of JSON, NAME: is the value of that member.
 func pick(ts *testscript.TestScript, neg bool, args []string) {
 	if len(args) != 2 || neg {
 		ts.Fatalf("usage: pick VARIABLE PREFIX")
 	}
-	for _, word := range strings.Fields(ts.ReadFile("stdout")) {
+	member, named := strings.CutSuffix(args[1], ":")
+	words := strings.Fields(ts.ReadFile("stdout"))
+	for i, word := range words {
+		if named && word == `"`+member+`":` && i+1 < len(words) {
+			ts.Setenv(args[0], strings.Trim(words[i+1], `",`))
+			return
+		}
 		word = strings.Trim(word, `"',`)
 		if strings.HasPrefix(word, args[1]) {
 			ts.Setenv(args[0], word)

@@ -64,10 +64,10 @@ func twinRows(t api.Twin) [][]string {
 }
 
 type twinSetCmd struct {
-	Device  string `arg:"" help:"The device, by label or id."`
-	State   string `arg:"" help:"What to change, as a JSON merge patch: a member that is null goes."`
-	Whole   bool   `help:"STATE is all of the desired state, not a change." env:"-"`
-	Version int64  `help:"Only if the desired state is of this version now." default:"-1" placeholder:"N" env:"-"`
+	Device string `arg:"" help:"The device, by label or id."`
+	State  string `arg:"" help:"What to change, as a JSON merge patch: a member that is null goes."`
+	Whole  bool   `help:"STATE is all of the desired state, not a change." env:"-"`
+	If     int64  `help:"Only if the desired state is of this version now." default:"-1" placeholder:"N" env:"-"`
 	hubFlags
 	outputFlags
 }
@@ -77,7 +77,7 @@ func (*twinSetCmd) Help() string {
 
 Example:
   holdfast twin set lamp '{"colour": "red", "blink": null}' --data DATA
-  holdfast twin set lamp '{"colour": "red"}' --whole --version 3 --token my.token --hub https://HOST:8443`
+  holdfast twin set lamp '{"colour": "red"}' --whole --if 3 --token my.token --hub https://HOST:8443`
 }
 
 func (c *twinSetCmd) Run(a *app) error {
@@ -90,8 +90,8 @@ func (c *twinSetCmd) Run(a *app) error {
 	}
 	defer hub.Close()
 	body := client.Body{Type: "application/json", Data: []byte(c.State)}
-	if c.Version >= 0 {
-		body.IfMatch = strconv.Quote(strconv.FormatInt(c.Version, 10))
+	if c.If >= 0 {
+		body.IfMatch = strconv.Quote(strconv.FormatInt(c.If, 10))
 	}
 	method := http.MethodPatch
 	if c.Whole {

@@ -116,6 +116,7 @@ func newHouse(t *testing.T) *house {
 		"{group}": "group add ward --device " + h.ids[label], "{notice}": "device notice ask --reason gone " + label,
 		"{permission}": "permission ask Anna --reason why", "{assignment}": "assignment add --basis loan --owner " + h.ids["Carl"] + " --from 2030-01-01T00:00:00Z --to 2030-02-01T00:00:00Z " + label,
 		"{transfer}": "device transfer offer " + label, "{command}": "command send " + label + " blink", "{credential}": "token add annas-own --role owner",
+		"{webhook}": "webhook add annas-hook https://annas.invalid/", "{alarm}": "alarm add annas --device " + label + " --stream " + plantedNames[1] + " --silence 700h",
 	} {
 		as := "Anna.token"
 		switch name {

@@ -45,6 +45,8 @@ type commands struct {
 	Hold       holdCmd       `cmd:"" help:"Restrict or object to use, stop collection, keep data for a claim or by law."`
 	Retention  retentionCmd  `cmd:"" help:"How long readings are kept."`
 	Group      groupCmd      `cmd:"" help:"Devices to be asked about together."`
+	Alarm      alarmCmd      `cmd:"" help:"Be told when readings are as they should not be."`
+	Webhook    webhookCmd    `cmd:"" help:"Addresses that alarms tell."`
 	Query      queryCmd      `cmd:"" help:"Read readings, or windows of them."`
 	Erase      eraseCmd      `cmd:"" help:"Erase a party, a device or a stream, with a certificate."`
 	Export     exportCmd     `cmd:"" help:"Take everything of a party along, in open formats."`

@@ -28,12 +28,15 @@ func TestScripts(t *testing.T) {
 		Dir: filepath.Join("testdata", "script"),
 		Setup: func(e *testscript.Env) error {
 			e.Setenv("HOME", e.WorkDir)
+			e.Values[mailbox{}] = &mailbox{}
 			e.Setenv("XDG_CONFIG_HOME", filepath.Join(e.WorkDir, ".config"))
 			return nil
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
-			"await": await,
-			"pick":  pick,
+			"await":     await,
+			"pick":      pick,
+			"receiver":  receiver,
+			"delivered": delivered,
 		},
 	})
 }

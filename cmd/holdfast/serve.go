@@ -47,6 +47,7 @@ type serveCmd struct {
 
 	Log      string `help:"How the log on stderr is written." default:"text" enum:"text,json"`
 	LogLevel string `help:"What the log tells." default:"info" enum:"debug,info,warn,error"`
+	messageFlags
 	profileFlags
 }
 
@@ -107,6 +108,18 @@ func (c *serveCmd) Run(a *app) (err error) {
 	if err != nil {
 		return err
 	}
+	allow, err := c.networks()
+	if err != nil {
+		return err
+	}
+	mail, err := c.mail()
+	if err != nil {
+		return err
+	}
+	trusted, err := authorities(c.WebhookCA)
+	if err != nil {
+		return err
+	}
 	log := c.logger(a)
 	if most := server.LimitMemory(); most > 0 {
 		log.Info("the memory limit is nine tenths of the control group's", "bytes", most)
@@ -115,6 +128,7 @@ func (c *serveCmd) Run(a *app) (err error) {
 		Data: c.Data, RootKey: c.RootKey, Passphrase: pass,
 		ListenAPI: c.ListenAPI, ListenDevice: c.ListenDevice, ListenMQTT: c.ListenMQTT,
 		APICert: c.APICert, APIKey: c.APIKey, DeviceTLSMin: least, Issuers: issuers, QueryMemory: c.QueryMemory << 20, ReadCache: c.ReadCache << 20, PromLookback: c.Lookback, Checkpoints: c.Checkpoints, PurposeGrace: grace, Drain: c.Drain, Witnesses: witnesses, WitnessQuorum: c.WitnessQuorum, Version: version(), Logger: log,
+		WebhookAllow: allow, WebhookRoots: trusted, Mail: mail,
 		Limits: server.Limits{
 			MQTTConnections: c.MQTTConnections, DeviceConnections: c.DeviceConnections, APIConnections: c.APIConnections,
 			ConnectsPerAddress: c.ConnectsPerAddress, ReadingsPerDevice: c.ReadingsPerDevice, BytesPerDevice: c.BytesPerDevice,

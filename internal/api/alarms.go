@@ -138,7 +138,7 @@ func (a *API) alarms() {
 		})
 	handle(a, route{method: "POST", path: "/v1/alarms/{id}", summary: "Change an alarm: it begins anew, under the caller's credential.", rule: writes(who...)},
 		func(ctx context.Context, by access.Principal, in *struct {
-			alarmID
+			ID   string `path:"id" doc:"A name or an id."`
 			Body AlarmSpec
 		}) (*reply[Alarm], error) {
 			if _, err := a.Alarms.Show(by, in.ID); err != nil {
@@ -299,8 +299,8 @@ func alarmDoc(s alarm.Status, n names) Alarm {
 }
 
 func (a *API) alarmHistory(ctx context.Context, by access.Principal, in *struct {
-	alarmID
-	Limit int `query:"limit" minimum:"1" maximum:"1000" default:"100" doc:"How many, at most."`
+	ID    string `path:"id" doc:"A name or an id."`
+	Limit int    `query:"limit" minimum:"1" maximum:"1000" default:"100" doc:"How many, at most."`
 }) (*reply[Page[AlarmEvent]], error) {
 	all, err := a.Alarms.History(ctx, by, in.ID)
 	if err != nil {

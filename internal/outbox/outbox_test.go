@@ -174,7 +174,7 @@ func TestSignatureAndRetries(t *testing.T) {
 	if key := strings.TrimPrefix(secret, secretPrefix); strings.Contains(string(text)+f.log.String()+fmt.Sprint(all), key) {
 		t.Error("the secret is shown again")
 	}
-	node(t, secret, r.got[2])
+	witnesses(t, secret, r.got[2])
 }
 
 // TestRestart: what waits is sent after a restart, under the same id and when it is due.

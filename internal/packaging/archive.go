@@ -45,8 +45,8 @@ func WriteTar(w io.Writer, files []File, at time.Time) error {
 }
 
 // WriteTarGz is WriteTar, compressed, without a name or time in the header.
-func WriteTarGz(w io.Writer, files []File, at time.Time) error {
-	z, err := gzip.NewWriterLevel(w, gzip.BestCompression)
+func WriteTarGz(w io.Writer, files []File, at time.Time, level int) error {
+	z, err := gzip.NewWriterLevel(w, level)
 	if err != nil {
 		return err
 	}
@@ -97,7 +97,7 @@ const (
 // WriteImage writes an image of all platforms as an OCI layout in a tar, for
 // `podman load`, `docker load` and `skopeo copy oci-archive:`: the same bytes each
 // time.
-func WriteImage(w io.Writer, p Product, images []Image) error {
+func WriteImage(w io.Writer, p Product, images []Image, level int) error {
 	var files []File
 	blob := func(media string, data []byte) map[string]any {
 		sum := sha256.Sum256(data)
@@ -122,7 +122,10 @@ func WriteImage(w io.Writer, p Product, images []Image) error {
 		if err := WriteTar(&plain, layer, p.Time); err != nil {
 			return err
 		}
-		z := gzip.NewWriter(&packed)
+		z, err := gzip.NewWriterLevel(&packed, level)
+		if err != nil {
+			return err
+		}
 		if _, err := io.WriteString(z, plain.String()); err != nil {
 			return err
 		}

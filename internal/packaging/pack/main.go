@@ -3,6 +3,7 @@ package main
 
 import (
 	"bytes"
+	"compress/gzip"
 	"errors"
 	"flag"
 	"fmt"
@@ -27,6 +28,7 @@ func main() {
 type job struct {
 	dist, own string
 	notice    bool
+	level     int // of compression
 	product   packaging.Product
 	cache     string // of modules
 }
@@ -41,6 +43,7 @@ func run() error {
 	flag.StringVar(&j.product.Commit, "commit", "", "of the release")
 	flag.Int64Var(&seconds, "time", 0, "of the commit, in seconds since 1970")
 	flag.BoolVar(&j.notice, "notice", false, "write NOTICE and nothing else")
+	flag.IntVar(&j.level, "level", gzip.BestCompression, "of compression, 1 to 9")
 	flag.Parse()
 	j.product.Time = time.Unix(seconds, 0)
 	cache, err := exec.Command("go", "env", "GOMODCACHE").Output()
@@ -137,7 +140,7 @@ func (j *job) pack(binaries []string, linked map[string][]packaging.Module) erro
 	if len(images) == 0 {
 		return nil
 	}
-	return j.write("holdfast-"+j.product.Version+"-image.tar", func(w io.Writer) error { return packaging.WriteImage(w, j.product, images) })
+	return j.write("holdfast-"+j.product.Version+"-image.tar", func(w io.Writer) error { return packaging.WriteImage(w, j.product, images, j.level) })
 }
 
 // pages lets the program write its manual and completions.
@@ -175,7 +178,7 @@ func (j *job) archive(name, platform string, program, bom []byte) error {
 		}
 		files = append(files, packaging.File{Name: name + "/" + f, Mode: 0o644, Data: data})
 	}
-	return j.write(name+".tar.gz", func(w io.Writer) error { return packaging.WriteTarGz(w, files, j.product.Time) })
+	return j.write(name+".tar.gz", func(w io.Writer) error { return packaging.WriteTarGz(w, files, j.product.Time, j.level) })
 }
 
 func (j *job) write(name string, with func(io.Writer) error) (err error) {

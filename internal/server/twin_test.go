@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/holdfast-iot/holdfast"
+	"github.com/holdfast-iot/holdfast/internal/custody"
 	"github.com/holdfast-iot/holdfast/internal/twin"
 )
 
@@ -131,4 +132,61 @@ func listen(t *testing.T, dir, script string) <-chan string {
 	}()
 	t.Cleanup(func() { cancel(); c.Wait() })
 	return lines
+}
+
+// Commands follow the device's own assignment: a guest's time is left alone, and with
+// the release nothing that waits goes to anybody.
+func TestCommandsStayWithTheOwner(t *testing.T) {
+	h := newHouse(t)
+	anna, ben := h.person("Anna"), h.person("Ben")
+	car := h.device(anna.Party, "car")
+	by, peer := twin.Caller{Credential: anna.Credential, Party: anna.Party, Owner: true}, twin.Peer{Device: car.Device, Assignment: car.Assignment}
+	first := h.wish(anna, car.Device, "lock")
+	poll := func() int {
+		t.Helper()
+		all, err := h.twin.Poll(t.Context(), peer, "", holdfast.CommandID{}, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return len(all)
+	}
+	if n := poll(); n != 1 {
+		t.Errorf("%d commands before", n)
+	}
+	loan, err := h.custody.AddPeriod(t.Context(), anna.Credential, custody.PeriodSpec{Device: car.Device, Owner: ben.Party,
+		Terms: custody.Terms{Basis: custody.Loan, To: time.Now().Add(time.Hour)}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if n := poll(); n != 0 {
+		t.Errorf("%d commands during a loan", n)
+	}
+	if _, err := h.twin.Report(t.Context(), peer, "", twin.Change{State: []byte(`{"at":"bens"}`)}); holdfast.KindOf(err) != holdfast.Denied {
+		t.Errorf("state during a loan: %v", err)
+	}
+	if _, err := h.twin.Twin(t.Context(), twin.Caller{Credential: ben.Credential, Party: ben.Party, Owner: true}, car.Device); holdfast.KindOf(err) != holdfast.Denied {
+		t.Errorf("the guest sees: %v", err)
+	}
+	if err := h.custody.CloseAssignment(t.Context(), anna.Credential, loan.ID); err != nil {
+		t.Fatal(err)
+	}
+	if n := poll(); n != 1 {
+		t.Errorf("%d commands after the loan", n)
+	}
+	next, err := h.desk.Release(t.Context(), anna, car.Device)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := h.twin.Poll(t.Context(), peer, "", holdfast.CommandID{}, 0); holdfast.KindOf(err) != holdfast.Denied {
+		t.Errorf("a device that was given back is given: %v", err)
+	}
+	if all, err := h.twin.Poll(t.Context(), twin.Peer{Device: next.ID, Assignment: next.Assignment}, "", holdfast.CommandID{}, 0); len(all) > 0 {
+		t.Errorf("the next device is given %d, %v", len(all), err)
+	}
+	if err := h.twin.Sweep(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if c, err := h.twin.Command(t.Context(), by, first); err != nil || c.State != twin.Cancelled {
+		t.Errorf("it is %s, %v", c.State, err)
+	}
 }

@@ -603,3 +603,43 @@ func TestSealed(t *testing.T) {
 		t.Errorf("in clear: %s", dump)
 	}
 }
+
+// A hub that stops holds nobody: who waits is answered with what there is.
+func TestRelease(t *testing.T) {
+	e := newEstate(t, Options{})
+	anna := e.party()
+	lamp, by := e.device(anna, holdfast.DeviceID{}, ""), owner(anna)
+	c := e.mustSend(by, lamp, "on", "1")
+	ended := make(chan error, 4)
+	go func() {
+		all, err := e.Poll(t.Context(), lamp, "", c.ID, time.Hour)
+		if len(all) > 0 {
+			t.Errorf("polled %+v", all)
+		}
+		ended <- err
+	}()
+	go func() {
+		got, err := e.Wait(t.Context(), by, c.ID, time.Hour)
+		if got.HasEnded() {
+			t.Errorf("it is %s", got.State)
+		}
+		ended <- err
+	}()
+	go func() {
+		_, err := e.DesiredFor(t.Context(), lamp, "", 0, time.Hour)
+		ended <- err
+	}()
+	u := e.subscribe(lamp, "desired", "")
+	go func() {
+		if _, err := u.Next(t.Context()); holdfast.KindOf(err) != holdfast.Unavailable {
+			t.Errorf("a subscription ends with %v", err)
+		}
+		ended <- nil
+	}()
+	e.Release()
+	for range 4 {
+		if err := <-ended; err != nil {
+			t.Error(err)
+		}
+	}
+}

@@ -133,19 +133,20 @@ type following struct {
 	marks *marks
 	watch *series.Watch
 
-	at      mark
-	reset   string                  // to be told with the next item
-	have    series.Pos              // the watch has, or gave, all from here on
-	streams map[streamOf]*candidate // that may be read
-	order   []*candidate            // the same, in order
-	of      map[holdfast.AssignmentID]struct{}
-	seen    uint64    // what version was before the decision
-	decided time.Time // when it was made
-	now     int64     // the instant that it was made for
-	erased  uint64    // erasures begun before what is given was read
-	told    time.Time // when the last item was given
-	tick    uint
-	used    bool
+	at       mark
+	reset    string                  // to be told with the next item
+	have     series.Pos              // the watch has, or gave, all from here on
+	streams  map[streamOf]*candidate // that may be read
+	order    []*candidate            // the same, in order
+	of       map[holdfast.AssignmentID]struct{}
+	seen     uint64    // what version was before the decision
+	decided  time.Time // when it was made
+	now      int64     // the instant that it was made for
+	erased   uint64    // erasures begun before what is given was read
+	told     time.Time // when the last item was given
+	tick     uint
+	failures int // of reading the store, in a row
+	used     bool
 
 	mu      sync.Mutex // guards what others may ask for, and close
 	sources []*Source

@@ -56,7 +56,7 @@ func (r *following) closeAll() (failure error) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(r.ctx), closeWithin)
 	defer cancel()
 	for _, o := range r.open {
-		if err := r.q.grants.CloseDisclosure(ctx, o.id, o.amount.rows, o.amount.first, o.amount.last); err != nil {
+		if err := r.q.grants.CloseDisclosure(ctx, o.id, o.amount.rows, o.amount.first, o.amount.last); err != nil && holdfast.KindOf(err) != holdfast.NotFound { // its owner was erased, and it with him
 			failure = errors.Join(failure, fmt.Errorf("close disclosure: %w", err))
 		}
 	}

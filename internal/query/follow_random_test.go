@@ -52,7 +52,7 @@ func TestFollowersGetEachReadingOnce(t *testing.T) {
 		d := draw.IntN(len(devices))
 		var batch []holdfast.Sample
 		for range 1 + draw.IntN(4) {
-			at := clock
+			var at int
 			switch draw.IntN(8) {
 			case 0: // late
 				at = draw.IntN(clock + 1)

@@ -24,11 +24,9 @@ func (r *following) items(yield func(Item, error) bool) {
 		return
 	}
 	err := r.run(yield)
-	if cerr := r.close(); err == nil {
-		err = cerr
-	}
-	if err != nil && !errors.Is(err, errStop) {
-		yield(Item{}, err)
+	cerr := r.close()
+	if !errors.Is(err, errStop) { // else Close tells what closing came to
+		yield(Item{}, errors.Join(err, cerr))
 	}
 }
 
@@ -113,7 +111,8 @@ func (r *following) live(yield func(Item, error) bool) error {
 		}
 		rows, err := r.q.series.WithoutRepeats(r.ctx, a)
 		if err != nil {
-			return err
+			r.have = r.watch.Skip()
+			return r.later(err)
 		}
 		if err := r.record(yield, a.Pos, a.At, a.Assignment, rows); err != nil {
 			return err
@@ -139,6 +138,29 @@ func (r *following) live(yield func(Item, error) bool) error {
 	case <-t.C:
 	}
 	return nil
+}
+
+// Reading the store can fail for a moment: an erasure was faster, or much is still in
+// the journal.
+const (
+	storePause    = 50 * time.Millisecond
+	storeFailures = 200
+)
+
+// later waits before the store is read again, unless err won't heal or has not for
+// long.
+func (r *following) later(err error) error {
+	if r.failures++; holdfast.KindOf(err) != holdfast.Unavailable || r.failures > storeFailures {
+		return err
+	}
+	t := time.NewTimer(storePause)
+	defer t.Stop()
+	select {
+	case <-r.ctx.Done():
+		return r.ctx.Err()
+	case <-t.C:
+		return nil
+	}
 }
 
 // pass moves on to a position before which all was given.
@@ -190,8 +212,9 @@ func (r *following) catchUp(yield func(Item, error) bool) error {
 	r.erased = r.q.erasures.Begun()
 	batch, next, err := r.q.series.Arrivals(r.ctx, wants, r.at.pos, r.have, n)
 	if err != nil {
-		return err
+		return r.later(err)
 	}
+	r.failures = 0
 	if epoch, floor := r.q.series.Kept(); r.at.pos < floor { // it may be that some were not there any more
 		r.restart(epoch, r.have)
 		return r.give(yield, nil, 0)
@@ -370,8 +393,9 @@ func (r *following) page(yield func(Item, error) bool, c *candidate, span holdfa
 	r.erased = r.q.erasures.Begun()
 	rows, err := r.q.series.Stored(r.ctx, want, r.at.pos, r.sinceOf(), int(skip)+n)
 	if err != nil {
-		return err
+		return r.later(err)
 	}
+	r.failures = 0
 	more := len(rows) == int(skip)+n
 	s := streamOf{c.Assignment, c.StreamID}
 	for i := range rows {

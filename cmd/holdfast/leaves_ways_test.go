@@ -19,6 +19,9 @@ func tries() []try {
 			"{device}/{number} --every 1h --agg mean,max,last --purpose study", "{device}/{number} --every 1h --agg max -o parquet --purpose study", "{device}/{number} --every 1d --by owner,stream",
 			"{number} --group {group} --every 1d --purpose study",
 		}},
+		{command: "feed", lines: []string{
+			"--device {device} --from 2000-01-01 --during 300ms -o json --purpose study", "{device}/{number} --from 2000-01-01 --during 300ms -o csv", "--owner {anna} --from 2000-01-01 --during 300ms",
+		}},
 		{command: "export", lines: []string{"{anna} {out}", "Anna {out}"}},
 		{command: "me recipients", lines: listing()},
 		{command: "me purposes", lines: listing()},

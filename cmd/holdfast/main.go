@@ -48,6 +48,7 @@ type commands struct {
 	Alarm      alarmCmd      `cmd:"" help:"Be told when readings are as they should not be."`
 	Webhook    webhookCmd    `cmd:"" help:"Addresses that alarms tell."`
 	Query      queryCmd      `cmd:"" help:"Read readings, or windows of them."`
+	Feed       feedCmd       `cmd:"" help:"Follow readings as they come."`
 	Erase      eraseCmd      `cmd:"" help:"Erase a party, a device or a stream, with a certificate."`
 	Export     exportCmd     `cmd:"" help:"Take everything of a party along, in open formats."`
 	Me         meCmd         `cmd:"" help:"Who reads your data, what for, and a report of it."`

@@ -18,7 +18,7 @@ const forHeader = "Holdfast-For"
 // invitations and memberships are not among them: what somebody makes in another's
 // place must not outlive his standing there.
 func actingPaths() []string {
-	return []string{"/api/v1/", "/v1/assignments", "/v1/claims", "/v1/commands", "/v1/decisions", "/v1/devices", "/v1/erasures", "/v1/exports", "/v1/grants", "/v1/holds", "/v1/ledger", "/v1/me/",
+	return []string{"/api/v1/", "/v1/assignments", "/v1/claims", "/v1/commands", "/v1/decisions", "/v1/devices", "/v1/erasures", "/v1/exports", "/v1/feed", "/v1/grants", "/v1/holds", "/v1/ledger", "/v1/me/",
 		"/v1/readings", "/v1/transfers"}
 }
 

@@ -71,6 +71,7 @@ type Deps struct {
 	Twin     *twin.Store    // nil: there are no commands and no state
 
 	Prometheus Prometheus                                   // nil: its API is not there
+	Ending     <-chan struct{}                              // closed when the hub ends: feeds say so; may be nil
 	Gatherer   prometheus.Gatherer                          // of /metrics; nil: there are none
 	Ready      func(ctx context.Context) Readiness          // default: it is
 	Doctor     func(ctx context.Context) ([]Finding, error) // default: nothing is wrong
@@ -91,6 +92,8 @@ type Limits struct {
 	Burst        int           // requests of one credential at once, default 400
 	Streams      int           // readings and exports under way, default 64
 	OwnStreams   int           // of them, of one credential, default 8; one party has at most a quarter of all
+	Feeds        int           // live feeds, default 4096
+	OwnFeeds     int           // of them, of one credential, default 64; one party has at most a quarter of all
 	StreamStall  time.Duration // how long a stream waits for its reader, default 1 minute
 	ErasureWait  time.Duration // how long a request waits for an erasure, default and most 60 s
 	OpenRequests float64       // requests without a credential, by address and second, default 5
@@ -114,6 +117,8 @@ func (l Limits) orDefaults() Limits {
 	setInt(&l.Burst, 400)
 	setInt(&l.Streams, 64)
 	setInt(&l.OwnStreams, 8)
+	setInt(&l.Feeds, 4096)
+	setInt(&l.OwnFeeds, 64)
 	if l.StreamStall <= 0 {
 		l.StreamStall = time.Minute
 	}
@@ -126,18 +131,21 @@ func (l Limits) orDefaults() Limits {
 // API is the handler of port 8443.
 type API struct {
 	Deps
-	mux     *http.ServeMux
-	huma    huma.API
-	rules   map[string]rule // by pattern
-	spec    []byte          // openapi.json
-	origins *http.CrossOriginProtection
-	callers *rates
-	guests  *rates
-	readers *rates // of the ledger's tiles
-	changes *rates
-	streams *slots[holdfast.CredentialID]
-	sharing *slots[holdfast.PartyID] // the same streams, by party
-	metrics *metrics
+	mux         *http.ServeMux
+	huma        huma.API
+	rules       map[string]rule // by pattern
+	spec        []byte          // openapi.json
+	origins     *http.CrossOriginProtection
+	callers     *rates
+	guests      *rates
+	readers     *rates // of the ledger's tiles
+	changes     *rates
+	streams     *slots[holdfast.CredentialID]
+	sharing     *slots[holdfast.PartyID] // the same streams, by party
+	feedSlots   *slots[holdfast.CredentialID]
+	feedParties *slots[holdfast.PartyID]
+	delays      *delays
+	metrics     *metrics
 }
 
 // New builds the API.
@@ -168,11 +176,13 @@ func New(d Deps) (*API, error) {
 	a := &API{
 		Deps: d, mux: http.NewServeMux(), rules: map[string]rule{}, origins: http.NewCrossOriginProtection(),
 		callers: newRates(d.Limits.PerSecond, d.Limits.Burst), guests: newRates(d.Limits.OpenRequests, int(10*d.Limits.OpenRequests)),
-		changes: newRates(d.Limits.Changes, int(200*d.Limits.Changes)),
-		readers: newRates(tilesPerSecond, 10*tilesPerSecond),
-		streams: newSlots[holdfast.CredentialID](d.Limits.Streams, d.Limits.OwnStreams, "this credential has too many streams under way: end one first"),
-		sharing: newSlots[holdfast.PartyID](d.Limits.Streams, max(d.Limits.OwnStreams, d.Limits.Streams/4), "this party has too many streams under way: end one first"),
-		metrics: newMetrics(),
+		changes:     newRates(d.Limits.Changes, int(200*d.Limits.Changes)),
+		readers:     newRates(tilesPerSecond, 10*tilesPerSecond),
+		streams:     newSlots[holdfast.CredentialID](d.Limits.Streams, d.Limits.OwnStreams, "this credential has too many streams under way: end one first"),
+		sharing:     newSlots[holdfast.PartyID](d.Limits.Streams, max(d.Limits.OwnStreams, d.Limits.Streams/4), "this party has too many streams under way: end one first"),
+		feedSlots:   newSlots[holdfast.CredentialID](d.Limits.Feeds, d.Limits.OwnFeeds, "this credential has too many feeds: end one first"),
+		feedParties: newSlots[holdfast.PartyID](d.Limits.Feeds, max(d.Limits.OwnFeeds, d.Limits.Feeds/4), "this party has too many feeds: end one first"),
+		delays:      newDelays(), metrics: newMetrics(),
 	}
 	a.metrics.count = a.streams.count
 	a.origins.SetDenyHandler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -181,7 +191,7 @@ func New(d Deps) (*API, error) {
 	a.huma = humago.New(routes{a}, config(d.Version))
 	for _, register := range []func(){
 		a.health, a.doctor, a.parties, a.invitations, a.tokens, a.sessions, a.factor, a.permissions, a.profiles, a.devices, a.units, a.claims, a.purposes, a.grants, a.groups, a.holds, a.retention,
-		a.readings, a.exports, a.erasures, a.record, a.tiles, a.me, a.members, a.transfers, a.releases, a.joint, a.prometheus, a.alarms, a.webhooks, a.deliveries,
+		a.readings, a.exports, a.erasures, a.record, a.tiles, a.me, a.members, a.transfers, a.releases, a.joint, a.prometheus, a.feeds, a.alarms, a.webhooks, a.deliveries,
 	} {
 		register()
 	}
@@ -264,7 +274,9 @@ func (a *API) describePlain(spec *huma.OpenAPI) {
 }
 
 // Metrics returns the collectors of this package.
-func (a *API) Metrics() []prometheus.Collector { return a.metrics.collectors() }
+func (a *API) Metrics() []prometheus.Collector {
+	return append(a.metrics.collectors(), a.delays.seconds)
+}
 
 // Server returns an HTTP server for h with the timeouts of this listener; it holds
 // 4,096 connections: 512 of one party, and 1,024 of nobody that it has authenticated,

@@ -50,6 +50,8 @@ func asks() []ask {
 		{"GET /v1/invitations", get("/v1/invitations")},
 
 		{"GET /v1/readings", readingsWays()},
+		{"GET /v1/feed", feedWays()},
+		{"GET /v1/feed/delay", get("/v1/feed/delay")},
 		{"GET /v1/decisions", get("/v1/decisions?reader=Institute&purpose=study", "/v1/decisions?reader=Institute&purpose=study&device={device}",
 			"/v1/decisions?reader=Lab&purpose=study&device={label}&stream={stream}", "/v1/decisions?reader={party}&purpose=own-access&device={device}",
 			"/v1/decisions?reader=Acme+Plants&purpose=operation&device={device}")},
@@ -112,6 +114,17 @@ func asks() []ask {
 		{"GET /v1/ledger/consistency", get("/v1/ledger/consistency?from=1")},
 		{"POST /v1/ledger/verify", send("/v1/ledger/verify", `{}`)},
 	}, append(prometheusAsks(), changes(nobodys)...)...)
+}
+
+// feedWays follows what is stored, by each name that the target has. A feed has no
+// end: whoever is let in gets what comes within a moment.
+func feedWays() (ways []way) {
+	for _, s := range []string{"device={device}&stream={stream}", "device={label}", "owner={party}", "stream={stream}", "owner={name}&device=*", "device={device}&purpose=study"} {
+		for _, f := range []string{"sse", "ndjson"} {
+			ways = append(ways, way{path: "/v1/feed?from=2000-01-01&" + s + "&format=" + f})
+		}
+	}
+	return append(ways, get("/v1/feed?device={device}", "/v1/feed?device={device}&after=AAAA", "/v1/feed?device={device}&grant={grant}&from=-1d")...)
 }
 
 // prometheusAsks asks the Prometheus API for each target by the names that its series

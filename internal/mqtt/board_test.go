@@ -288,6 +288,3 @@ func (c *client) leave() {
 	c.send([]byte{typeDisconnect << 4, 0})
 	c.expectClosed()
 }
-
-// aMoment is how long a test that has no clock of its own lets the server be wrong.
-const aMoment = 50 * time.Millisecond

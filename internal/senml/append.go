@@ -6,6 +6,7 @@ import (
 	"math"
 	"strconv"
 	"strings"
+	"time"
 	"unicode/utf8"
 
 	"github.com/holdfast-iot/holdfast"
@@ -29,6 +30,45 @@ func AppendJSON(dst []byte, stream, unit string, r holdfast.Reading) []byte {
 		dst = strconv.AppendUint(append(dst, `,"hf_seq":`...), r.Seq, 10)
 	}
 	return append(appendValue(dst, r.Value), '}')
+}
+
+// AppendScalar appends one value with its time and, if it has one, its sequence, in the
+// form that DecodeScalar reads: the time as RFC 3339 text, exact to the nanosecond. A
+// number that JSON has no literal for is a text.
+func AppendScalar(dst []byte, r holdfast.Reading) []byte {
+	dst = time.Unix(0, r.Time).UTC().AppendFormat(append(dst, `{"t":"`...), time.RFC3339Nano)
+	dst = append(dst, `","v":`...)
+	switch v := r.Value; v.Type() {
+	case holdfast.Number:
+		if f := v.Number(); math.IsNaN(f) || math.IsInf(f, 0) {
+			dst = appendSpecial(dst, f)
+		} else {
+			dst = appendFloat(dst, f)
+		}
+	case holdfast.Integer:
+		dst = strconv.AppendInt(dst, v.Integer(), 10)
+	case holdfast.Boolean:
+		dst = strconv.AppendBool(dst, v.Boolean())
+	case holdfast.Text:
+		dst = appendText(dst, v.Text())
+	case holdfast.Bytes:
+		dst = base64.StdEncoding.AppendEncode(append(dst, `{"b64":"`...), v.Bytes())
+		dst = append(dst, `"}`...)
+	case holdfast.Location:
+		at := v.Position()
+		dst = appendFloat(append(dst, `{"lat":`...), at.Latitude)
+		dst = appendFloat(append(dst, `,"lon":`...), at.Longitude)
+		if !math.IsNaN(at.Altitude) {
+			dst = appendFloat(append(dst, `,"alt":`...), at.Altitude)
+		}
+		dst = append(dst, '}')
+	default:
+		dst = append(dst, "null"...)
+	}
+	if r.Seq != 0 {
+		dst = strconv.AppendUint(append(dst, `,"seq":`...), r.Seq, 10)
+	}
+	return append(dst, '}')
 }
 
 // appendSeconds writes a positive time as a decimal without needless zeros.

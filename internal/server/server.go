@@ -271,7 +271,7 @@ func (s *Server) openEdges() error {
 	most := connectionsOf(openFiles(), s.config.Limits)
 	s.mqtt = mqtt.New(s.authenticateMQTT, gate{s.edges, s.ingest}, sessions{s.sessions},
 		mqtt.Options{Track: s.trackMQTT, Logger: s.log, MaxConnections: most.mqtt + most.device, Quota: s.quotaOfPeer,
-			Source: twinSource{s.twin}, Twin: twinAnswers{s.twin}})
+			Source: subscriptions{s}, Twin: twinAnswers{s.twin}})
 	s.devices = deviceapi.New(deviceapi.Deps{Identity: s.identity, Gate: s.ingest, Custody: s.custody, MQTT: s.mqtt, Twin: twinPort{s.twin}},
 		deviceapi.Options{Logger: s.log, Now: s.clock.Now, Quota: s.quota})
 	return nil

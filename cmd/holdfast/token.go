@@ -29,14 +29,16 @@ Example:
 }
 
 type tokenAddCmd struct {
-	Label   string   `arg:"" help:"What it is for."`
-	Party   string   `help:"Whose it is: a name or an id; your own if left out." placeholder:"PARTY" env:"-"`
-	Role    string   `enum:"program,administrator,auditor,owner" default:"program" help:"program, administrator, auditor or owner." placeholder:"ROLE" env:"-"`
-	Purpose []string `help:"What a program reads for. May be given again." placeholder:"PURPOSE" env:"-"`
-	Grant   []string `help:"Bind it to this grant, by its id: it reads under no other, and ends with it. May be given again." placeholder:"ID" env:"-"`
-	Scope   []string `help:"read, write or metrics; what its role allows if left out. May be given again." placeholder:"SCOPE" env:"-"`
-	Days    int      `help:"How long it lives, at most 400; 90 for programs, 365 for people if left out." placeholder:"N" env:"-"`
-	Out     string   `help:"Write it to this new file, which only you can read, and print nothing secret." placeholder:"FILE" type:"path" env:"-"`
+	Label       string   `arg:"" help:"What it is for."`
+	Party       string   `help:"Whose it is: a name or an id; your own if left out." placeholder:"PARTY" env:"-"`
+	Role        string   `enum:"program,administrator,auditor,owner" default:"program" help:"program, administrator, auditor or owner." placeholder:"ROLE" env:"-"`
+	Purpose     []string `help:"What a program reads for. May be given again." placeholder:"PURPOSE" env:"-"`
+	Grant       []string `help:"Bind it to this grant, by its id: it reads under no other, and ends with it. May be given again." placeholder:"ID" env:"-"`
+	Scope       []string `help:"read, write or metrics; what its role allows if left out. May be given again." placeholder:"SCOPE" env:"-"`
+	Days        int      `help:"How long it lives, at most 400; 90 for programs, 365 for people if left out." placeholder:"N" env:"-"`
+	Certificate bool     `help:"Make a key and a certificate, in the new folder --out, in place of a token: what MQTT needs." env:"-"`
+	CSR         string   `name:"csr" help:"Make a certificate for the key of this request (PKCS #10, PEM) in place of a token." placeholder:"FILE" type:"path" env:"-"`
+	Out         string   `help:"Write it to this new file, which only you can read, and print nothing secret; with --certificate, to this new folder." placeholder:"FILE" type:"path" env:"-"`
 	hubFlags
 	outputFlags
 }
@@ -48,7 +50,8 @@ owner, once invited, makes an owner's.
 Example:
   holdfast token add dashboard --purpose operation --out dashboard.token --data DATA
   holdfast token add pipeline --purpose care --grant GRANT-ID --out pipeline.token --token study.token
-  holdfast token add prometheus --scope metrics --out metrics.token --data DATA`
+  holdfast token add prometheus --scope metrics --out metrics.token --data DATA
+  holdfast token add pipeline --purpose operation --certificate --out pipeline --data DATA`
 }
 
 func (c *tokenAddCmd) Run(a *app) error {
@@ -63,7 +66,13 @@ func (c *tokenAddCmd) Run(a *app) error {
 		return err
 	}
 	defer hub.Close()
-	file, err := newSecretFile(c.Out)
+	var made *certificate
+	var file *secretFile
+	if c.Certificate || c.CSR != "" {
+		made, err = c.newCertificate()
+	} else {
+		file, err = newSecretFile(c.Out)
+	}
 	if err != nil {
 		return err
 	}
@@ -80,9 +89,18 @@ func (c *tokenAddCmd) Run(a *app) error {
 	if c.Days > 0 {
 		body["days"] = c.Days
 	}
+	if made != nil {
+		body["csr"] = string(made.csr)
+	}
 	var n api.NewCredential
 	if err := hub.Do(a.ctx, http.MethodPost, "/v1/tokens", body, &n); err != nil {
+		if made != nil {
+			return errors.Join(err, made.drop())
+		}
 		return errors.Join(err, file.drop())
+	}
+	if made != nil {
+		return made.handOut(a, c.outputFlags, hub, n)
 	}
 	return handOut(a, c.outputFlags, n, file)
 }

@@ -26,6 +26,8 @@ import (
 type Identity interface {
 	Peer(ctx context.Context, cs tls.ConnectionState) (identity.Peer, error)
 	Track(p identity.Peer, cut func(reason error)) (forget func())
+	// Credential says whose a certificate is that is a person's or a program's.
+	Credential(ctx context.Context, cs tls.ConnectionState) (holdfast.CredentialID, [32]byte, error)
 	EST() http.Handler
 }
 

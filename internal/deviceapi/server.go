@@ -118,6 +118,12 @@ func (l *link) end() {
 // follow has the request's connection cut when p is revoked. All requests of a
 // connection come with the same certificate, so once is enough.
 func (a *API) follow(r *http.Request, p identity.Peer) error {
+	return a.meet(r, p.Device, func(cut func(error)) func() { return a.d.Identity.Track(p, cut) })
+}
+
+// meet notes whose a connection is: a device's, or a credential's, that share the
+// limits by who they are. track has it cut when that is revoked.
+func (a *API) meet(r *http.Request, id holdfast.DeviceID, track func(cut func(error)) func()) error {
 	l, ok := r.Context().Value(linkKey{}).(*link)
 	if !ok {
 		return errors.New("deviceapi is not served by its Server: revocations could not cut connections")
@@ -125,13 +131,13 @@ func (a *API) follow(r *http.Request, p identity.Peer) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.forget == nil {
-		if !l.door.isDevice(p.Device, l) {
+		if !l.door.isDevice(id, l) {
 			a.metrics.refuse("connections")
 			return errConnections
 		}
 		l.late.Stop()
-		l.device = p.Device
-		l.forget = a.d.Identity.Track(p, func(why error) {
+		l.device = id
+		l.forget = track(func(why error) {
 			l.revoked.Store(&why)
 			l.cut()
 		})

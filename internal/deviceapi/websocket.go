@@ -22,11 +22,11 @@ import (
 // socket hands a connection over to MQTT under WebSocket (RFC 6455; MQTT 5,
 // section 6): for networks that let nothing but HTTPS out.
 func (a *API) socket(w http.ResponseWriter, r *http.Request) {
-	p, ok := a.peer(w, r)
+	id, ok := a.subscriber(w, r)
 	if !ok {
 		return
 	}
-	leave, err := a.budgets.enter(p.Device, time.Now())
+	leave, err := a.budgets.enter(id, time.Now())
 	if err != nil {
 		a.problem(w, r, err)
 		return
@@ -59,6 +59,23 @@ func (a *API) socket(w http.ResponseWriter, r *http.Request) {
 	// The API's own link to a revocation has ended with the request; MQTT asks
 	// again who it is and makes another.
 	a.d.MQTT.ServeConn(r.Context(), &wsConn{Conn: nc, in: in}, *r.TLS)
+}
+
+// subscriber says who wants to speak MQTT: a device, or a person or program by the id of
+// the credential. Whether that counts is for MQTT to say, which asks again, and
+// follows it from then on.
+func (a *API) subscriber(w http.ResponseWriter, r *http.Request) (holdfast.DeviceID, bool) {
+	if r.TLS != nil && len(r.TLS.PeerCertificates) > 0 {
+		if id, _, err := a.d.Identity.Credential(r.Context(), *r.TLS); err == nil {
+			if err := a.meet(r, holdfast.DeviceID(id), func(func(error)) func() { return func() {} }); err != nil {
+				a.problem(w, r, err)
+				return holdfast.DeviceID{}, false
+			}
+			return holdfast.DeviceID(id), true
+		}
+	}
+	p, ok := a.peer(w, r)
+	return p.Device, ok
 }
 
 // upgrade checks an opening handshake (section 4.2) and returns the answer to it.

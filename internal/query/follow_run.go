@@ -129,13 +129,20 @@ func (r *following) live(yield func(Item, error) bool) error {
 	if slices.ContainsFunc(r.order, func(c *candidate) bool { return c.Delay > 0 }) {
 		wait = min(wait, r.q.recheck-time.Since(r.decided))
 	}
-	t := time.NewTimer(max(wait, time.Millisecond))
-	defer t.Stop()
-	select {
-	case <-r.ctx.Done():
-		return r.ctx.Err()
-	case <-r.watch.Ready():
-	case <-t.C:
+	// What a decision rests on is looked at meanwhile: a right that has ended ends the
+	// feed within a second, also where nothing arrives.
+	for r.q.version() == r.seen && wait > 0 {
+		t := time.NewTimer(min(wait, r.q.recheck))
+		select {
+		case <-r.ctx.Done():
+			t.Stop()
+			return r.ctx.Err()
+		case <-r.watch.Ready():
+			t.Stop()
+			return nil
+		case <-t.C:
+			wait -= r.q.recheck
+		}
 	}
 	return nil
 }

@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"time"
 
+	"github.com/holdfast-iot/holdfast/internal/api"
 	"github.com/holdfast-iot/holdfast/internal/issuer"
 	"github.com/holdfast-iot/holdfast/internal/outbox"
 	"github.com/holdfast-iot/holdfast/internal/witness"
@@ -49,6 +50,7 @@ type Config struct {
 	// Ground is what the hub stands on; nil is this machine.
 	Ground *Ground
 	Limits Limits
+	People api.Limits // of people and programs, each with its default
 
 	// QueryMemory is how many bytes all queries under way may take together, one of
 	// them a quarter; 0: what internal/query makes of the process's memory limit.

@@ -17,6 +17,7 @@ import (
 
 	"github.com/holdfast-iot/holdfast"
 	"github.com/holdfast-iot/holdfast/internal/access"
+	"github.com/holdfast-iot/holdfast/internal/api"
 	"github.com/holdfast-iot/holdfast/internal/custody"
 	"github.com/holdfast-iot/holdfast/internal/grant"
 )
@@ -67,6 +68,7 @@ func newEstate(t *testing.T) *estate {
 	h := newHouse(t)
 	h.halt()
 	h.logger = slog.New(slog.NewTextHandler(log, &slog.HandlerOptions{Level: slog.LevelDebug}))
+	h.asking = api.Limits{PerSecond: 10_000, Burst: 10_000, Changes: 100} // everything is asked at once
 	h.start()
 	e := &estate{house: h, log: log, targets: map[string]*target{}}
 	admin := h.admin()

@@ -12,6 +12,7 @@ import (
 
 	"github.com/holdfast-iot/holdfast"
 	"github.com/holdfast-iot/holdfast/internal/access"
+	"github.com/holdfast-iot/holdfast/internal/api"
 	"github.com/holdfast-iot/holdfast/internal/custody"
 	"github.com/holdfast-iot/holdfast/internal/identity"
 	"github.com/holdfast-iot/holdfast/internal/ingest"
@@ -25,6 +26,7 @@ type house struct {
 	rootKey string
 	logger  *slog.Logger // nil: nothing is logged
 	ground  *Ground      // nil: this machine
+	asking  api.Limits
 	*Server
 }
 
@@ -46,7 +48,7 @@ func newHouseOn(t testing.TB, g *Ground) *house {
 
 func (h *house) start() {
 	h.t.Helper()
-	s, err := Open(h.t.Context(), Config{Data: h.dir, ListenAPI: "127.0.0.1:0", ListenDevice: "127.0.0.1:0", ListenMQTT: "127.0.0.1:0", Logger: h.logger, Ground: h.ground})
+	s, err := Open(h.t.Context(), Config{Data: h.dir, ListenAPI: "127.0.0.1:0", ListenDevice: "127.0.0.1:0", ListenMQTT: "127.0.0.1:0", Logger: h.logger, Ground: h.ground, People: h.asking})
 	if err != nil {
 		h.t.Fatalf("open: %v", err)
 	}

@@ -116,6 +116,9 @@ func (e *Engine) ask(ctx context.Context, by asker, q question) (a *answer, err 
 	if by.purpose, err = query.PurposeOf(by.who, by.purpose); err != nil {
 		return nil, err
 	}
+	if _, err := parse(q.expr); err != nil {
+		return nil, err
+	}
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	timed, stop := context.WithTimeout(ctx, e.Timeout)
@@ -215,7 +218,10 @@ type Sample struct {
 
 // Check says what is wrong with an expression; its value is numbers.
 func (e *Engine) Check(expr string) error {
-	parsed, err := parser.ParseExpr(expr)
+	parsed, err := parse(expr)
+	if _, ours := errors.AsType[*holdfast.Error](err); ours {
+		return err
+	}
 	if err != nil {
 		return holdfast.Errorf(holdfast.Invalid, "the expression can't be read: %w", err)
 	}

@@ -266,9 +266,9 @@ func (e *Engine) metadata(ctx context.Context, c *call) (any, error) {
 }
 
 func (e *Engine) format(_ context.Context, c *call) (any, error) {
-	expr, err := parser.ParseExpr(c.r.Form.Get("query"))
+	expr, err := parse(c.r.Form.Get("query"))
 	if err != nil {
-		return nil, &fault{badData, err.Error()}
+		return nil, err
 	}
 	return expr.Pretty(0), nil
 }

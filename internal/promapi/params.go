@@ -1,6 +1,7 @@
 package promapi
 
 import (
+	"fmt"
 	"math"
 	"net/http"
 	"strconv"
@@ -8,7 +9,6 @@ import (
 
 	"github.com/prometheus/common/model"
 	"github.com/prometheus/prometheus/model/labels"
-	"github.com/prometheus/prometheus/promql/parser"
 
 	"github.com/holdfast-iot/holdfast"
 )
@@ -78,8 +78,12 @@ func (p *params) limit(name string) int {
 
 // selectors reads match[].
 func (p *params) selectors() (all [][]*labels.Matcher) {
+	if len(p.r.Form["match[]"]) > maxSelectors {
+		p.bad("match[]", fmt.Sprintf("at most %d selectors", maxSelectors))
+		return nil
+	}
 	for _, text := range p.r.Form["match[]"] {
-		m, err := parser.ParseMetricSelector(text)
+		m, err := parseSelector(text)
 		if err != nil {
 			p.bad("match[]", err.Error())
 			return nil

@@ -79,7 +79,7 @@ func (x *examination) disk() {
 		return
 	}
 	if d.Free < scarceDisk || d.Free < plentyOfDisk && float64(d.Free) < scarcePart*float64(d.Size) {
-		x.add("disk-space", fmt.Sprintf("%d MiB are free on the disk of the data folder", d.Free>>20),
+		x.add("disk-space", fmt.Sprintf("%d MiB are free on the disk of the data folder, of %d", d.Free>>20, d.Size>>20),
 			"free space or enlarge the disk (df -h "+x.data+"): when it is full, readings are no longer acknowledged")
 	}
 	if d.Nodes > 0 && float64(d.FreeNodes) < scarcePart/2*float64(d.Nodes) {

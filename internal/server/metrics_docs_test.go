@@ -13,37 +13,41 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 )
 
+// metric is what one says of itself.
+type metric struct{ help, labels string }
+
 // metricNames are those of a hub that serves.
-func metricNames(t *testing.T) map[string]string {
+func metricNames(t *testing.T) map[string]metric {
 	t.Helper()
 	h := newHouse(t)
 	s := h.Server
 	_, end := h.serve()
 	defer end()
-	out := map[string]string{} // what they say of themselves
+	out := map[string]metric{}
 	descs := make(chan *prometheus.Desc)
 	go func() {
 		defer close(descs)
 		s.metrics.Describe(descs)
 	}()
-	name := regexp.MustCompile(`fqName: "([^"]+)", help: "([^"]*)"`)
+	name := regexp.MustCompile(`fqName: "([^"]+)", help: "([^"]*)".*variableLabels: \{([^}]*)\}`)
 	for d := range descs {
 		m := name.FindStringSubmatch(d.String())
-		out[m[1]] = m[2]
+		out[m[1]] = metric{m[2], m[3]}
 	}
 	families, err := s.metrics.Gather()
 	if err != nil {
 		t.Fatal(err)
 	}
 	for _, f := range families {
-		out[f.GetName()] = f.GetHelp()
+		if _, ok := out[f.GetName()]; !ok {
+			out[f.GetName()] = metric{help: f.GetHelp()}
+		}
 	}
 	return out
 }
 
-// documentedMetrics are those of the table in docs/operations.md. A name that begins
-// with _ goes on from the one before it in its row.
-func documentedMetrics(t *testing.T) map[string]bool {
+// documentedMetrics are those of the table in docs/operations.md, with their labels.
+func documentedMetrics(t *testing.T) map[string]string {
 	t.Helper()
 	b, err := os.ReadFile("../../docs/operations.md")
 	if err != nil {
@@ -51,15 +55,18 @@ func documentedMetrics(t *testing.T) map[string]bool {
 	}
 	_, section, _ := strings.Cut(string(b), "\n## Metrics\n")
 	section, _, _ = strings.Cut(section, "\n## ")
-	out := map[string]bool{}
+	out := map[string]string{}
 	for line := range strings.Lines(section) {
 		cell, ok := strings.CutPrefix(line, "| `")
 		if !ok {
 			continue
 		}
 		cell, _, _ = strings.Cut(cell, " | ")
-		for _, m := range regexp.MustCompile(`holdfast_[a-z0-9_]+`).FindAllString(cell, -1) {
-			out[m] = true
+		for _, m := range regexp.MustCompile(`(holdfast_[a-z0-9_]+)(?:\{([a-z,]+)\})?`).FindAllStringSubmatch(cell, -1) {
+			if _, twice := out[m[1]]; twice {
+				t.Errorf("docs/operations.md, Metrics, has %s twice", m[1])
+			}
+			out[m[1]] = m[2]
 		}
 	}
 	return out
@@ -69,8 +76,13 @@ func documentedMetrics(t *testing.T) map[string]bool {
 func TestMetricsAreDocumented(t *testing.T) {
 	have, said := metricNames(t), documentedMetrics(t)
 	for _, name := range slices.Sorted(maps.Keys(have)) {
-		if strings.HasPrefix(name, "holdfast_") && !said[name] {
-			t.Errorf("docs/operations.md, Metrics, lacks a line like this: | `%s` | %s |", name, have[name])
+		if !strings.HasPrefix(name, "holdfast_") {
+			continue
+		}
+		if labels, ok := said[name]; !ok {
+			t.Errorf("docs/operations.md, Metrics, lacks a line like this: | `%s` | %s |", name, have[name].help)
+		} else if labels != have[name].labels {
+			t.Errorf("docs/operations.md, Metrics, has %s with the labels {%s}; they are {%s}", name, labels, have[name].labels)
 		}
 	}
 	for _, name := range slices.Sorted(maps.Keys(said)) {

@@ -146,15 +146,19 @@ func (c *alarmAddCmd) condition(b map[string]any) error {
 // levels reads so many numbers with commas.
 func levels(flag, text string, many int) ([]float64, error) {
 	var all []float64
+	wrong := usagef("%s is a number, as 8 or -2.5", flag)
+	if many == 2 {
+		wrong = usagef("%s is two numbers, the lower first, as 2,8", flag)
+	}
 	for part := range strings.SplitSeq(text, ",") {
 		f, err := strconv.ParseFloat(strings.TrimSpace(part), 64)
 		if err != nil {
-			return nil, usagef("%s is a number; of --outside two, with a comma", flag)
+			return nil, wrong
 		}
 		all = append(all, f)
 	}
 	if len(all) != many {
-		return nil, usagef("%s is a number; of --outside two, with a comma", flag)
+		return nil, wrong
 	}
 	return all, nil
 }

@@ -79,6 +79,9 @@ func (c *commandSendCmd) Run(a *app) error {
 	if err := c.print(a, x, commandHeader(), [][]string{commandRow(x)}); err != nil {
 		return err
 	}
+	if c.Wait > 0 && x.Ended == nil {
+		return holdfast.Errorf(holdfast.Unavailable, "the device has not answered within %s: the command is %s, holdfast command show %s tells what becomes of it", c.Wait, x.State, x.ID)
+	}
 	if c.Wait > 0 && x.State != "done" {
 		return holdfast.Errorf(holdfast.Unavailable, "the command is %s", x.State)
 	}

@@ -23,7 +23,7 @@ type feedCmd struct {
 	After   string        `help:"Go on behind this cursor, of a line of -o json." placeholder:"CURSOR" env:"-"`
 	Purpose string        `help:"Why; may be left out by who holds one." placeholder:"PURPOSE" env:"-"`
 	During  time.Duration `help:"End after this long; else when interrupted." placeholder:"DURATION" env:"-"`
-	Delay   bool          `help:"Follow nothing: show how long readings took to those who follow, in the last hour."`
+	Delay   bool          `help:"Follow nothing: show how long readings took to those who follow, in the last hour." env:"-"`
 	Output  string        `short:"o" enum:"table,csv,json" default:"table" help:"table, csv or json; json is a line each, with its cursor." placeholder:"FORMAT" env:"-"`
 	hubFlags
 }

@@ -88,7 +88,7 @@ func readMap(name string) (*intake.Map, error) {
 
 type intakeMQTTCmd struct {
 	From     string   `required:"" help:"The broker: mqtts://HOST[:PORT], or mqtt:// without TLS." placeholder:"URL" env:"-"`
-	Map      []string `required:"" help:"What topics mean: a file, or tasmota, zigbee2mqtt, sparkplug, homie, homeassistant. May be given several times." placeholder:"FILE" type:"path" env:"-"`
+	Map      []string `required:"" help:"What topics mean: a file, or tasmota, zigbee2mqtt, sparkplug, homie, homeassistant, plain. May be given several times." placeholder:"FILE" type:"path" env:"-"`
 	Identity string   `help:"The gateway whose children the devices are: a folder with key.pem, cert.pem and ca.pem." placeholder:"DIR" type:"path"`
 	Hub      string   `help:"Where the hub takes readings, mqtts://HOST:8883; what the identity says if left out." placeholder:"URL"`
 	State    string   `help:"Folder for what must survive a restart; intake in the identity's if left out." placeholder:"DIR" type:"path" env:"-"`

@@ -247,6 +247,8 @@ func (r *rule) sentence(state string, about []*instance, named []Noted) string {
 	if text == "" {
 		text = "{alarm} is {state}: {device}/{stream} {value} {unit}"
 		switch {
+		case state == "test":
+			text = "this is a {state} of {alarm}"
 		case r.spec.Kind == Expression || len(about) == 0:
 			text = "{alarm} is {state}"
 		case r.spec.Kind == Silence:

@@ -63,7 +63,7 @@ func TestMapsThatComeWithTheProgram(t *testing.T) {
 	}{
 		{preset: "tasmota", topic: "tele/plug-1/SENSOR", payload: `{"Time":"2026-03-01T12:00:00+01:00","ENERGY":{"TotalStartTime":"2020-01-01T00:00:00","Total":1.5,"Power":42,"Voltage":230},"DS18B20":{"Id":"0123","Temperature":21.5},"TempUnit":"C"}`,
 			want: []string{"plug-1/DS18B20/Temperature=number:21.5 Cel @2026-03-01T11:00:00Z", "plug-1/ENERGY/Power=number:42 W @2026-03-01T11:00:00Z",
-				"plug-1/ENERGY/Total=number:1.5 @2026-03-01T11:00:00Z", "plug-1/ENERGY/Voltage=number:230 V @2026-03-01T11:00:00Z"}},
+				"plug-1/ENERGY/Total=number:1.5 kWh @2026-03-01T11:00:00Z", "plug-1/ENERGY/Voltage=number:230 V @2026-03-01T11:00:00Z"}},
 		{preset: "tasmota", topic: "tele/plug-1/STATE", payload: `{"Time":"1970-01-01T00:00:07Z","UptimeSec":7,"POWER":"ON","Wifi":{"SSId":"home","RSSI":80}}`,
 			want: []string{"plug-1/state/POWER=boolean:true", "plug-1/state/UptimeSec=number:7 s", "plug-1/state/Wifi/RSSI=number:80"}},
 		{preset: "tasmota", topic: "stat/plug-1/RESULT", payload: `{"POWER2":"OFF"}`, want: []string{"plug-1/state/POWER2=boolean:false"}},

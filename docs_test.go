@@ -5,6 +5,8 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"unicode"
@@ -102,6 +104,24 @@ func TestThePageForOwnersIsPlain(t *testing.T) {
 	for _, s := range regexp.MustCompile(`[.!?:]\s|\||\n\n`).Split(fence.ReplaceAllString(text, ""), -1) {
 		if n := len(strings.Fields(s)); n > 35 {
 			t.Errorf("docs/for-owners.md has a sentence of %d words: %.60s...", n, s)
+		}
+	}
+}
+
+// The table of floors in docs/architecture.md has every package, on its floor.
+func TestTheFloorsAreDrawn(t *testing.T) {
+	_, table, _ := strings.Cut(pages(t)["docs/architecture.md"], "\n## Floors\n")
+	table, _, _ = strings.Cut(table, "\n## ")
+	drawn := map[string]string{} // the floor by the package
+	for _, row := range regexp.MustCompile(`(?m)^\| (\d+) [a-z]+ \| (.*) \|$`).FindAllStringSubmatch(table, -1) {
+		for _, name := range regexp.MustCompile("`([a-z/]+)`").FindAllStringSubmatch(row[2], -1) {
+			drawn[name[1]] += row[1] + " "
+		}
+	}
+	for path, floor := range floors {
+		name := strings.TrimPrefix(path, "internal/")
+		if want := strconv.Itoa(floor); name != "" && !slices.Contains(strings.Fields(drawn[name]), want) {
+			t.Errorf("docs/architecture.md, Floors, lacks `%s` on floor %d", name, floor)
 		}
 	}
 }

@@ -35,11 +35,12 @@ import (
 	"github.com/holdfast-iot/holdfast/internal/vault"
 )
 
-// sealer is the vault, as this package needs it. Neither method may be called
+// sealer is the vault, as this package needs it. No method may be called
 // within a catalog transaction.
 type sealer interface {
 	SealField(ctx context.Context, o vault.Owner, table string, row []byte, column string, plain []byte) ([]byte, error)
 	OpenField(ctx context.Context, o vault.Owner, table string, row []byte, column string, box []byte) ([]byte, error)
+	Hash(ctx context.Context, domain, text string) ([]byte, error)
 }
 
 // recorder is the ledger: Append is called in the caller's write transaction.

@@ -2,6 +2,7 @@ package alarm_test
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/x509"
 	"encoding/json"
@@ -39,6 +40,8 @@ type post struct {
 	log     *bytes.Buffer
 	webhook outbox.Webhook
 
+	of holdfast.PartyID // whose deliveries are waited for; zero: the operating organisation's
+
 	mu  sync.Mutex
 	got []alarm.Notice
 }
@@ -74,7 +77,10 @@ func (p *post) restart() {
 	log := slog.New(slog.NewTextHandler(p.log, nil))
 	var err error
 	p.box, err = outbox.Open(p.t.Context(), outbox.Deps{Catalog: p.Catalog, Vault: p.Vault, Ledger: p.Ledger},
-		outbox.Options{Now: p.Now, Log: log, Allow: []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}, Roots: roots})
+		outbox.Options{Now: p.Now, Log: log, Allow: []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}, Roots: roots,
+			Still: func(ctx context.Context, rule holdfast.AlarmID, about []holdfast.AssignmentID) error {
+				return p.Still(ctx, rule, about)
+			}})
 	if err != nil {
 		p.t.Fatal(err)
 	}
@@ -106,7 +112,7 @@ func (p *post) told() (all []string) {
 	go func() { ended <- p.box.Run(ctx) }()
 	for deadline := time.Now().Add(10 * time.Second); time.Now().Before(deadline); time.Sleep(time.Millisecond) {
 		waits := 0
-		all, err := p.box.Deliveries(ctx, p.Acme)
+		all, err := p.box.Deliveries(ctx, cmp.Or(p.of, p.Acme))
 		if err != nil {
 			p.t.Fatal(err)
 		}
@@ -361,6 +367,79 @@ func TestDenied(t *testing.T) {
 		if e.Value != nil || e.Stream != "" {
 			t.Errorf("%+v", e)
 		}
+	}
+}
+
+// TestWithdrawnBeforeItIsSent: what waits to be sent again goes with the right to it,
+// and what history told of it does; of who may still read it stays.
+func TestWithdrawnBeforeItIsSent(t *testing.T) {
+	for _, how := range []string{"nothing", "grant", "one device", "credential", "rule"} {
+		t.Run(how, func(t *testing.T) {
+			p := build(t)
+			p.Purpose("care")
+			anna, clinic := p.Party("Anna"), p.Party("Clinic")
+			nurse := p.Program(clinic.Party, "care")
+			nurse.Scopes |= access.ScopeWrite
+			p.asked[nurse.Credential] = nurse
+			d, other := p.Device(custody.DeviceSpec{Label: "watch", Owner: anna.Party}), p.Device(custody.DeviceSpec{Label: "band", Owner: anna.Party})
+			g := p.Grant(anna, grant.Spec{Recipient: clinic.Party, Purpose: "care", AllDevices: true, AllStreams: true, Data: holdfast.Always, Until: p.Now().Add(24 * time.Hour)})
+			w, _, err := p.box.Add(t.Context(), clinic.Party, nurse.Credential, "clinic", p.hook.URL)
+			if err != nil {
+				t.Fatal(err)
+			}
+			p.send(d, "pulse", 70)
+			p.send(other, "pulse", 70)
+			spec := alarm.Spec{Name: "fast", Owner: anna.Party, Stream: "pulse", Webhooks: []holdfast.WebhookID{w.ID}, Condition: alarm.Condition{Kind: alarm.Threshold, Op: alarm.Above, Level: 120}}
+			if _, err := p.Add(t.Context(), nurse, "", spec); err != nil {
+				t.Fatal(err)
+			}
+			p.Later(time.Second)
+			p.send(d, "pulse", 140)
+			p.pass(10 * time.Second)
+			switch how {
+			case "grant", "one device":
+				if err := p.Register.End(t.Context(), p.Caller(anna), g.ID); err != nil {
+					t.Fatal(err)
+				}
+				if how == "one device" {
+					p.Grant(anna, grant.Spec{Recipient: clinic.Party, Purpose: "care", Devices: []holdfast.DeviceID{other.ID}, AllStreams: true, Data: holdfast.Always, Until: p.Now().Add(24 * time.Hour)})
+				}
+			case "credential":
+				p.ended[nurse.Credential] = true
+			case "rule":
+				if err := p.End(t.Context(), nurse, "fast"); err != nil {
+					t.Fatal(err)
+				}
+			}
+			p.Later(5 * time.Second)
+			p.restart() // and what waited is tried again
+			p.of = clinic.Party
+			got := p.told()
+			all, err := p.box.Deliveries(t.Context(), clinic.Party)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if how == "nothing" {
+				if len(got) != 1 || len(all) != 1 {
+					t.Errorf("told %q, deliveries %v", got, all)
+				}
+			} else if len(got) != 0 || len(all) != 0 {
+				t.Errorf("told %q after the right had ended, deliveries %v", got, all)
+			}
+			if how == "rule" {
+				return
+			}
+			p.pass(time.Minute)
+			history, err := p.History(t.Context(), nurse, "fast")
+			if err != nil || len(history) == 0 {
+				t.Fatal(history, err)
+			}
+			for _, e := range history {
+				if tells := e.Value != nil || !e.Device.IsZero(); tells != (how == "nothing" && e.Kind == "fired") {
+					t.Errorf("history: %+v", e)
+				}
+			}
+		})
 	}
 }
 

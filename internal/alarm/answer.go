@@ -207,7 +207,8 @@ func (a *Alarms) mark(ctx context.Context, by access.Principal, text, only, note
 	return r.statusLocked(by), err
 }
 
-// History returns what happened to a rule, the newest first.
+// History returns what happened to a rule, the newest first. Of somebody else's streams
+// that it may not look at any more there is no name and no value.
 func (a *Alarms) History(ctx context.Context, by access.Principal, text string) ([]Event, error) {
 	r, err := a.find(by, text)
 	if err != nil {
@@ -225,7 +226,7 @@ func (a *Alarms) History(ctx context.Context, by access.Principal, text string) 
 		if !e.Instance.IsZero() {
 			x.Instance = e.Instance.String()
 		}
-		if r.knows(by, e.Owner) {
+		if _, watched := r.instances[e.Instance]; e.Owner == by.Party || r.state.Denied == "" && watched && r.knows(by, e.Owner) {
 			x.Device, x.Name, x.Stream, x.Unit = e.Device, e.Name, e.Stream, e.Unit
 			switch {
 			case e.Kind != "fired" && e.Kind != "resolved", e.assignment.IsZero(), r.spec.Kind == Silence:

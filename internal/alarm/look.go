@@ -3,10 +3,10 @@ package alarm
 import (
 	"cmp"
 	"context"
-	"crypto/sha256"
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/holdfast-iot/holdfast"
@@ -70,15 +70,9 @@ type looking struct {
 
 func (l *looking) do(ctx context.Context) error {
 	r := l.r
-	who, err := l.a.Acting(ctx, r.spec.Credential)
+	who, err := l.a.reader(ctx, r.party, &r.spec)
 	if err != nil {
 		return err
-	}
-	if !r.spec.Actor.IsZero() {
-		who.Actor, who.Party = who.Party, r.party
-	}
-	if who.Party != r.party {
-		return holdfast.Errorf(holdfast.Denied, "the credential is another party's now")
 	}
 	if r.spec.Kind == Expression {
 		err = l.evaluate(ctx, who)
@@ -94,6 +88,55 @@ func (l *looking) do(ctx context.Context) error {
 	}
 	r.state.Looked = l.now
 	return l.a.finish(ctx, l)
+}
+
+// reader is who a rule reads as.
+func (a *Alarms) reader(ctx context.Context, party holdfast.PartyID, s *info) (access.Principal, error) {
+	who, err := a.Acting(ctx, s.Credential)
+	if err != nil {
+		return who, err
+	}
+	if !s.Actor.IsZero() {
+		who.Actor, who.Party = who.Party, party
+	}
+	if who.Party != party {
+		return who, holdfast.Errorf(holdfast.Denied, "the credential is another party's now")
+	}
+	return who, nil
+}
+
+// stillBack is how far back lies what a message tells of that is still to be sent:
+// it is kept for some days.
+const stillBack = 10 * 24 * time.Hour
+
+// Still fails, Denied or NotFound, once a rule may not read any more what a message
+// of it tells of, or is no more. Of an expression nobody can say whose readings it
+// had: there it is the credential that counts.
+func (a *Alarms) Still(ctx context.Context, id holdfast.AlarmID, about []holdfast.AssignmentID) error {
+	a.mu.Lock()
+	r := a.rules[id]
+	a.mu.Unlock()
+	if r == nil {
+		return noAlarm()
+	}
+	r.mu.Lock()
+	s, now := r.spec, a.now().UnixNano()
+	r.mu.Unlock()
+	who, err := a.reader(ctx, r.party, &s)
+	if err != nil || s.Kind == Expression {
+		return err
+	}
+	res, err := a.Read(ctx, query.Request{Who: who, Purpose: s.Purpose, Selection: s.selection(), Grant: s.Grant, Span: holdfast.Span{From: now - int64(stillBack), To: now}})
+	if err != nil {
+		return err
+	}
+	defer res.Close()
+	for _, of := range about {
+		if !slices.ContainsFunc(res.Sources, func(x *query.Source) bool { return x.Assignment == of }) {
+			return holdfast.Errorf(holdfast.Denied, "the right to what the message tells of has ended")
+		}
+	}
+	return nil
 }
 
 // read looks at streams: what came since the last look, from each stream's last
@@ -172,7 +215,10 @@ func (l *looking) evaluate(ctx context.Context, who access.Principal) error {
 	}
 	there := make(map[instanceID]bool, len(all))
 	for _, s := range all {
-		id := idOfLabels(s.Labels)
+		id, err := l.a.idOfLabels(ctx, s.Labels)
+		if err != nil {
+			return err
+		}
 		if there[id] {
 			continue
 		}
@@ -194,14 +240,16 @@ func (l *looking) evaluate(ctx context.Context, who access.Principal) error {
 	return nil
 }
 
-// idOfLabels names an element: by all of its labels.
-func idOfLabels(labels map[string]string) (id instanceID) {
-	h := sha256.New()
+// idOfLabels names an element: by all of its labels, which have names of devices. The
+// catalog has it in clear, so it is keyed.
+func (a *Alarms) idOfLabels(ctx context.Context, labels map[string]string) (id instanceID, err error) {
+	var b strings.Builder
 	for _, name := range slices.Sorted(maps.Keys(labels)) {
-		fmt.Fprintf(h, "%q=%q,", name, labels[name])
+		fmt.Fprintf(&b, "%q=%q,", name, labels[name])
 	}
-	copy(id[:], h.Sum(nil))
-	return id
+	sum, err := a.Vault.Hash(ctx, "alarm element", b.String())
+	copy(id[:], sum)
+	return id, err
 }
 
 func (l *looking) instance(id instanceID, assignment holdfast.AssignmentID) *instance {

@@ -145,10 +145,10 @@ func (a *Alarms) tell(ctx context.Context, l *looking, kind string, about []*ins
 	}
 	messages := make([]outbox.Message, 0, maxTargets)
 	for _, w := range l.r.spec.Webhooks {
-		messages = append(messages, outbox.Message{Party: l.r.party, Webhook: w, Body: body, About: whose})
+		messages = append(messages, outbox.Message{Party: l.r.party, Webhook: w, Body: body, About: whose, Alarm: l.r.id})
 	}
 	for _, to := range l.r.spec.Mail {
-		messages = append(messages, outbox.Message{Party: l.r.party, To: to, Subject: subject, Body: []byte(text), About: whose})
+		messages = append(messages, outbox.Message{Party: l.r.party, To: to, Subject: subject, Body: []byte(text), About: whose, Alarm: l.r.id})
 	}
 	for _, m := range messages {
 		d, err := a.Outbox.Prepare(ctx, m)

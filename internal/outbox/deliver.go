@@ -184,6 +184,12 @@ func (b *Outbox) attempt(ctx context.Context, j *job) {
 		return
 	}
 	w := rows[0]
+	if err := b.maySay(ctx, j, &w); err != nil {
+		if k := holdfast.KindOf(err); k != holdfast.Denied && k != holdfast.NotFound || b.Drop(ctx, w.party, w.id) != nil {
+			b.put(j, firstWait) // it is asked again
+		}
+		return
+	}
 	began := time.Now()
 	err = b.send(ctx, &w)
 	if ctx.Err() != nil { // a shutdown, or it was taken out: no attempt at all
@@ -192,6 +198,17 @@ func (b *Outbox) attempt(ctx context.Context, j *job) {
 	b.metrics.seconds.Observe(time.Since(began).Seconds())
 	b.note(j, err)
 	b.outcome(context.WithoutCancel(ctx), j, w, err)
+}
+
+// sureFor is how long it counts that a message was decided on.
+const sureFor = 2 * time.Second
+
+// maySay fails where the right to what a message tells of has ended since it was made.
+func (b *Outbox) maySay(ctx context.Context, j *job, w *jobRow) error {
+	if b.still == nil || w.Alarm.IsZero() || b.now().Sub(j.sure) < sureFor {
+		return nil
+	}
+	return b.still(ctx, w.Alarm, j.about)
 }
 
 // note keeps a target's health.

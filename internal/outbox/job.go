@@ -26,6 +26,7 @@ type Message struct {
 	Subject string                  // of mail
 	Body    []byte                  // JSON; of mail text
 	About   []holdfast.AssignmentID // whose readings it tells of
+	Alarm   holdfast.AlarmID        // whose rule says it; zero: none. What that may not say any more is not sent
 	Test    bool                    // it is sent to a disabled webhook, too: if it is taken, that is active again
 }
 
@@ -44,10 +45,13 @@ type Delivery struct {
 }
 
 type jobInfo struct {
-	To       string `json:"to,omitempty"`
-	Subject  string `json:"subject,omitempty"`
-	Body     []byte `json:"body,omitempty"` // none once it is delivered
-	Test     bool   `json:"test,omitempty"`
+	To      string `json:"to,omitempty"`
+	Subject string `json:"subject,omitempty"`
+	Body    []byte `json:"body,omitempty"` // none once it is delivered
+	Test    bool   `json:"test,omitempty"`
+
+	Alarm holdfast.AlarmID `json:"alarm,omitzero"`
+
 	Made     int64  `json:"made"`
 	Attempts int    `json:"attempts"`
 	Due      int64  `json:"due,omitempty"`
@@ -61,7 +65,8 @@ type job struct {
 	target
 	about  []holdfast.AssignmentID
 	due    time.Time
-	flying func() // ends the attempt under way; nil: there is none
+	sure   time.Time // when it was decided that it may be said; zero: before this process, or before somebody retried it
+	flying func()    // ends the attempt under way; nil: there is none
 }
 
 // Draft is a job that is not in the outbox yet. Insert, then Queue.
@@ -106,11 +111,11 @@ func (b *Outbox) Prepare(ctx context.Context, m Message) (*Draft, error) {
 		b.metrics.result(kindOf(m.Webhook), "too many")
 		return nil, holdfast.Errorf(holdfast.TooLarge, "%d messages wait already for one party", maxWaiting)
 	}
-	d := &Draft{job: job{id: holdfast.NewID[holdfast.DeliveryID](), target: target{m.Party, m.Webhook}, about: slices.Clone(m.About), due: now}, day: dayOf(now)}
+	d := &Draft{job: job{id: holdfast.NewID[holdfast.DeliveryID](), target: target{m.Party, m.Webhook}, about: slices.Clone(m.About), due: now, sure: now}, day: dayOf(now)}
 	slices.SortFunc(d.about, func(x, y holdfast.AssignmentID) int { return slices.Compare(x[:], y[:]) })
 	d.about = slices.Compact(d.about)
 	var err error
-	d.box, err = b.seal(ctx, m.Party, jobTable, d.id[:], jobInfo{To: m.To, Subject: m.Subject, Body: m.Body, Test: m.Test, Made: now.UnixNano(), Due: now.UnixNano()})
+	d.box, err = b.seal(ctx, m.Party, jobTable, d.id[:], jobInfo{To: m.To, Subject: m.Subject, Body: m.Body, Test: m.Test, Alarm: m.Alarm, Made: now.UnixNano(), Due: now.UnixNano()})
 	return d, err
 }
 

@@ -3,7 +3,8 @@
 //
 // A message is a job: durable before it is tried, sealed under the key of the
 // party that it is sent for, and gone with an erasure of that party, or of whose
-// readings it tells. A job is sent at least once, always with the same id, which a
+// readings it tells. What is tried again is asked about first: it is dropped if who
+// wanted it said may read no more what it tells of. A job is sent at least once, always with the same id, which a
 // receiver keeps to know a repeat by. What fails is tried again, ever later, until
 // it was tried 12 times or is a day old; then it is dead, and is kept a week for
 // who wants to try it again. Order is not promised.
@@ -61,6 +62,9 @@ type Options struct {
 	Allow []netip.Prefix   // addresses that are not public and webhooks may have
 	Roots *x509.CertPool   // who certifies webhooks' servers; nil: whom the system trusts
 	Mail  *Mail            // nil: no mail is sent
+	// Still fails, Denied or NotFound, once a rule may say no more of some assignments:
+	// package alarm. nil: it always may.
+	Still func(ctx context.Context, rule holdfast.AlarmID, about []holdfast.AssignmentID) error
 }
 
 // Limits.
@@ -85,6 +89,7 @@ type Outbox struct {
 	allow   []netip.Prefix
 	http    *http.Client
 	mail    *Mail
+	still   func(context.Context, holdfast.AlarmID, []holdfast.AssignmentID) error
 	draw    func() float64 // for jitter, in [0, 1)
 	mails   *budget.Budget
 	metrics *metrics
@@ -107,7 +112,7 @@ func Open(ctx context.Context, d Deps, o Options) (*Outbox, error) {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
 	b := &Outbox{
-		db: d.Catalog, vault: d.Vault, ledger: d.Ledger, now: o.Now, log: o.Log, allow: o.Allow, mail: o.Mail, draw: rand.Float64,
+		db: d.Catalog, vault: d.Vault, ledger: d.Ledger, now: o.Now, log: o.Log, allow: o.Allow, mail: o.Mail, still: o.Still, draw: rand.Float64,
 		mails: budget.New(1, 5*time.Minute, mailsAtOnce), metrics: newMetrics(),
 		jobs: make(map[holdfast.DeliveryID]*job), targets: make(map[target]*health), wake: make(chan struct{}, 1),
 	}

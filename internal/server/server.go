@@ -150,7 +150,10 @@ func (s *Server) openKeepers(ctx context.Context) (err error) {
 		return err
 	}
 	s.outbox, err = outbox.Open(ctx, outbox.Deps{Catalog: db, Vault: v, Ledger: s.ledger},
-		outbox.Options{Log: s.log, Allow: s.config.WebhookAllow, Roots: s.config.WebhookRoots, Mail: s.config.Mail})
+		outbox.Options{Log: s.log, Allow: s.config.WebhookAllow, Roots: s.config.WebhookRoots, Mail: s.config.Mail,
+			Still: func(ctx context.Context, rule holdfast.AlarmID, about []holdfast.AssignmentID) error {
+				return s.alarms.Still(ctx, rule, about) // both run when all is open
+			}})
 	if err != nil {
 		return err
 	}

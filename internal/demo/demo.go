@@ -9,6 +9,7 @@ import (
 	"io"
 	"log/slog"
 	"net/http"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"sync/atomic"
@@ -50,11 +51,19 @@ func Run(ctx context.Context, o RunOptions) error {
 	if err := h.join(ctx, plan.Devices); err != nil {
 		return fmt.Errorf("join devices: %w", err)
 	}
+	t := teller{hub: h}
+	defer t.close()
+	if err := t.share(ctx); err != nil {
+		return fmt.Errorf("share: %w", err)
+	}
 	if err := h.play(ctx, plan, o.For > 0); err != nil {
 		return fmt.Errorf("send: %w", err)
 	}
-	return h.tell(ctx)
+	return t.tell(ctx)
 }
+
+// operator is the operating organisation. It has made all the devices.
+const operator = "Acme Devices"
 
 // hub is the demo's hub with what its people hold.
 type hub struct {
@@ -65,8 +74,9 @@ type hub struct {
 	cancel  context.CancelFunc
 	stopped chan error
 
+	receiver   *receiver
 	identities map[string]string // device name → folder
-	people     map[string]string // name → party id
+	people     map[string]string // and firms: name → party id
 	devices    map[string]string // name → device id
 }
 
@@ -78,17 +88,22 @@ func start(ctx context.Context, out io.Writer) (_ *hub, err error) {
 	h := &hub{out: out, dir: dir, stopped: make(chan error, 1), identities: map[string]string{}, people: map[string]string{}, devices: map[string]string{}}
 	defer func() {
 		if err != nil {
+			h.receiver.stop()
 			os.RemoveAll(dir)
 		}
 	}()
+	if h.receiver, err = newReceiver(); err != nil {
+		return nil, fmt.Errorf("start receiver of webhooks: %w", err)
+	}
 	data := filepath.Join(dir, "data")
 	if _, err := server.Init(ctx, data, server.InitOptions{
-		Organisation: "Acme Devices", Hosts: []string{"localhost", "127.0.0.1"}, RootKey: filepath.Join(dir, "root.key"),
+		Organisation: operator, Hosts: []string{"localhost", "127.0.0.1"}, RootKey: filepath.Join(dir, "root.key"),
 	}); err != nil {
 		return nil, err
 	}
 	s, err := server.Open(ctx, server.Config{
 		Data: data, ListenAPI: "127.0.0.1:0", ListenDevice: "127.0.0.1:0", ListenMQTT: "127.0.0.1:0",
+		WebhookAllow: []netip.Prefix{netip.MustParsePrefix("127.0.0.1/32")}, WebhookRoots: h.receiver.roots,
 		Logger: slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelError})),
 	})
 	if err != nil {
@@ -106,7 +121,8 @@ func start(ctx context.Context, out io.Writer) (_ *hub, err error) {
 	}
 	h.admin, err = client.New(client.Options{Hub: h.at.API, Identity: filepath.Join(data, "admin")})
 	if err != nil {
-		h.stop()
+		cancel()
+		<-h.stopped
 		return nil, err
 	}
 	fmt.Fprintf(out, "A hub runs in %s\n  people and programs  %s\n  devices              %s and %s\n\n", dir, h.at.API, h.at.MQTT, h.at.Device)
@@ -119,13 +135,43 @@ func (h *hub) stop() {
 	}
 	h.cancel()
 	<-h.stopped
+	h.receiver.stop()
 	os.RemoveAll(h.dir)
+}
+
+// invite gives a party a credential of its own, and returns who asks with it.
+func (h *hub) invite(ctx context.Context, party string) (*client.Client, error) {
+	var invited struct{ Code string }
+	if err := h.admin.Do(ctx, http.MethodPost, "/v1/parties/"+party+"/invitations", nil, &invited); err != nil {
+		return nil, err
+	}
+	token, err := h.redeem(ctx, invited.Code)
+	if err != nil {
+		return nil, err
+	}
+	return client.New(client.Options{Hub: h.at.API, Token: token})
+}
+
+// redeem turns an invitation into a token, as its holder would with a browser.
+func (h *hub) redeem(ctx context.Context, code string) (string, error) {
+	ca, err := os.ReadFile(filepath.Join(h.identities["band-ada"], "ca.pem"))
+	if err != nil {
+		return "", err
+	}
+	guest, err := client.New(client.Options{Hub: h.at.API, CA: ca})
+	if err != nil {
+		return "", err
+	}
+	defer guest.Close()
+	var made struct{ Token string }
+	err = guest.Do(ctx, http.MethodPost, "/v1/invitations/redeem", map[string]string{"code": code}, &made)
+	return made.Token, err
 }
 
 // join adds owners, profiles and devices, and enrols each device as it would
 // itself: with its code, a key made here, and trust in the pinned authority only.
 func (h *hub) join(ctx context.Context, devices []Device) error {
-	profiles := map[string]bool{}
+	profiles, firms := map[string]bool{}, 0
 	for _, d := range devices {
 		if !profiles[d.Profile] {
 			profiles[d.Profile] = true
@@ -135,7 +181,12 @@ func (h *hub) join(ctx context.Context, devices []Device) error {
 		}
 		if d.Owner != "" && h.people[d.Owner] == "" {
 			var p struct{ ID string }
-			if err := h.admin.Do(ctx, http.MethodPost, "/v1/parties", map[string]string{"name": d.Owner, "kind": "person"}, &p); err != nil {
+			kind := "person"
+			if d.Firm {
+				kind = "organisation"
+				firms++
+			}
+			if err := h.admin.Do(ctx, http.MethodPost, "/v1/parties", map[string]string{"name": d.Owner, "kind": kind}, &p); err != nil {
 				return fmt.Errorf("add party: %w", err)
 			}
 			h.people[d.Owner] = p.ID
@@ -161,7 +212,7 @@ func (h *hub) join(ctx context.Context, devices []Device) error {
 		}
 		h.identities[d.Name], h.devices[d.Name] = folder, added.Device.ID
 	}
-	fmt.Fprintf(h.out, "%d devices of %d people and the operating organisation have their certificates.\n", len(devices), len(h.people))
+	fmt.Fprintf(h.out, "%d devices of %d people, %d firms and the operating organisation have their certificates.\n", len(devices), len(h.people)-firms, firms)
 	return nil
 }
 
@@ -271,6 +322,17 @@ func (h *hub) connect(ctx context.Context, name string) (*paho.Client, error) {
 	c := paho.NewClient(paho.ClientConfig{Conn: packets.NewThreadSafeConn(conn), ClientID: name})
 	_, err = c.Connect(ctx, &paho.Connect{ClientID: name, KeepAlive: 30, CleanStart: true})
 	return c, err
+}
+
+// say sends one reading of a device, on a connection of its own.
+func (h *hub) say(ctx context.Context, name, topic, payload string) error {
+	c, err := h.connect(ctx, name)
+	if err != nil {
+		return err
+	}
+	defer c.Disconnect(&paho.Disconnect{})
+	_, err = c.Publish(ctx, &paho.Publish{Topic: topic, QoS: 1, Payload: []byte(payload)})
+	return err
 }
 
 // send publishes a device's messages in order, a few in flight.

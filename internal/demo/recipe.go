@@ -1,5 +1,5 @@
-// Package demo makes the devices that `holdfast demo` simulates: a bearing test
-// bench and wearables, by seeded recipes.
+// Package demo makes the devices that `holdfast demo` simulates, by seeded recipes: a
+// bearing test bench, wearables, delivery vans and a cold room.
 //
 // A recipe has two halves. The first is the physics: once a second, what the
 // device measures. The second is the link: what becomes of it on the way, with
@@ -58,6 +58,7 @@ const (
 type Device struct {
 	Name     string
 	Owner    string
+	Firm     bool // the owner is an organisation
 	Profile  string
 	Streams  []Stream
 	Messages iter.Seq[Message]
@@ -67,6 +68,7 @@ type Device struct {
 type Options struct {
 	Name  string // "" for one made of its profile and seed
 	Owner string
+	Firm  bool          // the owner is an organisation
 	For   time.Duration // how long it measures; 0 is an hour
 	// Life is how long a bearing takes from new to worn out; 0 is all of For. At its
 	// end the bench trips and stands still.
@@ -113,7 +115,7 @@ func device(seed uint64, start time.Time, o Options, profile string, streams []S
 	if o.Name == "" {
 		o.Name = fmt.Sprintf("%s-%d", profile, seed)
 	}
-	return Device{o.Name, o.Owner, profile, streams, func(yield func(Message) bool) {
+	return Device{o.Name, o.Owner, o.Firm, profile, streams, func(yield func(Message) bool) {
 		rng := rand.New(rand.NewPCG(seed, physicsDraws))
 		step, l, at := begin(o, rng), newLink(seed, start, o), start
 		for i := range int(o.For / time.Second) {

@@ -18,19 +18,31 @@ type Plan struct {
 	Speed float64
 }
 
-// Fleet is the demo's: a bench of the operating organisation ("" as owner) and
-// three people with a wearable each. The second one's clock is 90 s fast and gains
-// 20 s a day; the last device has no faults.
+// The owners in the demo who are no persons.
+const (
+	couriers = "Swift Couriers"
+	shop     = "Corner Shop"
+)
+
+// Fleet is the demo's: a bench of the operating organisation ("" as owner), three
+// people with a wearable each, a delivery firm with two vans, and a shop with a cold
+// room. Ben's clock is 90 s fast and gains 20 s a day, that of the second van is 25 s
+// slow; vans are often without network; Cleo's device has no faults.
 func Fleet(seed uint64, start time.Time, length time.Duration) Plan {
 	usual := UsualFaults()
-	torn, fast := usual, usual
+	torn, fast, far, slow := usual, usual, usual, usual
 	torn.BrokenSensor = true
 	fast.ClockOffset, fast.ClockDrift = 90*time.Second, 20./86400
+	far.Late, slow.Late = 0.1, 0.1
+	slow.ClockOffset = -25 * time.Second
 	return Plan{Start: start, Devices: []Device{
 		Bearing(seed, start, Options{Name: "bench-1", For: length, Faults: torn}),
 		Wearable(seed+1, start, Options{Name: "band-ada", Owner: "Ada", For: length, Faults: usual}),
 		Wearable(seed+2, start, Options{Name: "band-ben", Owner: "Ben", For: length, Faults: fast}),
 		Wearable(seed+3, start, Options{Name: "band-cleo", Owner: "Cleo", For: length}),
+		Van(seed+4, start, Options{Name: "van-1", Owner: couriers, Firm: true, For: length, Faults: far}),
+		Van(seed+5, start, Options{Name: "van-2", Owner: couriers, Firm: true, For: length, Faults: slow}),
+		ColdRoom(seed+6, start, Options{Name: "cold-1", Owner: shop, Firm: true, For: length, Faults: usual}),
 	}}
 }
 

@@ -91,7 +91,7 @@ type wearer struct {
 	heart, flutter float64 // 1/min
 	artefact       int     // seconds left in which the sensor takes steps for beats
 	steps, battery float64
-	off            point // how far off the satellites show the wearer
+	off            drift
 }
 
 // Wearable is a wrist device: heart rate at 1 Hz while worn, steps of the day,
@@ -244,13 +244,22 @@ func (w *wearer) beat(s float64) float64 {
 	return w.heart + w.flutter
 }
 
-// fix is where the satellites seem to show the wearer: 3 m of error that drifts.
+// fix is where the satellites seem to show the wearer.
 func (w *wearer) fix(moving bool) holdfast.Position {
 	keep := 0.05 // from one minute to the next
 	if moving {
 		keep = 0.95 // from one second to the next
 	}
+	return w.off.from(w.here, keep, w.rng).from(w.home)
+}
+
+// drift is how far off the satellites show a place: 3 m, of which a share is kept
+// from one fix to the next.
+type drift point
+
+// from is where a place seems to be.
+func (d *drift) from(here point, keep float64, rng *rand.Rand) point {
 	fresh := 3 * math.Sqrt(1-keep*keep)
-	w.off = point{keep*w.off.x + fresh*w.rng.NormFloat64(), keep*w.off.y + fresh*w.rng.NormFloat64()}
-	return point{w.here.x + w.off.x, w.here.y + w.off.y}.from(w.home)
+	*d = drift{keep*d.x + fresh*rng.NormFloat64(), keep*d.y + fresh*rng.NormFloat64()}
+	return point{here.x + d.x, here.y + d.y}
 }

@@ -1,11 +1,10 @@
 package demo
 
 import (
-	"bufio"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"net/http"
 	"net/url"
 	"os"
@@ -25,11 +24,15 @@ type chapter struct {
 }
 
 // tell goes through a reading's life with the credentials of those it concerns.
-func (h *hub) tell(ctx context.Context) error {
-	t := teller{hub: h}
+func (t *teller) tell(ctx context.Context) error {
+	h := t.hub
 	for _, c := range []chapter{
 		{"The operating organisation reads its own bench", t.operatorReads},
-		{"It asks for Ada's heart rate", t.operatorIsRefused},
+		{"The couriers and the maker follow the speed of the vans, each live", t.bothFollowed},
+		{"The maker asks where the vans are, and how cold the shop's room is", t.makerIsRefused},
+		{"The shop has an alarm on its cold room", t.shopIsWarned},
+		{"Somebody shuts the door", t.roomIsCold},
+		{"The operating organisation asks for Ada's heart rate", t.operatorIsRefused},
 		{"Ada gets a credential of her own and reads hers", t.adaReads},
 		{"Ada grants a study her heart rate, and nothing else", t.adaGrants},
 		{"Ada asks where her data went", t.adaAsks},
@@ -59,36 +62,50 @@ ways to do it with curl, mosquitto_pub or a microcontroller.
 
 // teller holds what one chapter leaves to the next.
 type teller struct {
-	hub   *hub
-	ada   *client.Client
-	study string // party id
+	hub      *hub
+	couriers *client.Client
+	owner    *follower // the couriers
+	maker    *follower
+	secret   string // of the shop's webhook
+	ada      *client.Client
+	study    string // party id
 }
 
-// count asks for readings and returns how many came.
-func count(ctx context.Context, c *client.Client, query url.Values) (int, error) {
+// close ends what the chapters left open.
+func (t *teller) close() {
+	t.owner.stop()
+	t.maker.stop()
+	for _, c := range []*client.Client{t.couriers, t.ada} {
+		if c != nil {
+			c.Close()
+		}
+	}
+}
+
+// read asks for all readings of the day.
+func read(ctx context.Context, c *client.Client, query url.Values, take func(row)) error {
+	query = maps.Clone(query)
 	query.Set("format", "ndjson")
 	query.Set("from", time.Now().Add(-24*time.Hour).Format(time.RFC3339))
 	query.Set("to", time.Now().Add(time.Hour).Format(time.RFC3339))
 	body, _, err := c.Stream(ctx, http.MethodGet, "/v1/readings", query, nil)
 	if err != nil {
-		return 0, err
+		return err
 	}
 	defer body.Close()
-	n := 0
-	lines := bufio.NewScanner(body)
-	lines.Buffer(nil, 1<<20)
-	for lines.Scan() {
-		var row struct {
-			Stream string `json:"stream"`
+	_, err = rows(body, func(r row) bool {
+		if r.Stream != "" {
+			take(r)
 		}
-		if err := json.Unmarshal(lines.Bytes(), &row); err != nil {
-			return n, err
-		}
-		if row.Stream != "" {
-			n++
-		}
-	}
-	return n, lines.Err()
+		return false
+	})
+	return err
+}
+
+// count asks for readings and returns how many came.
+func count(ctx context.Context, c *client.Client, query url.Values) (n int, err error) {
+	err = read(ctx, c, query, func(row) { n++ })
+	return n, err
 }
 
 // denied turns a refusal into what it says, and anything else into a broken
@@ -117,7 +134,7 @@ func (t *teller) operatorIsRefused(ctx context.Context) (string, error) {
 
 func (t *teller) adaReads(ctx context.Context) (string, error) {
 	var err error
-	if t.ada, err = t.invite(ctx, t.hub.people["Ada"]); err != nil {
+	if t.ada, err = t.hub.invite(ctx, t.hub.people["Ada"]); err != nil {
 		return "", err
 	}
 	n, err := count(ctx, t.ada, url.Values{"device": {"band-ada"}})
@@ -125,35 +142,6 @@ func (t *teller) adaReads(ctx context.Context) (string, error) {
 		err = holdfast.Errorf(holdfast.Internal, "nothing came")
 	}
 	return fmt.Sprintf("%d readings; that she was invited is on her record", n), err
-}
-
-// invite gives a party a credential of its own, and returns who asks with it.
-func (t *teller) invite(ctx context.Context, party string) (*client.Client, error) {
-	var invited struct{ Code string }
-	if err := t.hub.admin.Do(ctx, http.MethodPost, "/v1/parties/"+party+"/invitations", nil, &invited); err != nil {
-		return nil, err
-	}
-	token, err := t.redeem(ctx, invited.Code)
-	if err != nil {
-		return nil, err
-	}
-	return client.New(client.Options{Hub: t.hub.at.API, Token: token})
-}
-
-// redeem turns an invitation into a token, as its holder would with a browser.
-func (t *teller) redeem(ctx context.Context, code string) (string, error) {
-	ca, err := os.ReadFile(filepath.Join(t.hub.identities["band-ada"], "ca.pem"))
-	if err != nil {
-		return "", err
-	}
-	guest, err := client.New(client.Options{Hub: t.hub.at.API, CA: ca})
-	if err != nil {
-		return "", err
-	}
-	defer guest.Close()
-	var made struct{ Token string }
-	err = guest.Do(ctx, http.MethodPost, "/v1/invitations/redeem", map[string]string{"code": code}, &made)
-	return made.Token, err
 }
 
 func (t *teller) adaGrants(ctx context.Context) (string, error) {
@@ -175,7 +163,7 @@ func (t *teller) adaGrants(ctx context.Context) (string, error) {
 	if err := admin.Do(ctx, http.MethodPost, "/v1/tokens", program, nil); holdfast.KindOf(err) != holdfast.Denied {
 		return "", holdfast.Errorf(holdfast.Internal, "an administrator could read as the study: %v", err)
 	}
-	itself, err := t.invite(ctx, party.ID)
+	itself, err := t.hub.invite(ctx, party.ID)
 	if err != nil {
 		return "", fmt.Errorf("invite the study: %w", err)
 	}

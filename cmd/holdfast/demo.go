@@ -13,10 +13,13 @@ type demoCmd struct {
 }
 
 func (demoCmd) Help() string {
-	return `Starts a whole hub in a temporary folder, joins a bearing test bench and three
-wearables to it over mutual TLS, lets them send with the faults of real fleets
-(gaps, wrong clocks, late batches, repeats), and then shows who may read what, how
-an owner grants and erases, and that the record holds. Nothing is left behind.
+	return `Starts a whole hub in a temporary folder, joins the devices of several owners to it
+over mutual TLS (a bearing test bench, three wearables, a courier firm's vans, a
+shop's cold room), and lets them send with the faults of real fleets: gaps, wrong
+clocks, tunnels, late batches, repeats. Then it shows who may read what: the couriers
+and the maker of their trackers follow the same readings live, a shop is warned by a
+signed webhook, an owner grants and erases; and that the record holds. Nothing is left
+behind.
 
 Example:
   holdfast demo --check`

@@ -51,9 +51,10 @@ func Run(ctx context.Context, o RunOptions) error {
 	if err := h.join(ctx, plan.Devices); err != nil {
 		return fmt.Errorf("join devices: %w", err)
 	}
+	h.rush = o.For <= 0
 	t := teller{hub: h}
 	defer t.close()
-	if err := t.share(ctx); err != nil {
+	if err := t.share(ctx, plan.Start); err != nil {
 		return fmt.Errorf("share: %w", err)
 	}
 	if err := h.play(ctx, plan, o.For > 0); err != nil {
@@ -73,6 +74,7 @@ type hub struct {
 	admin   *client.Client
 	cancel  context.CancelFunc
 	stopped chan error
+	rush    bool // the devices send as fast as they can
 
 	receiver   *receiver
 	identities map[string]string // device name → folder
@@ -245,7 +247,7 @@ const inFlight = 16
 // play sends the plan, each device over its own MQTT connection at QoS 1.
 func (h *hub) play(ctx context.Context, plan Plan, live bool) error {
 	if live {
-		fmt.Fprintf(h.out, "They send %d minutes of their lives. Meanwhile, in another terminal:\n\n  holdfast query bench-1/temperature --data %s\n\n",
+		fmt.Fprintf(h.out, "They send %[1]d minutes of their lives. Meanwhile, in another terminal:\n\n  holdfast query bench-1/temperature --data %[2]s\n  holdfast feed bench-1/temperature --data %[2]s\n\n",
 			int(fleetLength.Minutes()), filepath.Join(h.dir, "data"))
 	}
 	queues := map[string]chan Message{}

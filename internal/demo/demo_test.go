@@ -14,7 +14,7 @@ func TestRun(t *testing.T) {
 	if err := Run(t.Context(), RunOptions{Out: &out, Seed: 1}); err != nil {
 		t.Fatalf("%v\n%s", err, out.String())
 	}
-	if n := bytes.Count(out.Bytes(), []byte("✓")); n != 8 {
+	if n := bytes.Count(out.Bytes(), []byte("✓")); n != 12 {
 		t.Errorf("%d chapters:\n%s", n, out.String())
 	}
 	if left, _ := filepath.Glob(filepath.Join(temp, "*")); len(left) > 0 {

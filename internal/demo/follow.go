@@ -165,7 +165,7 @@ func (f *follower) stop() {
 
 // share has the couriers let the maker have the speed of their vans, and both follow
 // it: what is there already, and then what comes.
-func (t *teller) share(ctx context.Context) (err error) {
+func (t *teller) share(ctx context.Context, start time.Time) (err error) {
 	if t.couriers, err = t.hub.invite(ctx, t.hub.people[couriers]); err != nil {
 		return err
 	}
@@ -174,8 +174,9 @@ func (t *teller) share(ctx context.Context) (err error) {
 		return fmt.Errorf("make grant: %w", err)
 	}
 	// What no device has said anything of yet, a recipient can't ask for.
+	parked := fmt.Sprintf(`{"t":%d,"v":0}`, start.Add(-time.Minute).Unix())
 	for _, van := range []string{"van-1", "van-2"} {
-		if err := t.hub.say(ctx, van, "data/speed", "0"); err != nil {
+		if err := t.hub.say(ctx, van, "data/speed", parked); err != nil {
 			return fmt.Errorf("send first reading: %w", err)
 		}
 	}
@@ -211,9 +212,13 @@ func (t *teller) bothFollowed(ctx context.Context) (string, error) {
 	if err := t.hub.admin.Do(ctx, http.MethodGet, "/v1/feed/delay", nil, &delays); err != nil {
 		return "", err
 	}
-	text := fmt.Sprintf("each got the same %d, no gap and none twice, though both hung up once", n)
+	text := fmt.Sprintf("each got the same %d that a query gives, no gap and none twice, though both hung up once", n)
+	rush := ""
+	if t.hub.rush {
+		rush = ", in the rush"
+	}
 	for _, d := range delays {
-		text += fmt.Sprintf("\n    from durable to sent, to the %s: half within %.1f ms, 99 %% within %.1f ms", d.Reader, d.P50, d.P99)
+		text += fmt.Sprintf("\n    from durable to sent, to the %s%s: half within %.1f ms, 99 %% within %.1f ms", d.Reader, rush, d.P50, d.P99)
 	}
 	return text, nil
 }

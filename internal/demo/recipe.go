@@ -13,7 +13,9 @@
 // bits of a float64, so machines that fuse multiplication and addition write the
 // same bytes.
 //
-// The package sends nothing and knows no hub. Its people and places do not exist.
+// The recipes send nothing and know no hub. Their people, firms and places do not
+// exist. Run is the demo itself: a hub, what its people and firms do with it, and what
+// it promised each of them, chapter by chapter.
 package demo
 
 import (

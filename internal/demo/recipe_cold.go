@@ -13,7 +13,7 @@ const (
 	coldWarm     = 4.5   // at which the compressor starts
 	coldEnough   = 2.5   // at which it stops
 	wallLag      = 9000. // in which warmth comes through the walls
-	doorLag      = 300.  // and through the open door
+	doorLag      = 450.  // and through the open door
 	compressing  = 0.006 // °C per second that the compressor takes out
 	coldWeek     = 7 * 86400
 	longestLapse = 2400

@@ -27,7 +27,7 @@ func TestPlanMergesAll(t *testing.T) {
 		last = m.At
 		got[d.Name]++
 	}
-	if diff := cmp.Diff(want, got); diff != "" || len(got) != 4 {
+	if diff := cmp.Diff(want, got); diff != "" || len(got) != 7 {
 		t.Errorf("messages per device (-alone +merged):\n%s", diff)
 	}
 }

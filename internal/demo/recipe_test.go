@@ -45,12 +45,20 @@ func TestSameSeedSameBytes(t *testing.T) {
 		"faulty bench":   func(seed uint64) Device { return Bearing(seed, evening, Options{Faults: worst(), For: hour / 3}) },
 		"flawless band":  func(seed uint64) Device { return Wearable(seed, evening, Options{}) },
 		"faulty band":    func(seed uint64) Device { return Wearable(seed, evening, Options{Faults: worst(), For: 2 * hour}) },
+		"flawless van":   func(seed uint64) Device { return Van(seed, evening, Options{}) },
+		"faulty van":     func(seed uint64) Device { return Van(seed, evening, Options{Faults: worst()}) },
+		"flawless room":  func(seed uint64) Device { return ColdRoom(seed, evening, Options{}) },
+		"faulty room":    func(seed uint64) Device { return ColdRoom(seed, evening, Options{Faults: worst()}) },
 	}
 	want := map[string]string{
 		"flawless bench": "cf5ea3e6665df547",
 		"faulty bench":   "e3763d566ea413a9",
 		"flawless band":  "1d5ef5efed293a45",
 		"faulty band":    "e38be020d4ce837f",
+		"flawless van":   "b88500bb8bde9d0d",
+		"faulty van":     "3133fdd568b9d325",
+		"flawless room":  "bd3e1b95890bc4eb",
+		"faulty room":    "d7ee4ba67f0f76ff",
 	}
 	got := map[string]string{}
 	for name, build := range builds {
@@ -79,6 +87,10 @@ func TestPayloadsReadBack(t *testing.T) {
 		Bearing(2, tuesday, Options{Faults: worst()}),
 		Wearable(1, tuesday.Add(16*time.Hour), Options{For: 3 * time.Hour, Faults: worst()}),
 		Wearable(2, tuesday.Add(16*time.Hour), Options{For: 3 * time.Hour, Faults: worst()}),
+		Van(1, tuesday, Options{Faults: worst()}),
+		Van(2, tuesday, Options{Faults: worst()}),
+		ColdRoom(1, tuesday, Options{Faults: worst()}),
+		ColdRoom(2, tuesday, Options{Faults: worst()}),
 	} {
 		streams := map[string]Stream{}
 		for _, s := range d.Streams {
@@ -125,8 +137,8 @@ func TestPayloadsReadBack(t *testing.T) {
 			t.Errorf("no payload has the form %q", form)
 		}
 	}
-	if forms["NaN"] != 4 {
-		t.Errorf("%d messages with a NaN from 4 devices", forms["NaN"])
+	if forms["NaN"] != 8 {
+		t.Errorf("%d messages with a NaN from 8 devices", forms["NaN"])
 	}
 }
 

@@ -97,9 +97,9 @@ func (v *van) drive() {
 	}
 	next := v.route[0]
 	left := math.Hypot(next.to.x-v.here.x, next.to.y-v.here.y)
-	// Never faster than what can still be braked from.
-	v.speed = min(cruising, v.speed+gaining, math.Sqrt(next.speed*next.speed+2*braking*left))
-	if left <= v.speed {
+	// Never faster than what can still be braked from a second later.
+	v.speed = min(cruising, v.speed+gaining, math.Sqrt(braking*braking+next.speed*next.speed+2*braking*left)-braking)
+	if left-v.speed < 0.5 {
 		v.odometer += left
 		v.here, v.speed, v.stay, v.parked, v.route = next.to, next.speed, next.stay, next.door, v.route[1:]
 		return

@@ -247,7 +247,7 @@ const inFlight = 16
 // play sends the plan, each device over its own MQTT connection at QoS 1.
 func (h *hub) play(ctx context.Context, plan Plan, live bool) error {
 	if live {
-		fmt.Fprintf(h.out, "They send %[1]d minutes of their lives. Meanwhile, in another terminal:\n\n  holdfast query bench-1/temperature --data %[2]s\n  holdfast feed bench-1/temperature --data %[2]s\n\n",
+		fmt.Fprintf(h.out, "They send %[1]d minutes of their lives. Meanwhile, in another terminal:\n\n  holdfast query bench-1/temperature --data %[2]s\n  holdfast feed van-1/speed --data %[2]s\n\n",
 			int(fleetLength.Minutes()), filepath.Join(h.dir, "data"))
 	}
 	queues := map[string]chan Message{}

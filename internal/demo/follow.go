@@ -218,7 +218,8 @@ func (t *teller) bothFollowed(ctx context.Context) (string, error) {
 		rush = ", in the rush"
 	}
 	for _, d := range delays {
-		text += fmt.Sprintf("\n    from durable to sent, to the %s%s: half within %.1f ms, 99 %% within %.1f ms", d.Reader, rush, d.P50, d.P99)
+		who := map[string]string{"owner": "couriers", "administrator": "maker"}[d.Reader]
+		text += fmt.Sprintf("\n    from durable to sent, to the %s%s: half within %.1f ms, 99 %% within %.1f ms", who, rush, d.P50, d.P99)
 	}
 	return text, nil
 }

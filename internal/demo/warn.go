@@ -174,7 +174,7 @@ func (t *teller) shopIsWarned(ctx context.Context) (string, error) {
 	if i.Value <= 8 {
 		return "", holdfast.Errorf(holdfast.Internal, "the alarm fires at %v", i.Value)
 	}
-	return fmt.Sprintf("above 8 °C for two minutes, now %.1f: a signed webhook says so, %d ms after the alarm was made", i.Value, time.Since(begun).Milliseconds()), nil
+	return fmt.Sprintf("above 8 °C for two minutes, now %.1f °C: a signed webhook says so, %d ms after the alarm was made", i.Value, time.Since(begun).Milliseconds()), nil
 }
 
 // roomIsCold sends what the sensor says after somebody has shut the door.

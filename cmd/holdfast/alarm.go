@@ -236,7 +236,7 @@ type alarmShowCmd struct {
 }
 
 func (*alarmShowCmd) Help() string {
-	return `Shows each stream that an alarm watches, or each element that its expression yields, with where it stands; -o json shows the rule as well.
+	return `Shows each stream that an alarm watches, or each element that its expression yields, with where it stands; -o json shows what it waits for, too.
 
 Example:
   holdfast alarm show too-warm --token my.token --hub https://HOST:8443`

@@ -150,7 +150,7 @@ func (l *looking) read(ctx context.Context, who access.Principal) error {
 	}
 	defer res.Close()
 	if len(res.Sources) > maxInstances {
-		return holdfast.Errorf(holdfast.TooLarge, "a rule watches at most %d streams", maxInstances)
+		return holdfast.Errorf(holdfast.TooLarge, "an alarm watches at most %d streams", maxInstances)
 	}
 	fresh := make(map[instanceID][]point, len(res.Sources))
 	for row, err := range res.Rows {

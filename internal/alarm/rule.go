@@ -170,7 +170,7 @@ func (a *Alarms) checked(ctx context.Context, by access.Principal, p holdfast.Pu
 	}
 	i := info{Spec: s, Credential: by.Credential, Holder: by.Holder, Actor: by.Actor, Made: a.now().UnixNano()}
 	if s.Kind == Expression {
-		if i.Purpose, err = purpose(by, p); err != nil {
+		if i.Purpose, err = query.PurposeOf(by, p); err != nil {
 			return info{}, err
 		}
 		if _, err := a.Expressions.Evaluate(ctx, by, i.Purpose, s.Expression, a.now()); err != nil {
@@ -186,26 +186,11 @@ func (a *Alarms) checked(ctx context.Context, by access.Principal, p holdfast.Pu
 	defer res.Close()
 	for _, src := range res.Sources {
 		if !s.Condition.of(src.Type) {
-			return info{}, holdfast.Errorf(holdfast.Invalid, "the stream's values are of type %s: a rule about them is of kind silence, or compares a text with equals", src.Type)
+			return info{}, holdfast.Errorf(holdfast.Invalid, "the stream's values are of type %s: an alarm about them is of kind silence, or compares a text with equals", src.Type)
 		}
 	}
 	i.Purpose = res.Purpose
 	return i, nil
-}
-
-// purpose is the one that an expression is evaluated for.
-func purpose(who access.Principal, named holdfast.Purpose) (holdfast.Purpose, error) {
-	switch {
-	case named != "":
-		return named, nil
-	case who.Role == access.Owner:
-		return holdfast.OwnAccess, nil
-	case who.Role == access.Administrator:
-		return holdfast.Operation, nil
-	case len(who.Purposes) == 1:
-		return who.Purposes[0], nil
-	}
-	return "", holdfast.Errorf(holdfast.Invalid, "name the purpose: the credential holds %d", len(who.Purposes))
 }
 
 // Change gives a rule another Spec. It acts under the caller's credential from then

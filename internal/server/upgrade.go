@@ -186,7 +186,7 @@ func openCatalog(ctx context.Context, c Config, data Folder) (*catalog.DB, error
 		c.Logger.Info("upgrade: the catalog is migrated", "catalog", catalog.Known(), "took", time.Since(began).Round(time.Millisecond))
 	}
 	if r.From != nil {
-		c.Logger.Info("upgrade: not confirmed yet: `holdfast upgrade --back` leads back, `holdfast upgrade --confirm` ends that", "from", r.From.Version, "since", r.From.At)
+		c.Logger.Info("upgrade: not confirmed yet: `holdfast upgrade --back` leads back, `holdfast upgrade --confirm` ends that", "from", r.From.Version, "since", r.From.At.UTC().Truncate(time.Second))
 	}
 	return db, nil
 }

@@ -131,8 +131,12 @@ func (r *following) live(yield func(Item, error) bool) error {
 	}
 	// What a decision rests on is looked at meanwhile: a right that has ended ends the
 	// feed within a second, also where nothing arrives.
-	for r.q.version() == r.seen && wait > 0 {
-		t := time.NewTimer(min(wait, r.q.recheck))
+	for over := time.Now().Add(wait); r.q.version() == r.seen; {
+		left := time.Until(over)
+		if left <= 0 {
+			return nil
+		}
+		t := time.NewTimer(min(left, max(r.q.recheck, shortestPause)))
 		select {
 		case <-r.ctx.Done():
 			t.Stop()
@@ -141,11 +145,13 @@ func (r *following) live(yield func(Item, error) bool) error {
 			t.Stop()
 			return nil
 		case <-t.C:
-			wait -= r.q.recheck
 		}
 	}
 	return nil
 }
+
+// shortestPause keeps a follower who waits from being busy with it.
+const shortestPause = time.Millisecond
 
 // Reading the store can fail for a moment: an erasure was faster, or much is still in
 // the journal.

@@ -1,10 +1,13 @@
 package main
 
 import (
+	"cmp"
 	"fmt"
 	"net/http"
 	"strconv"
 
+	"github.com/holdfast-iot/holdfast"
+	"github.com/holdfast-iot/holdfast/client"
 	"github.com/holdfast-iot/holdfast/internal/api"
 )
 
@@ -138,7 +141,7 @@ func (c *webhookTestCmd) Run(a *app) error {
 	if err := hub.Do(a.ctx, http.MethodPost, named("/v1/webhooks", c.Webhook)+"/test", nil, &d); err != nil {
 		return err
 	}
-	return c.print(a, d, deliveryHeader(), [][]string{deliveryRow(d)})
+	return c.printDeliveries(a, hub, d, d)
 }
 
 type webhookDeliveriesCmd struct {
@@ -178,29 +181,33 @@ func (c *webhookDeliveriesCmd) Run(a *app) error {
 		if err := hub.Do(a.ctx, http.MethodPost, named("/v1/deliveries", c.Retry)+"/retry", nil, &d); err != nil {
 			return err
 		}
-		return c.print(a, d, deliveryHeader(), [][]string{deliveryRow(d)})
+		return c.printDeliveries(a, hub, d, d)
 	}
 	list, err := all[api.Delivery](a, hub, "/v1/deliveries")
 	if err != nil {
 		return err
 	}
+	return c.printDeliveries(a, hub, list, list...)
+}
+
+// printDeliveries prints deliveries, in the table with the names of their webhooks.
+// One that has ended meanwhile, or that the credential may not list, has its id.
+func (o outputFlags) printDeliveries(a *app, hub *client.Client, whole any, list ...api.Delivery) error {
+	called := map[string]string{}
+	if !o.json() {
+		webhooks, err := all[api.Webhook](a, hub, "/v1/webhooks")
+		if err != nil && holdfast.KindOf(err) != holdfast.Denied {
+			return err
+		}
+		for _, w := range webhooks {
+			called[w.ID] = w.Name
+		}
+	}
 	rows := make([][]string, len(list))
 	for i, d := range list {
-		rows[i] = deliveryRow(d)
+		rows[i] = []string{d.ID, cmp.Or(d.Mail, called[d.Webhook], d.Webhook), d.State, whenever(d.Made), strconv.Itoa(d.Attempts), whenever(d.Next), d.Last}
 	}
-	return c.print(a, list, deliveryHeader(), rows)
-}
-
-func deliveryHeader() []string {
-	return []string{"ID", "TO", "STATE", "MADE", "ATTEMPTS", "NEXT", "LAST"}
-}
-
-func deliveryRow(d api.Delivery) []string {
-	to := d.Mail
-	if d.Webhook != "" {
-		to = d.Webhook
-	}
-	return []string{d.ID, to, d.State, whenever(d.Made), strconv.Itoa(d.Attempts), whenever(d.Next), d.Last}
+	return o.print(a, whole, []string{"ID", "TO", "STATE", "MADE", "ATTEMPTS", "NEXT", "LAST"}, rows)
 }
 
 type webhookEndCmd struct {

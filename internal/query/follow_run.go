@@ -320,7 +320,10 @@ func (r *following) seenOf(c *candidate) holdfast.Span {
 // that join come with what is read next.
 func (r *following) still() error {
 	if r.q.version() == r.seen {
-		if r.tick++; r.tick%lookRows != 0 || time.Since(r.decided) < r.q.recheck {
+		// That a reader was slow is seen without a look at the clock.
+		r.tick++
+		late := r.told.Sub(r.decided) >= r.q.recheck
+		if !late && (r.tick%lookRows != 0 || time.Since(r.decided) < r.q.recheck) {
 			return nil
 		}
 	}

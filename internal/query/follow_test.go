@@ -11,6 +11,7 @@ import (
 
 	"github.com/holdfast-iot/holdfast"
 	"github.com/holdfast-iot/holdfast/internal/custody"
+	"github.com/holdfast-iot/holdfast/internal/grant"
 	"github.com/holdfast-iot/holdfast/internal/policy"
 	"github.com/holdfast-iot/holdfast/internal/query"
 	"github.com/holdfast-iot/holdfast/internal/query/querytest"
@@ -207,6 +208,28 @@ func TestFollowEndsWithTheRight(t *testing.T) {
 	of, err := h.Register.Tallies(t.Context(), h.anna.Party)
 	if err != nil || len(of) != 1 || of[0].Rows != 1 {
 		t.Errorf("on record are %+v, %v", of, err)
+	}
+}
+
+// A right ends by the clock while a reader is slow: what he has not taken he does not get,
+// even if it was read together with what he has.
+func TestFollowEndsWithTheRightOfASlowReader(t *testing.T) {
+	h := querytest.Build(t)
+	h.Purpose("study")
+	anna, lab := h.Party("Anna"), h.Party("Lab")
+	d := h.Device(custody.DeviceSpec{Label: "meter", Owner: anna.Party})
+	var all []holdfast.Sample
+	for n := range 20 {
+		all = append(all, querytest.At("power", h.Now().Add(time.Duration(n-60)*time.Second), holdfast.NumberValue(float64(n))))
+	}
+	h.Send(d, all...)
+	h.Grant(anna, grant.Spec{Recipient: lab.Party, Purpose: "study", AllDevices: true, AllStreams: true, Data: holdfast.Always, Until: h.Now().Add(time.Hour)})
+	r := follow(t, h, query.Follow{Who: h.Program(lab.Party, "study"), Selection: query.Selection{Party: anna.Party}, From: 1, Idle: time.Second})
+	r.rows(2)
+	h.Later(2 * time.Hour)
+	item, err, ok := r.next()
+	if holdfast.KindOf(err) != holdfast.Denied || !ok || item.Row != nil {
+		t.Errorf("the next item is %v, %v", item.Row, err)
 	}
 }
 

@@ -16,6 +16,7 @@ import (
 	"github.com/holdfast-iot/holdfast/internal/custody"
 	"github.com/holdfast-iot/holdfast/internal/identity"
 	"github.com/holdfast-iot/holdfast/internal/ingest"
+	"github.com/holdfast-iot/holdfast/internal/outbox"
 	"github.com/holdfast-iot/holdfast/internal/query"
 )
 
@@ -26,6 +27,7 @@ type house struct {
 	rootKey string
 	logger  *slog.Logger // nil: nothing is logged
 	ground  *Ground      // nil: this machine
+	mail    *outbox.Mail // nil: it sends none
 	asking  api.Limits
 	*Server
 }
@@ -48,7 +50,7 @@ func newHouseOn(t testing.TB, g *Ground) *house {
 
 func (h *house) start() {
 	h.t.Helper()
-	s, err := Open(h.t.Context(), Config{Data: h.dir, ListenAPI: "127.0.0.1:0", ListenDevice: "127.0.0.1:0", ListenMQTT: "127.0.0.1:0", Logger: h.logger, Ground: h.ground, People: h.asking})
+	s, err := Open(h.t.Context(), Config{Data: h.dir, ListenAPI: "127.0.0.1:0", ListenDevice: "127.0.0.1:0", ListenMQTT: "127.0.0.1:0", Logger: h.logger, Ground: h.ground, Mail: h.mail, People: h.asking})
 	if err != nil {
 		h.t.Fatalf("open: %v", err)
 	}

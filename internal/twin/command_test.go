@@ -318,8 +318,12 @@ func TestOtherHands(t *testing.T) {
 	lamp, by := e.device(anna, holdfast.DeviceID{}, ""), owner(anna)
 	c := e.mustSend(by, lamp, "on", "1")
 	e.becomes(lamp, func(st *Standing) { st.Elsewhere = true })
-	u := e.subscribe(lamp, "cmd/#", "")
+	u, asked := e.subscribe(lamp, "cmd/#", ""), e.asked
 	silent(t, u)
+	silent(t, u)
+	if n := e.asked - asked; n > 4 {
+		t.Errorf("looked at %d times within a moment", n)
+	}
 	if got, err := e.Poll(t.Context(), lamp, "", holdfast.CommandID{}, 0); err != nil || len(got) != 0 {
 		t.Errorf("given to a guest: %+v, %v", got, err)
 	}

@@ -29,6 +29,7 @@ type estate struct {
 	dead      bool // the purpose operation has ended
 	stopped   bool // collection is
 	devices   map[holdfast.DeviceID]Standing
+	asked     int // how often somebody asked for a Standing
 	children  map[string]holdfast.DeviceID
 }
 
@@ -94,6 +95,7 @@ func (e *estate) becomes(p Peer, f func(*Standing)) {
 func (e *estate) Standing(_ context.Context, d holdfast.DeviceID) (Standing, error) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
+	e.asked++
 	st, ok := e.devices[d]
 	if !ok {
 		return st, holdfast.Errorf(holdfast.NotFound, "there is no such device")

@@ -144,7 +144,7 @@ func (u *Subscription) Next(ctx context.Context) (Message, error) {
 			}
 			return Message{}, err
 		}
-		u.watch.mark(u.later...)
+		u.watch.again(u.later...)
 		u.later = nil
 	}
 }

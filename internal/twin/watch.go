@@ -73,7 +73,8 @@ func (w *watching) changed(st Standing) {
 	}
 }
 
-func (x *watch) mark(ids ...holdfast.DeviceID) {
+// again has the one that waits, when he looks the next time, look at these, too.
+func (x *watch) again(ids ...holdfast.DeviceID) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	for _, d := range ids {
@@ -81,6 +82,11 @@ func (x *watch) mark(ids ...holdfast.DeviceID) {
 			x.dirty = append(x.dirty, d)
 		}
 	}
+}
+
+// mark is again, and ends a wait.
+func (x *watch) mark(ids ...holdfast.DeviceID) {
+	x.again(ids...)
 	select {
 	case x.signal <- struct{}{}:
 	default:

@@ -46,6 +46,8 @@ type reader struct {
 	name       string
 	credential holdfast.CredentialID // zero: none of the hub's
 	token      string
+	as         access.Principal // who made the credential
+	spec       access.Spec
 	web        *http.Client
 	// may says what of the planted he may be told, anywhere.
 	may func(plant) bool
@@ -157,7 +159,7 @@ func (e *estate) reader(name string, as access.Principal, s access.Spec, may fun
 	if err != nil {
 		e.t.Fatalf("%s: %v", name, err)
 	}
-	r := &reader{name: name, credential: made.ID, token: made.Token, may: may, over: over, web: e.client(nil)}
+	r := &reader{name: name, credential: made.ID, token: made.Token, as: as, spec: s, may: may, over: over, web: e.client(nil)}
 	e.readers = append(e.readers, r)
 	return r
 }

@@ -176,6 +176,7 @@ func (s *Sessions) Open(ctx context.Context, p Client, clientID string, clean bo
 	copy(w.client[:], hash)
 	s.mu.Lock()
 	old := s.byWho[w]
+	subbed := old != nil && old.subbed
 	s.mu.Unlock()
 	if old != nil && (clean || s.expired(old)) {
 		if err := s.end(ctx, old); err != nil {
@@ -184,7 +185,7 @@ func (s *Sessions) Open(ctx context.Context, p Client, clientID string, clean bo
 		old = nil
 	}
 	var subscriptions map[string][]byte
-	if old != nil && old.subbed {
+	if old != nil && subbed {
 		if subscriptions, err = s.subscriptions(ctx, old); err != nil {
 			return Opened{}, err
 		}

@@ -216,15 +216,14 @@ func (s *Sessions) put(ctx context.Context, name string, notes []note) error {
 		}
 		rows = append(rows, r)
 	}
-	return s.write(ctx, rows)
+	return s.write(ctx, `INSERT INTO mqtt_subscription (session, filter_hash, about_sealed) VALUES ($1, $2, $3)
+		ON CONFLICT (session, filter_hash) DO UPDATE SET about_sealed = excluded.about_sealed`, rows)
 }
 
-func (s *Sessions) write(ctx context.Context, rows []sealedNote) error {
+func (s *Sessions) write(ctx context.Context, statement string, rows []sealedNote) error {
 	err := s.db.Write(ctx, func(tx *sql.Tx) error {
 		for _, r := range rows {
-			_, err := tx.ExecContext(ctx, `INSERT INTO mqtt_subscription (session, filter_hash, about_sealed) VALUES ($1, $2, $3)
-				ON CONFLICT (session, filter_hash) DO UPDATE SET about_sealed = excluded.about_sealed`, r.session, r.hash, r.box)
-			if err != nil {
+			if _, err := tx.ExecContext(ctx, statement, r.session, r.hash, r.box); err != nil {
 				return err
 			}
 		}
@@ -237,7 +236,8 @@ func (s *Sessions) write(ctx context.Context, rows []sealedNote) error {
 }
 
 // saveNotes writes what was noted, of all sessions in one transaction. What belongs to
-// somebody who is being erased goes with his session.
+// somebody who is being erased goes with his session; what was noted of a subscription
+// that has ended meanwhile does not bring it back.
 func (s *Sessions) saveNotes(ctx context.Context) error {
 	s.saving.Lock()
 	defer s.saving.Unlock()
@@ -268,7 +268,7 @@ func (s *Sessions) saveNotes(ctx context.Context) error {
 			rows = append(rows, r)
 		}
 	}
-	err := s.write(ctx, rows)
+	err := s.write(ctx, `UPDATE mqtt_subscription SET about_sealed = $3 WHERE session = $1 AND filter_hash = $2`, rows)
 	if err != nil {
 		s.putBack(waiting)
 	}

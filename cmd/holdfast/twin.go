@@ -16,7 +16,7 @@ type twinCmd struct {
 }
 
 func (*twinCmd) Help() string {
-	return `A device has two documents: desired, which its owner writes, and reported, which it writes itself. The device learns the desired one when it comes, and
+	return `A device has a desired state, which its owner writes, and a reported one, which it writes itself. The device learns the desired state when it comes, and
 each change of it. What it has not reported yet is the delta.
 
 Example:

@@ -238,7 +238,7 @@ func TestPahoOfMQTT5IsADevice(t *testing.T) {
 					if !<-up {
 						t.Error("the session is gone")
 					}
-					if s, err := c.Subscribe(t.Context(), &paho.Subscribe{Subscriptions: []paho.SubscribeOptions{{Topic: "cmd", QoS: 1}}}); err == nil || len(s.Reasons) != 1 || s.Reasons[0] != 0x87 {
+					if s, err := c.Subscribe(t.Context(), &paho.Subscribe{Subscriptions: []paho.SubscribeOptions{{Topic: "feed/watch/pulse", QoS: 1}}}); err == nil || len(s.Reasons) != 1 || s.Reasons[0] != 0x87 {
 						t.Errorf("subscribe: %+v %v", s, err)
 					}
 				}

@@ -23,8 +23,8 @@ import (
 // followed is a hub with Anna's band and who may follow it.
 type followed struct {
 	*estate
-	band        *thing
-	anna, maker *reader
+	band *thing
+	anna *reader
 }
 
 func newFollowed(t *testing.T) *followed {

@@ -275,3 +275,21 @@ func BenchmarkTake(b *testing.B) {
 		}
 	}
 }
+
+// A payload that is deep and broad at once costs no more than its bytes: a broker's
+// clients may send what they like.
+func TestDeepPayloads(t *testing.T) {
+	m, err := Parse([]byte(`{"rules": [{"topic": "{device}", "payload": "json", "device": "{device}"}]}`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	deep := strings.Repeat("[", 9_000) + strings.Repeat("1,", 200_000) + "1" + strings.Repeat("]", 9_000)
+	began := time.Now()
+	got := m.Take(&Message{Topic: "d", Payload: []byte(`{"deep":` + deep + `,"t":1}`)}, nil)
+	if took := time.Since(began); took > 5*time.Second {
+		t.Errorf("it took %s", took)
+	}
+	if len(got.Samples) != 1 || got.Samples[0].Stream != "t" || got.Left != 1 {
+		t.Errorf("%d samples, %d left, %s", len(got.Samples), got.Left, got.Why)
+	}
+}

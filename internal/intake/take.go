@@ -44,8 +44,12 @@ type Taken struct {
 	Gap     bool
 }
 
-// maxLeaves bounds the readings of one JSON payload.
-const maxLeaves = 1000
+// maxLeaves bounds the readings of one JSON payload, maxLevels how deep they lie: a
+// stream's name has no room for more.
+const (
+	maxLeaves = 1000
+	maxLevels = 64
+)
 
 // Take says what a message holds. tables are Sparkplug's births; no other state
 // is used, and none is kept.
@@ -175,6 +179,10 @@ func find(v any, path []string) (any, bool) {
 
 // leaves takes the scalars below v.
 func (r *Rule) leaves(v any, path []string, stream string, t *Taken) {
+	if len(path) > maxLevels {
+		t.Left++
+		return
+	}
 	switch x := v.(type) {
 	case map[string]any:
 		for _, k := range slices.Sorted(maps.Keys(x)) {

@@ -107,9 +107,13 @@ func (h house) in(t *testing.T) *house {
 func (h *house) arrived(t *testing.T, who access.Principal, p identity.Peer, stream string, n, qos int) {
 	t.Helper()
 	times := map[float64]int{}
-	got := h.in(t).eventually(who, p, stream, n)
-	for _, r := range got {
-		times[r.Value.Number()]++
+	for more := 0; len(times) < n && more <= n; more++ { // what came twice makes up for nothing
+		got := h.in(t).eventually(who, p, stream, n+more)
+		clear(times)
+		for _, r := range got {
+			times[r.Value.Number()]++
+		}
+		more = len(got) - n
 	}
 	for i := range n {
 		if k := times[float64(i)]; k == 0 || k > 1 && qos != 1 {

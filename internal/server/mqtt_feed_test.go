@@ -288,7 +288,12 @@ func (c *client5) ask(filter, purpose string) byte {
 	}
 	ack, err := c.Subscribe(c.t.Context(), s)
 	if ack == nil || len(ack.Reasons) != 1 {
-		c.t.Fatalf("subscribe %s: %v", filter, err)
+		code := byte(0)
+		select {
+		case code = <-c.codes:
+		case <-time.After(time.Second):
+		}
+		c.t.Fatalf("subscribe %s: %v, DISCONNECT 0x%02X", filter, err, code)
 	}
 	return ack.Reasons[0]
 }

@@ -110,7 +110,7 @@ func (a *API) follow(w http.ResponseWriter, r *http.Request, by access.Principal
 		return err
 	}
 	defer feed.Close()
-	out := &tail{sink: newSink(w, r, a.Limits.StreamStall), events: events, began: time.Now().UnixNano(), role: by.Role, delays: a.delays}
+	out := &tail{sink: newSink(w, r, min(a.Limits.StreamStall, feedStall)), events: events, began: time.Now().UnixNano(), role: by.Role, by: by.Credential, delays: a.delays}
 	if a.Ending != nil {
 		ended := make(chan struct{})
 		defer close(ended)
@@ -140,12 +140,21 @@ func (a *API) stillHis(by access.Principal, ctx context.Context, cancel context.
 	return err
 }
 
+// feedStall is how long a feed waits for a reader that takes nothing.
+const feedStall = 30 * time.Second
+
 // endWithin is how long the last word of a feed may take to be sent.
 const endWithin = 500 * time.Millisecond
 
 // giveFeed writes the items until the feed ends, and then why.
 func (a *API) giveFeed(w http.ResponseWriter, ctx context.Context, out *tail, feed *query.Feed) error {
 	defer out.stop()
+	defer func() {
+		if out.isStuck() { // there is no way left to tell him
+			feed.Cut()
+			a.Logger.InfoContext(ctx, "a feed was cut: its reader took nothing", "for", out.stall, "credential", out.by)
+		}
+	}()
 	out.headers(w.Header())
 	if err := out.begin(); err != nil {
 		return nil // the reader has gone
@@ -179,6 +188,7 @@ type tail struct {
 	events bool
 	began  int64 // when the feed did, ns: what is older says nothing of delay
 	role   access.Role
+	by     holdfast.CredentialID
 	delays *delays
 
 	mu      sync.Mutex
@@ -262,6 +272,7 @@ func (t *tail) send() error {
 		return err
 	}
 	t.sent = time.Now()
+	t.sink.rest()
 	t.delays.observe(t.role, t.sent, t.waiting)
 	t.waiting = t.waiting[:0]
 	return nil

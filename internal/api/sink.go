@@ -23,6 +23,7 @@ type sink struct {
 	mu    sync.Mutex
 	begun bool // something is on its way
 	over  bool // cut was called
+	stuck bool // a write took as long as it may, and failed
 }
 
 func newSink(w http.ResponseWriter, r *http.Request, stall time.Duration) *sink {
@@ -31,9 +32,23 @@ func newSink(w http.ResponseWriter, r *http.Request, stall time.Duration) *sink 
 		s.drop = l.drop
 	}
 	s.to = deadlined{w, s}
+	s.take()
+	return s
+}
+
+func (s *sink) take() {
 	s.w = buffers.Get().(*bufio.Writer)
 	s.w.Reset(s.to)
-	return s
+}
+
+// rest gives the buffer back until the next Write: an answer that waits for what it is
+// to say needs none.
+func (s *sink) rest() {
+	if s.w != nil && s.w.Buffered() == 0 {
+		s.w.Reset(nil)
+		buffers.Put(s.w)
+		s.w = nil
+	}
 }
 
 // buffers are those of answers that have ended; an answer that breaks off keeps its
@@ -50,7 +65,26 @@ func (d deadlined) Write(p []byte) (int, error) {
 	if !d.s.may() {
 		return 0, os.ErrDeadlineExceeded
 	}
-	return d.ResponseWriter.Write(p)
+	began := time.Now()
+	n, err := d.ResponseWriter.Write(p)
+	d.s.tried(began, err)
+	return n, err
+}
+
+// tried remembers of a write whether it failed for want of a reader.
+func (s *sink) tried(began time.Time, err error) {
+	if err != nil && time.Since(began) >= s.stall {
+		s.mu.Lock()
+		s.stuck = !s.over
+		s.mu.Unlock()
+	}
+}
+
+// isStuck reports whether the reader took nothing for as long as is waited for one.
+func (s *sink) isStuck() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.stuck
 }
 
 // may moves the deadline of the next write, unless there is to be none.
@@ -66,6 +100,9 @@ func (s *sink) may() bool {
 }
 
 func (s *sink) Write(p []byte) (int, error) {
+	if s.w == nil {
+		s.take()
+	}
 	if s.w.Available() < len(p) {
 		if err := s.w.Flush(); err != nil {
 			return 0, err
@@ -80,11 +117,14 @@ func (s *sink) Write(p []byte) (int, error) {
 
 func (s *sink) flush() error {
 	s.flushed = time.Now()
-	if err := s.w.Flush(); err != nil {
-		return err
+	if s.w != nil {
+		if err := s.w.Flush(); err != nil {
+			return err
+		}
 	}
 	if s.may() {
-		s.control.Flush() // not being able to is no fault: the answer is sent at its end
+		began := time.Now()
+		s.tried(began, s.control.Flush()) // not being able to is no fault: the answer is sent at its end
 	}
 	return nil
 }
@@ -105,7 +145,11 @@ func (s *sink) isBegun() bool {
 }
 
 // forget drops what was not handed on yet.
-func (s *sink) forget() { s.w.Reset(s.to) }
+func (s *sink) forget() {
+	if s.w != nil {
+		s.w.Reset(s.to)
+	}
+}
 
 // cut ends an answer that has begun, and a write that is under way, at once: what
 // the system holds back for a slow reader is not sent any more.

@@ -79,6 +79,9 @@ func (f *Feed) Disclosures() (ids []holdfast.DisclosureID) {
 // disclosures with the amounts. It may be called again.
 func (f *Feed) Close() error { return f.r.close() }
 
+// Cut counts a feed that its caller ends because its reader takes nothing.
+func (f *Feed) Cut() { f.r.q.feeds.cut.Inc() }
+
 const (
 	defaultIdle = 15 * time.Second
 	// recordEvery is how often the amounts of a feed are brought to its disclosures.

@@ -18,6 +18,7 @@ import (
 	"github.com/holdfast-iot/holdfast/internal/access"
 	"github.com/holdfast-iot/holdfast/internal/api"
 	"github.com/holdfast-iot/holdfast/internal/custody"
+	"github.com/holdfast-iot/holdfast/internal/identity"
 )
 
 // followed is a hub with Anna's band and who may follow it.
@@ -27,8 +28,10 @@ type followed struct {
 	anna *reader
 }
 
-func newFollowed(t *testing.T) *followed {
-	h := newHouse(t)
+func newFollowed(t *testing.T) *followed { return newFollowedOn(t, newHouse(t)) }
+
+func newFollowedOn(t *testing.T, h *house) *followed {
+	t.Helper()
 	f := &followed{estate: &estate{house: h, targets: map[string]*target{}}}
 	anna := f.party("Anna", custody.Person)
 	f.band = h.enrolled(anna.Party, "band")
@@ -253,5 +256,32 @@ func TestFeedsOfOneCredentialAreBounded(t *testing.T) {
 	got := f.anna.ask(f.at.API+"/v1/feed?device=band", "GET", "")
 	if got.status != http.StatusTooManyRequests || !strings.Contains(string(got.body), "too many feeds") {
 		t.Errorf("one more: %d %s", got.status, got.body)
+	}
+}
+
+// What a device sends first of all comes at once to who follows it already; a device that
+// was not there, too, to who follows all.
+func TestFeedGivesTheFirstReadingsOfADevice(t *testing.T) {
+	f := newFollowed(t)
+	owner := f.targets["anna"].party
+	one, status := f.lines(t.Context(), f.anna, "device=band")
+	all, second := f.lines(t.Context(), f.anna, "owner="+owner.String())
+	if status != http.StatusOK || second != http.StatusOK {
+		t.Fatal(status, second)
+	}
+	for i, p := range []identity.Peer{f.band.Peer, f.band.Peer, f.device(owner, "late")} {
+		began := time.Now()
+		f.mustSend(p, number([]string{"pulse", "steps", "pulse"}[i], time.Now(), float64(i)))
+		for who, lines := range map[string]<-chan map[string]any{"of the device": one, "of all": all} {
+			if who == "of the device" && i > 1 {
+				continue
+			}
+			if l := next(t, lines); l["value"] != float64(i) {
+				t.Errorf("reading %d %s is %v", i, who, l)
+			}
+			if took := time.Since(began); took > 3*time.Second {
+				t.Errorf("reading %d %s takes %v", i, who, took)
+			}
+		}
 	}
 }

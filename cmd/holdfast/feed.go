@@ -157,7 +157,11 @@ func (c *feedCmd) delays(a *app, hub *client.Client) error {
 	t := tabwriter.NewWriter(a.stdout, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(t, "READER\tREADINGS\tP50 MS\tP99 MS")
 	for _, d := range all {
-		fmt.Fprintf(t, "%s\t%d\t%s\t%s\n", d.Reader, d.Readings, strconv.FormatFloat(d.P50, 'f', 2, 64), strconv.FormatFloat(d.P99, 'f', 2, 64))
+		readings := "-"
+		if d.Readings > 0 {
+			readings = strconv.FormatUint(d.Readings, 10)
+		}
+		fmt.Fprintf(t, "%s\t%s\t%s\t%s\n", d.Reader, readings, strconv.FormatFloat(d.P50, 'f', 2, 64), strconv.FormatFloat(d.P99, 'f', 2, 64))
 	}
 	return t.Flush()
 }

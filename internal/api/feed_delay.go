@@ -14,7 +14,7 @@ import (
 // follows, in the last hour, of one kind of reader.
 type FeedDelay struct {
 	Reader   string  `json:"reader" doc:"owner, administrator or program."`
-	Readings uint64  `json:"readings"`
+	Readings uint64  `json:"readings,omitempty" doc:"How many there were; for staff only: it says how much others read."`
 	P50      float64 `json:"p50_ms"`
 	P99      float64 `json:"p99_ms"`
 }

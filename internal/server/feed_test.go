@@ -236,6 +236,13 @@ func TestDelayIsTheSameForOwnerAndMaker(t *testing.T) {
 	if diff := all[0].P99 - all[1].P99; diff > max(grain, all[0].P99/10) || -diff > max(grain, all[1].P99/10) {
 		t.Errorf("p99 of %s is %v ms, of %s %v ms", all[0].Reader, all[0].P99, all[1].Reader, all[1].P99)
 	}
+	if all[0].Readings+all[1].Readings > 0 {
+		t.Errorf("an owner is told how much others read: %s", got.body)
+	}
+	got = maker.ask(f.at.API+"/v1/feed/delay", "GET", "")
+	if err := json.Unmarshal(got.body, &all); err != nil || len(all) != 2 {
+		t.Fatalf("%v: %s", err, got.body)
+	}
 	for _, d := range all {
 		if d.Readings != uint64(rounds) {
 			t.Errorf("%s: %d readings are counted, want %d", d.Reader, d.Readings, rounds)

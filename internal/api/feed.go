@@ -155,12 +155,13 @@ const endWithin = 500 * time.Millisecond
 // giveFeed writes the items until the feed ends, and then why.
 func (a *API) giveFeed(w http.ResponseWriter, ctx context.Context, out *tail, feed *query.Feed) error {
 	defer out.stop()
-	defer func() {
+	stall := out.stall
+	cut := func() {
 		if out.isStuck() { // there is no way left to tell him
 			feed.Cut()
-			a.Logger.InfoContext(ctx, "a feed was cut: its reader took nothing", "for", out.stall, "credential", out.by)
+			a.Logger.InfoContext(ctx, "a feed was cut: its reader took nothing", "for", stall, "credential", out.by)
 		}
-	}()
+	}
 	out.headers(w.Header())
 	if err := out.begin(); err != nil {
 		return nil // the reader has gone
@@ -170,6 +171,7 @@ func (a *API) giveFeed(w http.ResponseWriter, ctx context.Context, out *tail, fe
 		if err == nil {
 			err = out.item(item)
 			if err != nil {
+				cut()
 				return nil // the reader has gone
 			}
 			if item.Row != nil {
@@ -184,6 +186,7 @@ func (a *API) giveFeed(w http.ResponseWriter, ctx context.Context, out *tail, fe
 	}
 	p := problemOf(cmp.Or(why, error(holdfast.Errorf(holdfast.Unavailable, "the feed ended: come again with the cursor"))))
 	a.report(ctx, p, why)
+	cut()
 	out.end(p)
 	return nil
 }

@@ -126,6 +126,9 @@ func (s *sink) flush() error {
 		began := time.Now()
 		s.tried(began, s.control.Flush()) // not being able to is no fault: the answer is sent at its end
 	}
+	if s.isStuck() {
+		return os.ErrDeadlineExceeded
+	}
 	return nil
 }
 

@@ -405,7 +405,7 @@ func TestIntakeLosesNothing(t *testing.T) {
 	some := func(n int) {
 		for range n {
 			p.publish(things, "sensors/pump/n", strconv.Itoa(sent))
-			p.publish(things, "zigbee2mqtt/lamp", fmt.Sprintf(`{"last_seen":%d,"n":%d}`, 1772366400000+sent, sent))
+			p.publish(things, "zigbee2mqtt/lamp", fmt.Sprintf(`{"last_seen":%d,"n":%d}`, 1772366400000+int64(sent), sent))
 			sent++
 		}
 	}

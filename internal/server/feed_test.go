@@ -233,19 +233,29 @@ func TestDelayIsTheSameForOwnerAndMaker(t *testing.T) {
 	}
 	t.Logf("%+v", all)
 	const grain = 15. // ms: what the scheduler of a busy machine makes of anything
-	if diff := all[0].P99 - all[1].P99; diff > max(grain, all[0].P99/10) || -diff > max(grain, all[1].P99/10) {
-		t.Errorf("p99 of %s is %v ms, of %s %v ms", all[0].Reader, all[0].P99, all[1].Reader, all[1].P99)
+	apart := func(what string, x, y float64) {
+		if diff := x - y; diff > max(grain, x/10) || -diff > max(grain, y/10) {
+			t.Errorf("%s of %s is %v ms, of %s %v ms", what, all[0].Reader, x, all[1].Reader, y)
+		}
+	}
+	apart("p50", all[0].P50, all[1].P50)
+	if long() { // of a few readings it is what the machine did at one moment
+		apart("p99", all[0].P99, all[1].P99)
 	}
 	if all[0].Readings+all[1].Readings > 0 {
 		t.Errorf("an owner is told how much others read: %s", got.body)
 	}
-	got = maker.ask(f.at.API+"/v1/feed/delay", "GET", "")
-	if err := json.Unmarshal(got.body, &all); err != nil || len(all) != 2 {
-		t.Fatalf("%v: %s", err, got.body)
-	}
-	for _, d := range all {
-		if d.Readings != uint64(rounds) {
-			t.Errorf("%s: %d readings are counted, want %d", d.Reader, d.Readings, rounds)
+	// The last is counted a moment after it has come.
+	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(10 * time.Millisecond) {
+		got = maker.ask(f.at.API+"/v1/feed/delay", "GET", "")
+		if err := json.Unmarshal(got.body, &all); err != nil || len(all) != 2 {
+			t.Fatalf("%v: %s", err, got.body)
+		}
+		if all[0].Readings == uint64(rounds) && all[1].Readings == uint64(rounds) {
+			return
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("%s: so many readings are counted, want %d of each", got.body, rounds)
 		}
 	}
 }

@@ -243,12 +243,16 @@ func scriptsOfLastingSubscriptions() []script {
 			if !present {
 				s.t.Fatal("the session is gone")
 			}
+			var ids []uint16
 			for _, want := range []got{{payload: "1", id: first[1].id, dup: true}, {payload: "3", id: first[3].id, dup: true}, {payload: "4"}, {payload: "5"}} {
 				m := c.receive()
 				if m.payload != want.payload || m.dup != want.dup || want.id != 0 && m.id != want.id || want.id == 0 && (m.id == first[1].id || m.id == first[3].id) {
 					s.t.Errorf("received %+v, want %+v", m, want)
 				}
-				c.send(puback(m.id))
+				ids = append(ids, m.id)
+			}
+			for _, id := range ids { // not before: an id that is acknowledged is free for the next message
+				c.send(puback(id))
 			}
 			c.silent()
 			c.leave()

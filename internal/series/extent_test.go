@@ -32,7 +32,7 @@ func TestSegmentLayout(t *testing.T) {
 		r.send(alice, testStream(n), testArrival, number(int64(n), 1))
 	}
 	r.roll()
-	at := int64(8)
+	at, beside := int64(8), 0
 	for n := range byte(3) { // one assignment's chunks, by stream
 		cell := Cell{alice, testStream(n), 202611}
 		rows, err := r.cellRows(t.Context(), cell)
@@ -54,9 +54,18 @@ func TestSegmentLayout(t *testing.T) {
 		if _, err := c.Open(nil, rows[0].box, seal.SummaryPlace(alice, cell.Stream, 202611, rows[0].id, 0)); err != nil {
 			t.Error(err)
 		}
-		at += int64(rows[0].size)
+		at += int64(rows[0].size + rows[0].summary)
+		if size := int64(rows[0].arrivals); size > 0 {
+			if _, err := c.Open(nil, data[at:at+size], seal.ArrivalPlace(alice, cell.Stream, 202611, rows[0].id, 1)); err != nil {
+				t.Error(err)
+			}
+			at, beside = at+size, beside+1
+		}
 		if n == 2 && at != int64(len(data)) {
 			t.Errorf("%d bytes, want %d", len(data), at)
 		}
+	}
+	if beside == 0 {
+		t.Error("no chunk has arrivals")
 	}
 }

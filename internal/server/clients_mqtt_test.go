@@ -254,8 +254,8 @@ func TestPahoOfMQTT5IsADevice(t *testing.T) {
 	}
 }
 
-// mosquitto_pub with what MQTT 5 has, and mosquitto_sub, which is told that there is
-// nothing to subscribe to.
+// mosquitto_pub with what MQTT 5 has, and mosquitto_sub, which asks for what a device
+// does not get.
 func TestMosquittoKnowsMQTT5(t *testing.T) {
 	need(t, "bash", "mosquitto_pub", "mosquitto_sub")
 	h := newHouse(t)
@@ -284,11 +284,8 @@ func TestMosquittoKnowsMQTT5(t *testing.T) {
 	if out, err := shell(t, dir, `mosquitto_pub -V 5 -q 1 -t data/x -m 1 -D publish topic-alias 33`+how); err == nil {
 		t.Errorf("alias 33: %s", out)
 	}
-	for args, want := range map[string]string{
-		"-V 311 -t '#'": "All subscription requests were denied", "-V 5 -t cmd": "All subscription requests were denied",
-		"-V 5 -t '#'": "DISCONNECT (162)", "-V 5 -t '$share/a/b'": "DISCONNECT (158)", // wildcards, shared subscriptions
-	} {
-		if out, _ := shell(t, dir, "mosquitto_sub -W 5 "+args+how+" 2>&1 || true"); !strings.Contains(out, want) {
+	for _, args := range []string{"-V 311 -t '#'", "-V 5 -t cmd", "-V 5 -t '#'", "-V 5 -t '$share/a/b'"} {
+		if out, _ := shell(t, dir, "mosquitto_sub -W 5 "+args+how+" 2>&1 || true"); !strings.Contains(out, "All subscription requests were denied") {
 			t.Errorf("mosquitto_sub %s: %s", args, out)
 		}
 	}

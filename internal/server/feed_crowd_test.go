@@ -271,16 +271,21 @@ func TestThousandFollow(t *testing.T) {
 		t.Errorf("the hub takes %d MiB", peak>>10)
 	}
 	for role, d := range second {
-		if d.Readings < uint64(a.each*(a.last-1)*feeds/2) { // of who is gone once he has the last, that may not be counted
-			t.Errorf("the delay of %d readings of %s is counted", d.Readings, role)
+		counted := a.count(a.hub, "holdfast_feed_delay_seconds_count", `reader="`+role+`"`)
+		if counted < float64(a.each*(a.last-1)*feeds/2) { // of who is gone once he has the last, that may not be counted
+			t.Errorf("the delay of %.0f readings of %s is counted", counted, role)
 		}
 		if d.P99 > max(2*first[role].P99, 1000) {
 			t.Errorf("%s: p99 is %v ms alone and %v ms beside those who don't read", role, first[role].P99, d.P99)
 		}
 	}
 	const grain = 15. // ms: what the scheduler of a busy machine makes of anything
-	if o, p := second["owner"].P99, second["program"].P99; max(o, p)-min(o, p) > max(grain, max(o, p)/10) {
-		t.Errorf("p99 of the owner is %v ms, of a program %v ms", o, p)
+	o, p := second["owner"].P50, second["program"].P50
+	if long() {
+		o, p = second["owner"].P99, second["program"].P99
+	}
+	if max(o, p)-min(o, p) > max(grain, max(o, p)/10) {
+		t.Errorf("the owner waits %v ms, a program %v ms", o, p)
 	}
 	if long() && cut != 10 {
 		t.Errorf("%.0f who read nothing are cut", cut)

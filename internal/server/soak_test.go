@@ -211,6 +211,9 @@ func (s *soaking) fetch(ctx context.Context, what, method, path, body string) er
 	return err
 }
 
+// pace keeps each job below what one device, or one person, may ask for in a second.
+const pace = 20 * time.Millisecond
+
 // run does every job until ctx ends.
 func (s *soaking) run(ctx context.Context) {
 	var all sync.WaitGroup
@@ -225,7 +228,7 @@ func (s *soaking) run(ctx context.Context) {
 				s.mu.Lock()
 				s.done[name]++
 				s.mu.Unlock()
-				time.Sleep(5 * time.Millisecond)
+				time.Sleep(pace)
 			}
 		})
 	}

@@ -65,10 +65,24 @@ func (c *serveCmd) Run(a *app) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, stop()) }()
-	pass, err := readPassphrase(c.Passphrase)
+	config, err := c.config(c.logger(a))
 	if err != nil {
 		return err
 	}
+	if most := server.LimitMemory(); most > 0 {
+		config.Logger.Info("the memory limit is nine tenths of the control group's", "bytes", most)
+	}
+	s, err := server.Open(a.ctx, config)
+	if err != nil {
+		return err
+	}
+	return s.Run(a.ctx, func(at server.Addresses) {
+		fmt.Fprintf(a.stdout, "Holdfast is ready.\n  people and programs  %s\n  devices over HTTPS   %s\n  devices over MQTT    %s\n", peopleReach(at), at.Device, at.MQTT)
+	})
+}
+
+// check refuses figures that are out of their range.
+func (c *serveCmd) check() error {
 	if c.QueryMemory != 0 && (c.QueryMemory < 32 || c.QueryMemory > 1<<20) {
 		return usagef("--query-memory is MiB, from 32 to %d", 1<<20)
 	}
@@ -78,20 +92,32 @@ func (c *serveCmd) Run(a *app) (err error) {
 	if c.Checkpoints < time.Minute || c.Checkpoints > 24*time.Hour {
 		return usagef("--checkpoints is a duration from 1m to 24h")
 	}
-	witnesses := make([]*witness.Client, len(c.Witness))
-	for i, text := range c.Witness {
-		if witnesses[i], err = witness.ParseClient(text); err != nil {
-			return usagef("--witness: %w", err)
-		}
-	}
-	if c.WitnessQuorum < 0 || c.WitnessQuorum > len(witnesses) {
-		return usagef("--witness-quorum is at most the number of --witness, %d", len(witnesses))
-	}
 	if c.Drain < 0 || c.Drain > 5*time.Minute {
 		return usagef("--drain is a duration up to 5m")
 	}
 	if c.ReadCache < -1 || c.ReadCache > 1<<20 {
 		return usagef("--read-cache is MiB, up to %d, or -1", 1<<20)
+	}
+	if c.WitnessQuorum < 0 || c.WitnessQuorum > len(c.Witness) {
+		return usagef("--witness-quorum is at most the number of --witness, %d", len(c.Witness))
+	}
+	return nil
+}
+
+// config is what the flags say, with what the files that they name hold.
+func (c *serveCmd) config(log *slog.Logger) (server.Config, error) {
+	if err := c.check(); err != nil {
+		return server.Config{}, err
+	}
+	pass, err := readPassphrase(c.Passphrase)
+	if err != nil {
+		return server.Config{}, err
+	}
+	witnesses := make([]*witness.Client, len(c.Witness))
+	for i, text := range c.Witness {
+		if witnesses[i], err = witness.ParseClient(text); err != nil {
+			return server.Config{}, usagef("--witness: %w", err)
+		}
 	}
 	if c.ReadCache == 0 {
 		c.ReadCache = -1
@@ -106,40 +132,33 @@ func (c *serveCmd) Run(a *app) (err error) {
 	}
 	issuers, err := readIssuers(c.Issuers)
 	if err != nil {
-		return err
+		return server.Config{}, err
 	}
 	allow, err := c.networks()
 	if err != nil {
-		return err
+		return server.Config{}, err
 	}
 	mail, err := c.mail()
 	if err != nil {
-		return err
+		return server.Config{}, err
 	}
 	trusted, err := authorities(c.WebhookCA)
 	if err != nil {
-		return err
+		return server.Config{}, err
 	}
-	log := c.logger(a)
-	if most := server.LimitMemory(); most > 0 {
-		log.Info("the memory limit is nine tenths of the control group's", "bytes", most)
-	}
-	s, err := server.Open(a.ctx, server.Config{
+	return server.Config{
 		Data: c.Data, RootKey: c.RootKey, Passphrase: pass,
 		ListenAPI: c.ListenAPI, ListenDevice: c.ListenDevice, ListenMQTT: c.ListenMQTT,
-		APICert: c.APICert, APIKey: c.APIKey, DeviceTLSMin: least, Issuers: issuers, QueryMemory: c.QueryMemory << 20, ReadCache: c.ReadCache << 20, PromLookback: c.Lookback, Checkpoints: c.Checkpoints, PurposeGrace: grace, Drain: c.Drain, Witnesses: witnesses, WitnessQuorum: c.WitnessQuorum, Version: version(), Logger: log,
+		APICert: c.APICert, APIKey: c.APIKey, DeviceTLSMin: least, Issuers: issuers,
+		QueryMemory: c.QueryMemory << 20, ReadCache: c.ReadCache << 20, PromLookback: c.Lookback,
+		Checkpoints: c.Checkpoints, Witnesses: witnesses, WitnessQuorum: c.WitnessQuorum,
+		PurposeGrace: grace, Drain: c.Drain, Version: version(), Logger: log,
 		WebhookAllow: allow, WebhookRoots: trusted, Mail: mail,
 		Limits: server.Limits{
 			MQTTConnections: c.MQTTConnections, DeviceConnections: c.DeviceConnections, APIConnections: c.APIConnections,
 			ConnectsPerAddress: c.ConnectsPerAddress, ReadingsPerDevice: c.ReadingsPerDevice, BytesPerDevice: c.BytesPerDevice,
 		},
-	})
-	if err != nil {
-		return err
-	}
-	return s.Run(a.ctx, func(at server.Addresses) {
-		fmt.Fprintf(a.stdout, "Holdfast is ready.\n  people and programs  %s\n  devices over HTTPS   %s\n  devices over MQTT    %s\n", peopleReach(at), at.Device, at.MQTT)
-	})
+	}, nil
 }
 
 // readIssuers reads the file of --issuers, if there is one.

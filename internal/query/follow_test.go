@@ -113,6 +113,7 @@ func TestFollow(t *testing.T) {
 		if got := r.rows(1); got[0] != want {
 			t.Errorf("got %s, want %s", got[0], want)
 		}
+		send(n) // again: it has come
 	}
 	r.close()
 	want := []string{send(5), send(6)}

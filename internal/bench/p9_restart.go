@@ -208,7 +208,7 @@ func (g *Gateway) bareReplay(ctx context.Context) (rate float64, err error) {
 	if err != nil {
 		return 0, err
 	}
-	keys, err := vault.Open(ctx, db, vault.Dir(filepath.Join(data, "keyring")), []vault.Holder{holder})
+	keys, err := vault.Open(ctx, db, vault.Dir(filepath.Join(data, "keyring")), []vault.Holder{holder}, vault.Options{})
 	if err != nil {
 		return 0, err
 	}

@@ -24,7 +24,7 @@ func TestOverTheRealVaultAndLedger(t *testing.T) {
 		t.Fatal(err)
 	}
 	ring := vault.Dir(t.TempDir())
-	v, err := vault.Create(ctx, db, ring, []vault.Holder{holder})
+	v, err := vault.Create(ctx, db, ring, []vault.Holder{holder}, vault.Options{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -48,7 +48,7 @@ func TestOverTheRealVaultAndLedger(t *testing.T) {
 	if err := v.Close(); err != nil {
 		t.Fatal(err)
 	}
-	if v, err = vault.Open(ctx, db, ring, []vault.Holder{holder}); err != nil {
+	if v, err = vault.Open(ctx, db, ring, []vault.Holder{holder}, vault.Options{}); err != nil {
 		t.Fatal(err)
 	}
 	if l, err = ledger.Open(ctx, db, v); err != nil {

@@ -87,7 +87,7 @@ func build(t testing.TB, o Options) *house {
 		t.Fatal(err)
 	}
 	holder := must(vault.CreateFileHolder(filepath.Join(t.TempDir(), "root.key"), nil))(t)
-	keys := must(vault.Create(ctx, db, vault.Dir(ring), []vault.Holder{holder}))(t)
+	keys := must(vault.Create(ctx, db, vault.Dir(ring), []vault.Holder{holder}, vault.Options{}))(t)
 	t.Cleanup(func() { keys.Close() })
 	record := must(ledger.Create(ctx, db, keys, "hub.example/ledger"))(t)
 	h.identity = must(identity.Create(ctx, identity.Deps{Catalog: db, Vault: keys, Ledger: record},

@@ -56,7 +56,7 @@ func build(t testing.TB) *house {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if h.vault, err = vault.Create(t.Context(), h.db, vault.Dir(ring), []vault.Holder{holder}); err != nil {
+	if h.vault, err = vault.Create(t.Context(), h.db, vault.Dir(ring), []vault.Holder{holder}, vault.Options{}); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { h.vault.Close() })

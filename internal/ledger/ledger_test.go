@@ -289,7 +289,7 @@ func openIn(t testing.TB, dir string) *book {
 	if err != nil {
 		t.Fatal(err)
 	}
-	v, err := vault.Create(t.Context(), db, vault.Dir(filepath.Join(dir, "keyring")), []vault.Holder{holder})
+	v, err := vault.Create(t.Context(), db, vault.Dir(filepath.Join(dir, "keyring")), []vault.Holder{holder}, vault.Options{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -313,7 +313,7 @@ func (b *book) again(dir string) *book {
 	if err != nil {
 		b.t.Fatal(err)
 	}
-	v, err := vault.Open(b.t.Context(), db, vault.Dir(filepath.Join(dir, "keyring")), []vault.Holder{holder})
+	v, err := vault.Open(b.t.Context(), db, vault.Dir(filepath.Join(dir, "keyring")), []vault.Holder{holder}, vault.Options{})
 	if err != nil {
 		b.t.Fatal(err)
 	}

@@ -29,7 +29,7 @@ func TestVerifyNeedsOneReader(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	v, err := vault.Create(t.Context(), db, vault.Dir(ring), []vault.Holder{holder})
+	v, err := vault.Create(t.Context(), db, vault.Dir(ring), []vault.Holder{holder}, vault.Options{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -50,7 +50,7 @@ func TestVerifyNeedsOneReader(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if b.vault, err = vault.Open(t.Context(), db, vault.Dir(ring), []vault.Holder{holder}); err != nil { // nothing is cached
+	if b.vault, err = vault.Open(t.Context(), db, vault.Dir(ring), []vault.Holder{holder}, vault.Options{}); err != nil { // nothing is cached
 		t.Fatal(err)
 	}
 	if b.Ledger, err = Open(t.Context(), db, b.vault); err != nil {

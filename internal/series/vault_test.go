@@ -20,7 +20,7 @@ func withVault(t *testing.T) (*rig, *vault.Vault) {
 	r.must(err)
 	keyring := filepath.Join(r.dir, "keyring")
 	r.must(os.Mkdir(keyring, 0o700))
-	v, err := vault.Create(t.Context(), r.db, vault.Dir(keyring), []vault.Holder{holder})
+	v, err := vault.Create(t.Context(), r.db, vault.Dir(keyring), []vault.Holder{holder}, vault.Options{})
 	r.must(err)
 	r.Series = New(r.db, r.log, r.blobs, v, r.opt)
 	for _, a := range []holdfast.AssignmentID{alice, bob} {

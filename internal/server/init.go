@@ -113,7 +113,7 @@ func fill(ctx context.Context, dir string, f folder, holder vault.Holder, o Init
 		return "", err
 	}
 	defer db.Close()
-	v, err := vault.Create(ctx, db, vault.Dir(filepath.Join(dir, keyringDir)), []vault.Holder{holder})
+	v, err := vault.Create(ctx, db, vault.Dir(filepath.Join(dir, keyringDir)), []vault.Holder{holder}, vault.Options{})
 	if err != nil {
 		return "", err
 	}

@@ -55,7 +55,7 @@ func openStores(ctx context.Context, c Config) (_ *stores, err error) {
 		return nil, err
 	}
 	// The keyring comes first: with the wrong root key nothing is mended.
-	if s.vault, err = vault.Open(ctx, s.catalog, on.Keyring(filepath.Join(c.Data, keyringDir)), s.holders); err != nil {
+	if s.vault, err = vault.Open(ctx, s.catalog, on.Keyring(filepath.Join(c.Data, keyringDir)), s.holders, vault.Options{}); err != nil {
 		return nil, err
 	}
 	if s.journal, err = on.Journal(filepath.Join(c.Data, journalDir)); err != nil {

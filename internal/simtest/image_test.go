@@ -120,7 +120,7 @@ func openVault(ctx context.Context, disk *Disk, use func(*catalog.DB, *vault.Vau
 	if err != nil {
 		return err
 	}
-	keys, err := vault.Open(ctx, db, vault.DirOn(keyFiles{disk}, path.Join(DataFolder, "keyring")), []vault.Holder{root})
+	keys, err := vault.Open(ctx, db, vault.DirOn(keyFiles{disk}, path.Join(DataFolder, "keyring")), []vault.Holder{root}, vault.Options{})
 	if err != nil {
 		return err
 	}

@@ -77,7 +77,7 @@ func BenchmarkOpen(b *testing.B) {
 	h, _ := filled(b, 20_000)
 	b.ReportAllocs()
 	for b.Loop() {
-		v, err := Open(b.Context(), h.db, h.place, h.holders)
+		v, err := Open(b.Context(), h.db, h.place, h.holders, Options{})
 		if err != nil {
 			b.Fatal(err)
 		}

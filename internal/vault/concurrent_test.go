@@ -194,7 +194,7 @@ func TestRotationHalfDoneByTheHoldersGoesOn(t *testing.T) {
 		}
 		h.root += ".1"
 		h.db.Write(t.Context(), func(tx *sql.Tx) error { _, err := tx.Exec(`DELETE FROM key_list`); return err })
-		if h.Vault, err = Create(t.Context(), h.db, Dir(dir), []Holder{first, second{other, &broken}}); err != nil {
+		if h.Vault, err = Create(t.Context(), h.db, Dir(dir), []Holder{first, second{other, &broken}}, Options{}); err != nil {
 			t.Fatal(err)
 		}
 		dead, part := h.owner(), h.owner()
@@ -212,7 +212,7 @@ func TestRotationHalfDoneByTheHoldersGoesOn(t *testing.T) {
 		lease.Done()
 		broken = false
 		if restart {
-			if h.Vault, err = Open(t.Context(), h.db, Dir(dir), holders()); err != nil {
+			if h.Vault, err = Open(t.Context(), h.db, Dir(dir), holders(), Options{}); err != nil {
 				t.Fatal(err)
 			}
 		} else if _, err := h.Destroy(t.Context(), d); err != nil {

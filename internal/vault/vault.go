@@ -38,6 +38,7 @@ type Vault struct {
 	db      *catalog.DB
 	place   Place
 	holders []Holder
+	opts    Options
 
 	// rotating is held for reading while a list or page is added to, for writing
 	// while keys are destroyed: two rotations never interleave, and nothing is
@@ -55,9 +56,12 @@ type Vault struct {
 	metrics metrics
 }
 
+// Options is what a vault may be told besides; the zero value works.
+type Options struct{}
+
 // Create makes an empty keyring in place, under a first root key in every
 // holder, with the hub as its first owner.
-func Create(ctx context.Context, db *catalog.DB, place Place, holders []Holder) (*Vault, error) {
+func Create(ctx context.Context, db *catalog.DB, place Place, holders []Holder, opts Options) (*Vault, error) {
 	if names, err := place.List(); err != nil {
 		return nil, fmt.Errorf("create keyring: %w", err)
 	} else if len(names) > 0 {
@@ -77,7 +81,7 @@ func Create(ctx context.Context, db *catalog.DB, place Place, holders []Holder) 
 	if err := db.Write(ctx, func(tx *sql.Tx) error { return writeEntries(ctx, tx, ring.generation, 0) }); err != nil {
 		return nil, fmt.Errorf("create keyring: %w", err)
 	}
-	v := newVault(db, place, holders, ring)
+	v := newVault(db, place, holders, opts, ring)
 	if err := v.AddOwner(ctx, Hub); err != nil {
 		return nil, err
 	}
@@ -86,12 +90,12 @@ func Create(ctx context.Context, db *catalog.DB, place Place, holders []Holder) 
 
 // Open reads the keyring in place, finishing or undoing a rotation that a crash
 // cut short.
-func Open(ctx context.Context, db *catalog.DB, place Place, holders []Holder) (*Vault, error) {
+func Open(ctx context.Context, db *catalog.DB, place Place, holders []Holder, opts Options) (*Vault, error) {
 	ring, err := recoverRing(ctx, place, holders)
 	if err != nil {
 		return nil, err
 	}
-	v := newVault(db, place, holders, ring)
+	v := newVault(db, place, holders, opts, ring)
 	if err := v.checkEntries(ctx); err != nil {
 		return nil, err
 	}
@@ -107,8 +111,8 @@ func Open(ctx context.Context, db *catalog.DB, place Place, holders []Holder) (*
 	return v, nil
 }
 
-func newVault(db *catalog.DB, place Place, holders []Holder, ring *keyring) *Vault {
-	v := &Vault{db: db, place: place, holders: holders, ring: ring, lists: newListCache(maxListBytes)}
+func newVault(db *catalog.DB, place Place, holders []Holder, opts Options, ring *keyring) *Vault {
+	v := &Vault{db: db, place: place, holders: holders, opts: opts, ring: ring, lists: newListCache(maxListBytes)}
 	v.saves.db = db
 	v.leases.keys = map[leaseKey]*journalKey{}
 	v.metrics = newMetrics(v)

@@ -38,7 +38,7 @@ func build(t testing.TB) *house {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if h.Vault, err = Create(t.Context(), h.db, Dir(h.keyring()), []Holder{holder}); err != nil {
+	if h.Vault, err = Create(t.Context(), h.db, Dir(h.keyring()), []Holder{holder}, Options{}); err != nil {
 		t.Fatal(err)
 	}
 	return h
@@ -58,7 +58,7 @@ func (h *house) holder() *FileHolder {
 // reopen opens the vault anew, as after a crash.
 func (h *house) reopen() *house {
 	h.t.Helper()
-	v, err := Open(h.t.Context(), h.db, Dir(h.keyring()), []Holder{h.holder()})
+	v, err := Open(h.t.Context(), h.db, Dir(h.keyring()), []Holder{h.holder()}, Options{})
 	if err != nil {
 		h.t.Fatalf("reopen: %v", err)
 	}
@@ -162,7 +162,7 @@ func TestOldCopyOfKeyringIsDead(t *testing.T) {
 	if _, err := h.Destroy(t.Context(), Destruction{Owners: []Owner{dead}}); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := Open(t.Context(), h.db, Dir(old), []Holder{h.holder()}); err == nil {
+	if _, err := Open(t.Context(), h.db, Dir(old), []Holder{h.holder()}, Options{}); err == nil {
 		t.Error("an old copy of the keyring opens")
 	}
 }
@@ -367,7 +367,7 @@ func TestTornPageIsMended(t *testing.T) {
 	b, _ = os.ReadFile(page)
 	b[pageHeaderSize+20] ^= 1
 	os.WriteFile(page, b, 0o600)
-	if _, err := Open(t.Context(), h.db, Dir(h.keyring()), []Holder{h.holder()}); err == nil {
+	if _, err := Open(t.Context(), h.db, Dir(h.keyring()), []Holder{h.holder()}, Options{}); err == nil {
 		t.Error("a damaged page was opened")
 	}
 }
@@ -392,7 +392,7 @@ func TestKeyringThatLostOwnersIsRefused(t *testing.T) {
 			t.Fatal(err)
 		}
 		for range 2 {
-			_, err := Open(t.Context(), h.db, Dir(h.keyring()), []Holder{h.holder()})
+			_, err := Open(t.Context(), h.db, Dir(h.keyring()), []Holder{h.holder()}, Options{})
 			if err == nil || !strings.Contains(err.Error(), h.keyring()) {
 				t.Errorf("%s: %v", name, err)
 			}

@@ -82,11 +82,11 @@ func (h *House) open(fresh bool) {
 	h.must(err)
 	keyring := vault.Dir(filepath.Join(h.Dir, "keyring"))
 	if fresh {
-		h.Vault, err = vault.Create(ctx, h.Catalog, keyring, []vault.Holder{h.holder})
+		h.Vault, err = vault.Create(ctx, h.Catalog, keyring, []vault.Holder{h.holder}, vault.Options{})
 		h.must(err)
 		h.Ledger, err = ledger.Create(ctx, h.Catalog, h.Vault, "hub.example/log")
 	} else {
-		h.Vault, err = vault.Open(ctx, h.Catalog, keyring, []vault.Holder{h.holder})
+		h.Vault, err = vault.Open(ctx, h.Catalog, keyring, []vault.Holder{h.holder}, vault.Options{})
 		h.must(err)
 		h.Ledger, err = ledger.Open(ctx, h.Catalog, h.Vault)
 	}

@@ -79,7 +79,7 @@ func Run(ctx context.Context, dir string, owners int, progress func(string)) (f 
 	progress("opening the keyring")
 	runtime.GC()
 	begun = time.Now()
-	v, err := vault.Open(ctx, db, place, holders)
+	v, err := vault.Open(ctx, db, place, holders, vault.Options{})
 	if err != nil {
 		return f, err
 	}
@@ -109,7 +109,7 @@ func Run(ctx context.Context, dir string, owners int, progress func(string)) (f 
 
 // fill makes a keyring with owners in it.
 func fill(ctx context.Context, db *catalog.DB, place vault.Place, holders []vault.Holder, owners int) ([]vault.Owner, error) {
-	v, err := vault.Create(ctx, db, place, holders)
+	v, err := vault.Create(ctx, db, place, holders, vault.Options{})
 	if err != nil {
 		return nil, err
 	}

@@ -28,7 +28,7 @@ func New(t testing.TB) (*catalog.DB, *vault.Vault) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	v, err := vault.Create(t.Context(), db, vault.Dir(ring), []vault.Holder{holder})
+	v, err := vault.Create(t.Context(), db, vault.Dir(ring), []vault.Holder{holder}, vault.Options{})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -130,7 +130,10 @@ func TestWhatIsNotBelieved(t *testing.T) {
 		t.Fatal(err)
 	}
 	forged := jose.JSONWebKey{Key: thief, KeyID: p.Key().KeyID, Algorithm: "ES256"}
-	flipped := []byte(parts[2])
+	flipped, err := base64.RawURLEncoding.DecodeString(parts[2])
+	if err != nil {
+		t.Fatal(err)
+	}
 	flipped[10] ^= 1
 
 	for what, c := range map[string]struct {
@@ -158,7 +161,7 @@ func TestWhatIsNotBelieved(t *testing.T) {
 		"unsigned":                    {head(`{"alg":"none"}`) + "." + parts[1] + ".", issuer.Algorithm},
 		"unsigned, signature kept":    {head(`{"alg":"none"}`) + "." + parts[1] + "." + parts[2], issuer.Algorithm},
 		"signature cut off":           {parts[0] + "." + parts[1] + ".", issuer.BadSignature},
-		"signature altered":           {parts[0] + "." + parts[1] + "." + string(flipped), issuer.BadSignature},
+		"signature altered":           {parts[0] + "." + parts[1] + "." + base64.RawURLEncoding.EncodeToString(flipped), issuer.BadSignature},
 		"payload of another":          {parts[0] + "." + strings.Split(p.Token(ada(claims{"sub": "bob"})), ".")[1] + "." + parts[2], issuer.BadSignature},
 		"the public key as secret":    {hmac(t, public, payload(t, p, ada(nil))), issuer.Algorithm},
 		"by a stranger's key":         {p.TokenBy(forged, ada(nil)), issuer.BadSignature},

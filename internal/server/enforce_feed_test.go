@@ -45,7 +45,7 @@ func (x *subscribing) connect() *paho.Client {
 	}
 	x.e.t.Cleanup(func() { nc.Close() })
 	id := fmt.Sprint("asks ", len(x.conns))
-	c := paho.NewClient(paho.ClientConfig{ClientID: id, Conn: nc, OnPublishReceived: []func(paho.PublishReceived) (bool, error){
+	c := paho.NewClient(paho.ClientConfig{ClientID: id, Conn: packets.NewThreadSafeConn(nc), OnPublishReceived: []func(paho.PublishReceived) (bool, error){
 		func(p paho.PublishReceived) (bool, error) {
 			x.mu.Lock()
 			defer x.mu.Unlock()
@@ -83,9 +83,6 @@ func (x *subscribing) subscribe(filter string) (code byte, words string) {
 	}
 	ack, err := c.Subscribe(x.e.t.Context(), s)
 	if ack == nil || len(ack.Reasons) != 1 {
-		if hungUp(c) { // a filter that no device may name
-			return packets.DisconnectProtocolError, ""
-		}
 		x.e.t.Fatalf("%s subscribes to %s: %v", x.name, filter, err)
 	}
 	if ack.Properties != nil {
@@ -168,7 +165,7 @@ func TestNothingIsSubscribedToWithoutADecision(t *testing.T) {
 	for _, c := range institute.conns {
 		select {
 		case <-c.Done():
-		case <-time.After(20 * time.Second):
+		case <-time.After(30 * time.Second):
 			t.Fatal("a connection outlives the withdrawal of what it gave")
 		}
 	}
@@ -228,7 +225,7 @@ func (e *estate) arrives(all []*subscribing, times int) {
 			filters = append(filters, "feed/"+names["label"]+"/"+pulseOf(slug), "feed/"+names["label"]+"/#")
 		}
 		for _, f := range filters {
-			for end := time.Now().Add(5 * time.Second); x.count(f, pulseOf(slug)) < times; time.Sleep(10 * time.Millisecond) {
+			for end := time.Now().Add(30 * time.Second); x.count(f, pulseOf(slug)) < times; time.Sleep(10 * time.Millisecond) {
 				if time.Now().After(end) {
 					e.t.Errorf("%s has subscribed to %s and %d of %d come: the test sees nothing", x.name, f, x.count(f, pulseOf(slug)), times)
 					return
@@ -293,7 +290,7 @@ func (e *estate) counted(x *subscribing) {
 		}
 	}
 	for slug, n := range x.values {
-		for end := time.Now().Add(10 * time.Second); e.rowsGiven(x.reader)[slug] < n; time.Sleep(20 * time.Millisecond) {
+		for end := time.Now().Add(30 * time.Second); e.rowsGiven(x.reader)[slug] < n; time.Sleep(20 * time.Millisecond) {
 			if time.Now().After(end) {
 				e.t.Errorf("%s is given %d readings of %s's, and %d are on record", x.name, n, slug, e.rowsGiven(x.reader)[slug])
 				break

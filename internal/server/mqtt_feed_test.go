@@ -18,6 +18,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/eclipse/paho.golang/packets"
 	"github.com/eclipse/paho.golang/paho"
 	mqtt3 "github.com/eclipse/paho.mqtt.golang"
 
@@ -264,7 +265,7 @@ func (h *house) paho5(who *thing, at Addresses, id string, topics chan string) *
 		t.Fatal(err)
 	}
 	c := &client5{t: t, codes: make(chan byte, 1)}
-	c.Client = paho.NewClient(paho.ClientConfig{ClientID: id, Conn: nc,
+	c.Client = paho.NewClient(paho.ClientConfig{ClientID: id, Conn: packets.NewThreadSafeConn(nc),
 		OnPublishReceived: []func(paho.PublishReceived) (bool, error){func(p paho.PublishReceived) (bool, error) {
 			topics <- p.Packet.Topic
 			return true, nil

@@ -148,16 +148,13 @@ func (k *rootKeys) see(b []byte) {
 	}
 }
 
-// dissect takes the disk apart: no root key but the one in force is on the
-// platters, and the keyring has no key of who was erased.
+// dissect takes the disk apart: no root key that was destroyed is on the platters,
+// none older than the one in force is held, and the keyring has no key of who was
+// erased.
 func (w *world) dissect(ctx context.Context) error {
 	now, err := w.disk.ReadFile(RootKey)
 	if err != nil {
 		return err
-	}
-	var one rootKeys
-	if one.see(now); len(one.ever) != 1 {
-		return fmt.Errorf("the file of the root key holds %d", len(one.ever))
 	}
 	for name, content := range w.disk.Platters {
 		for _, key := range w.roots.ever {
@@ -175,6 +172,10 @@ func (w *world) dissect(ctx context.Context) error {
 
 func (w *world) keyring(ctx context.Context) error {
 	return openVault(ctx, w.disk, func(_ *catalog.DB, keys *vault.Vault) error {
+		held, err := keys.Holders()[0].Generations(ctx)
+		if err != nil || held[0] != keys.Generation() {
+			return fmt.Errorf("the file of the root key holds generations %v, in force is %d: %w", held, keys.Generation(), err)
+		}
 		for i, d := range w.img.devices {
 			if w.endedFor(i) && keys.HasOwner(vault.OfAssignment(d.assignment)) {
 				return fmt.Errorf("device %d was erased, and its key is in the keyring", i)

@@ -67,13 +67,6 @@ type Rotation struct {
 	At         time.Time
 }
 
-// HolderEvidence is what one holder says of the destruction.
-type HolderEvidence struct {
-	Holder   string `json:"holder"`
-	Grade    Grade  `json:"grade"`
-	Evidence []byte `json:"evidence,omitempty"`
-}
-
 // Barrier takes the journal keys of the assignments out of use and waits until
 // no lease of them is out, at most the life of a lease. With fresh, each list
 // gets a new journal key for what comes next; without, the assignments are
@@ -165,19 +158,24 @@ func (v *Vault) Destroy(ctx context.Context, d Destruction) (Rotation, error) {
 	}
 	old := v.ring
 	rot := Rotation{From: old.generation, To: next.generation, OwnerKeys: plan.ownerKeys, RecordKeys: plan.recordKeys}
+	// Whoever asked may go away, and the hub may be told to end: what is begun here is
+	// done to its end, each call within its bound.
+	ctx = context.WithoutCancel(ctx)
 	var failed []error
 	for i, h := range v.holders {
-		evidence, err := h.Destroy(ctx, old.generation)
+		e, err := destroyIn(ctx, h, next.generation, old.generation, old.boxes)
 		if err == nil {
-			rot.Holders = append(rot.Holders, HolderEvidence{h.Name(), h.Grade(), evidence})
+			rot.Holders = append(rot.Holders, e)
 			continue
 		}
-		err = fmt.Errorf("destroy root key %d in holder %s: %w", rot.From, h.Name(), err)
 		gens, gerr := h.Generations(ctx)
 		if i == 0 && gerr == nil && slices.Contains(gens, old.generation) {
 			return Rotation{}, v.discard(ctx, err)
 		}
-		failed, v.unsure = append(failed, err), true
+		failed, v.unsure = append(failed, err), &keyring{generation: old.generation, boxes: old.boxes}
+	}
+	for _, f := range v.opts.Fenced {
+		rot.Holders = append(rot.Holders, HolderEvidence{Holder: f.Name, Kind: f.Kind, Grade: f.Grade, Vouched: f.Vouched, State: HolderPending, At: f.Since.UTC()})
 	}
 	// Past the commit point there is no way back, even if a holder still has the old
 	// key, or can't say that it is rid of it for good: what went on under the old
@@ -197,38 +195,35 @@ func (v *Vault) Destroy(ctx context.Context, d Destruction) (Rotation, error) {
 }
 
 // destroyLeft destroys what an earlier rotation left in a holder. If that one was
-// not sure, the generation before is asked for even of a holder that does not name
-// it: it may be gone, but not yet for good.
+// not sure, even a holder that names nothing older is asked: it may be gone, but
+// not yet for good. A holder that does not answer stops the rotation here.
 func (v *Vault) destroyLeft(ctx context.Context) error {
 	for _, h := range v.holders {
 		gens, err := h.Generations(ctx)
 		if err != nil {
-			return fmt.Errorf("ask holder %s: %w", h.Name(), err)
-		}
-		if v.unsure {
-			gens = append(gens, v.ring.generation-1)
+			return err
 		}
 		for _, n := range gens {
-			if n == v.ring.generation {
-				continue
-			}
-			if _, err := h.Destroy(ctx, n); err != nil {
-				return fmt.Errorf("destroy root key %d in holder %s: %w", n, h.Name(), err)
-			}
+			v.highest = max(v.highest, n)
+		}
+		left := keyring{}
+		switch {
+		case v.unsure != nil:
+			left = *v.unsure
+		case len(gens) == 0 || slices.Min(gens) >= v.ring.generation:
+			continue
+		}
+		if _, err := destroyIn(ctx, h, v.ring.generation, left.generation, left.boxes); err != nil {
+			return err
 		}
 	}
-	v.unsure = false
+	v.unsure = nil
 	return nil
 }
 
-// discard undoes a stage that did not reach the commit point.
+// discard undoes a stage that did not reach the commit point. What the holders have
+// of it goes with the next destruction: nothing is sealed under it, and its number
+// is not used again.
 func (v *Vault) discard(ctx context.Context, cause error) error {
-	errs := []error{cause}
-	for _, h := range v.holders {
-		if _, err := h.Destroy(ctx, v.ring.generation+1); err != nil {
-			errs = append(errs, fmt.Errorf("discard root key %d in holder %s: %w", v.ring.generation+1, h.Name(), err))
-		}
-	}
-	errs = append(errs, v.ring.sweep(v.place))
-	return errors.Join(append(errs, v.settle(ctx))...)
+	return errors.Join(cause, v.ring.sweep(v.place), v.settle(ctx))
 }

@@ -198,6 +198,7 @@ func (h *FileHolder) Path() string { return h.path }
 func (h *FileHolder) Protected() bool { return h.doc.Salt != "" }
 
 func (h *FileHolder) Name() string { return "file" }
+func (h *FileHolder) Kind() string { return "file" }
 func (h *FileHolder) Grade() Grade { return Clear }
 
 func (h *FileHolder) Generations(context.Context) ([]uint64, error) {
@@ -209,19 +210,23 @@ func (h *FileHolder) Generations(context.Context) ([]uint64, error) {
 	return out, nil
 }
 
+// Prepare draws a wrapping key for generation n, if there is none yet.
 func (h *FileHolder) Prepare(_ context.Context, n uint64) error {
+	if _, has := h.doc.Keys[n]; has {
+		if h.unsynced {
+			return h.save()
+		}
+		return nil
+	}
 	k := seal.NewKey()
 	defer k.Wipe()
 	b := k[:]
 	if h.doc.Salt != "" {
 		b = seal.NewCipher(h.pass).Seal(nil, k[:], seal.RootPlace(h.ring(), n))
 	}
-	old, had := h.doc.Keys[n]
 	h.doc.Keys[n] = base64.StdEncoding.EncodeToString(b)
 	if err := h.save(); err != nil {
-		if delete(h.doc.Keys, n); had {
-			h.doc.Keys[n] = old
-		}
+		delete(h.doc.Keys, n)
 		return err
 	}
 	return nil
@@ -250,22 +255,31 @@ func (h *FileHolder) Open(_ context.Context, n uint64, box []byte) (seal.Key, er
 	return seal.Key(plain), nil
 }
 
-// Destroy takes generation n out of the file. After an error the file may have
-// been replaced, but not for good: a power cut could bring the key back. Then n is
-// no longer among Generations, and Destroy is to be called again.
-func (h *FileHolder) Destroy(_ context.Context, n uint64) ([]byte, error) {
-	old, held := h.doc.Keys[n]
-	if !held && !h.unsynced {
+// Destroy takes the generations before below out of the file. After an error the
+// file may have been replaced, but not for good: a power cut could bring the keys
+// back. Then they are no longer among Generations, and Destroy is to be called
+// again.
+func (h *FileHolder) Destroy(_ context.Context, below uint64) ([]byte, error) {
+	gone := map[uint64]string{}
+	for n, k := range h.doc.Keys {
+		if n < below {
+			gone[n] = k
+			delete(h.doc.Keys, n)
+		}
+	}
+	if len(gone) == 0 && !h.unsynced {
 		return nil, nil
 	}
-	delete(h.doc.Keys, n)
 	err := h.save()
 	if err == nil {
 		return nil, nil
 	}
-	if held { // what is on the disk decides whether the key is still given out
-		if b, rerr := readFile(h.files, h.path); rerr != nil || bytes.Contains(b, []byte(old)) {
-			h.doc.Keys[n] = old
+	// What is on the disk decides whether a key is still given out.
+	b, rerr := readFile(h.files, h.path)
+	defer clear(b)
+	for n, k := range gone {
+		if rerr != nil || bytes.Contains(b, []byte(k)) {
+			h.doc.Keys[n] = k
 		}
 	}
 	return nil, fmt.Errorf("destroy root key: %w", err)

@@ -48,19 +48,11 @@ func (r *keyring) key(place Place, o Owner) (seal.Key, seal.KeyID, error) {
 func (r *keyring) seal(ctx context.Context, holders []Holder) error {
 	r.root, r.boxes = seal.NewKey(), nil
 	for _, h := range holders {
-		if err := h.Prepare(ctx, r.generation); err != nil {
-			return fmt.Errorf("prepare root key %d in holder %s: %w", r.generation, h.Name(), err)
-		}
-		box, err := h.Seal(ctx, r.generation, r.root)
+		b, err := wrap(ctx, h, r.generation, r.root)
 		if err != nil {
-			return fmt.Errorf("seal root key %d in holder %s: %w", r.generation, h.Name(), err)
+			return err
 		}
-		back, err := h.Open(ctx, r.generation, box)
-		if err != nil || back != r.root {
-			return fmt.Errorf("holder %s does not give back root key %d: %w", h.Name(), r.generation, err)
-		}
-		back.Wipe()
-		r.boxes = append(r.boxes, holderBox{h.Name(), box})
+		r.boxes = append(r.boxes, b)
 	}
 	return nil
 }

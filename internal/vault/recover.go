@@ -2,78 +2,169 @@ package vault
 
 import (
 	"context"
-	"errors"
+	"database/sql"
 	"fmt"
 	"slices"
 	"strings"
 
 	"github.com/holdfast-iot/holdfast"
+	"github.com/holdfast-iot/holdfast/internal/catalog"
 	"github.com/holdfast-iot/holdfast/internal/seal"
 )
 
+// recovered is the keyring that is in force, and what else was found.
+type recovered struct {
+	ring    *keyring
+	highest uint64     // generation that anybody knows
+	older   *head      // of a rotation past its commit point, whose end is not known
+	held    [][]uint64 // generations, by holder
+}
+
 // recoverRing opens the keyring that is in force. The rule is that of the commit
-// point: if any holder has destroyed RK_n, go forward to n+1; if none has, discard
-// n+1. Litter is for the caller to clear.
-func recoverRing(ctx context.Context, place Place, holders []Holder) (*keyring, error) {
+// point: if any holder has destroyed RK_n, go forward to n+1; if none has, what is
+// of n+1 is litter, for the caller to clear. So the oldest head that every holder
+// still opens is in force. But not one that the catalog has left behind: then
+// somebody had destroyed RK_n who is fenced now.
+//
+// A holder that does not answer, or does not open what all open, stops the start:
+// it might know better.
+func recoverRing(ctx context.Context, db *catalog.DB, place Place, holders []Holder, fenced []Fenced) (*recovered, error) {
 	heads, err := readHeads(place)
 	if err != nil {
 		return nil, fmt.Errorf("open keyring: %w", err)
 	}
-	// The oldest head that every holder still opens is in force. An older one
-	// that some holder has given up is a rotation past its commit point.
+	known, err := knownGenerations(ctx, db)
+	if err != nil {
+		return nil, fmt.Errorf("open keyring: %w", err)
+	}
+	found := &recovered{}
+	for _, n := range known {
+		found.highest = max(found.highest, n)
+	}
+	for _, h := range holders {
+		gens, err := h.Generations(ctx)
+		if err != nil {
+			return nil, fmt.Errorf("open keyring: %w%s", err, wayOut(holders, h))
+		}
+		found.held = append(found.held, gens)
+		for _, n := range gens {
+			found.highest = max(found.highest, n)
+		}
+	}
 	var live *head
 	for i := range heads {
-		held, err := heldByAll(ctx, holders, heads[i].generation)
-		if err != nil {
-			return nil, err
+		h := &heads[i]
+		found.highest = max(found.highest, h.generation)
+		if !found.heldByAll(h.generation) {
+			continue
 		}
-		if held {
-			live = &heads[i]
-			break
+		if live == nil || !slices.Contains(known, live.generation) && slices.Contains(known, h.generation) {
+			live = h
 		}
 	}
 	if live == nil {
 		return nil, holdfast.Errorf(holdfast.Unavailable,
-			"no holder opens the keyring (its generations: %s): is the root key the one of this data folder, and of the same time? (an erasure replaces it)", generations(heads))
+			"no holder opens the keyring (its generations: %s; %s): is the root key the one of this data folder, and of the same time? (an erasure replaces it)%s", generations(heads), found.whoHolds(holders), wayOut(holders, nil))
 	}
-	ring, err := openRing(ctx, place, *live, holders)
-	if err != nil {
+	if err := checkParts(live, holders, fenced); err != nil {
 		return nil, fmt.Errorf("open keyring: %w", err)
 	}
-	return ring, nil
+	if i := slices.IndexFunc(heads, func(h head) bool { return h.generation == live.generation }); i > 0 {
+		found.older = &heads[i-1]
+	}
+	if found.ring, err = openRing(ctx, place, *live, holders); err != nil {
+		return nil, fmt.Errorf("open keyring: %w", err)
+	}
+	return found, nil
 }
 
-// destroyOthers takes from the holders what a rotation that a crash cut short has
-// left in them.
-func (r *keyring) destroyOthers(ctx context.Context, holders []Holder) error {
-	for _, h := range holders {
-		gens, err := h.Generations(ctx)
-		if err != nil {
-			return fmt.Errorf("ask holder %s: %w", h.Name(), err)
+// wayOut says what to do about a holder that stops the start.
+func wayOut(holders []Holder, h Holder) string {
+	switch {
+	case len(holders) < 2:
+		return ""
+	case h == nil:
+		return ". Nothing was changed. If one of them is lost: holdfast holder fence NAME, with its name"
+	}
+	return fmt.Sprintf(". Nothing was changed. Bring it back, or go on without it: holdfast holder fence %s (certificates name it as pending until it returns)", h.Name())
+}
+
+func (f *recovered) heldByAll(n uint64) bool {
+	for _, gens := range f.held {
+		if !slices.Contains(gens, n) {
+			return false
 		}
-		for _, n := range gens {
-			if n == r.generation {
-				continue
-			}
-			if _, err := h.Destroy(ctx, n); err != nil {
-				return fmt.Errorf("destroy root key %d in holder %s: %w", n, h.Name(), err)
-			}
+	}
+	return true
+}
+
+func (f *recovered) whoHolds(holders []Holder) string {
+	var out []string
+	for i, h := range holders {
+		if len(f.held[i]) == 0 {
+			out = append(out, "holder "+h.Name()+" has none")
+			continue
+		}
+		out = append(out, "holder "+h.Name()+" has "+numbers(f.held[i]))
+	}
+	return strings.Join(out, ", ")
+}
+
+// checkParts compares who has a part in the keyring with who is registered. Somebody
+// who is not would not be asked to destroy.
+func checkParts(h *head, holders []Holder, fenced []Fenced) error {
+	for _, b := range h.boxes {
+		registered := slices.ContainsFunc(holders, func(h Holder) bool { return h.Name() == b.name }) ||
+			slices.ContainsFunc(fenced, func(f Fenced) bool { return f.Name == b.name })
+		if !registered {
+			return holdfast.Errorf(holdfast.Invalid, "holder %s has a part in the keyring and is not registered: it would not be asked to destroy root keys. Nothing was changed. Put back the newest keys.json", b.name)
+		}
+	}
+	for _, holder := range holders {
+		if !slices.ContainsFunc(h.boxes, func(b holderBox) bool { return b.name == holder.Name() }) {
+			return holdfast.Errorf(holdfast.Invalid, "holder %s is registered and has no part in the keyring. Nothing was changed. Put back the newest keys.json, or say that it is to be asked no more: holdfast holder fence %[1]s", holder.Name())
 		}
 	}
 	return nil
 }
 
-func heldByAll(ctx context.Context, holders []Holder, n uint64) (bool, error) {
-	for _, h := range holders {
-		gens, err := h.Generations(ctx)
-		if err != nil {
-			return false, fmt.Errorf("ask holder %s: %w", h.Name(), err)
+// destroyOlder takes from the holders what a rotation that a crash cut short has
+// left in them.
+func (f *recovered) destroyOlder(ctx context.Context, holders []Holder) error {
+	for i, h := range holders {
+		old := head{}
+		switch {
+		case f.older != nil:
+			old = *f.older
+		case len(f.held[i]) == 0 || slices.Min(f.held[i]) >= f.ring.generation:
+			continue
 		}
-		if !slices.Contains(gens, n) {
-			return false, nil
+		if _, err := destroyIn(ctx, h, f.ring.generation, old.generation, old.boxes); err != nil {
+			return err
 		}
 	}
-	return true, nil
+	return nil
+}
+
+// knownGenerations are those that the catalog knows: one, or two in the middle of a
+// rotation.
+func knownGenerations(ctx context.Context, db *catalog.DB) (out []uint64, err error) {
+	err = db.Read(ctx, func(tx *sql.Tx) error {
+		rows, err := tx.QueryContext(ctx, `SELECT generation FROM keyring_size`)
+		if err != nil {
+			return err
+		}
+		defer rows.Close()
+		for rows.Next() {
+			var n int64
+			if err := rows.Scan(&n); err != nil {
+				return err
+			}
+			out = append(out, uint64(n))
+		}
+		return rows.Err()
+	})
+	return out, err
 }
 
 func readHeads(place Place) ([]head, error) {
@@ -107,33 +198,25 @@ func readHeads(place Place) ([]head, error) {
 }
 
 func generations(heads []head) string {
-	var out []string
+	var out []uint64
 	for _, h := range heads {
-		out = append(out, fmt.Sprint(h.generation))
+		out = append(out, h.generation)
+	}
+	return numbers(out)
+}
+
+func numbers(all []uint64) string {
+	var out []string
+	for _, n := range all {
+		out = append(out, fmt.Sprint(n))
 	}
 	return strings.Join(out, ", ")
 }
 
 func openRing(ctx context.Context, place Place, h head, holders []Holder) (*keyring, error) {
 	r := &keyring{id: h.ring, generation: h.generation, boxes: h.boxes, at: make(map[Owner]slot, len(h.pages)*PageEntries)}
-	var opened bool
-	var failures []error
-	for _, holder := range holders {
-		i := slices.IndexFunc(h.boxes, func(b holderBox) bool { return b.name == holder.Name() })
-		if i < 0 {
-			failures = append(failures, holdfast.Errorf(holdfast.NotFound, "holder %s has no part in this keyring", holder.Name()))
-			continue
-		}
-		root, err := holder.Open(ctx, h.generation, h.boxes[i].box)
-		if err != nil {
-			failures = append(failures, err)
-			continue
-		}
-		r.root, opened = root, true
-		break
-	}
-	if !opened {
-		return nil, fmt.Errorf("%w (unless %s is damaged)", errors.Join(failures...), where(place, headName(h.generation)))
+	if err := r.openRoot(ctx, place, h, holders); err != nil {
+		return nil, err
 	}
 	cipher := seal.NewCipher(r.root)
 	if _, err := cipher.Open(nil, h.tag, seal.FieldPlace(r.id, "keyring", h.body, "head")); err != nil {
@@ -151,6 +234,28 @@ func openRing(ctx context.Context, place Place, h head, holders []Holder) (*keyr
 		}
 	}
 	return r, nil
+}
+
+// openRoot has every holder open the root key: one that is another hub's, or lost
+// what it held, is found when nothing depends on it yet.
+func (r *keyring) openRoot(ctx context.Context, place Place, h head, holders []Holder) error {
+	var opened bool
+	for _, holder := range holders {
+		i := slices.IndexFunc(h.boxes, func(b holderBox) bool { return b.name == holder.Name() })
+		if i < 0 {
+			return holdfast.Errorf(holdfast.NotFound, "holder %s has no part in this keyring", holder.Name())
+		}
+		root, err := holder.Open(ctx, h.generation, h.boxes[i].box)
+		if err != nil {
+			return fmt.Errorf("%w (unless %s is damaged)%s", err, where(place, headName(h.generation)), wayOut(holders, holder))
+		}
+		if opened && root != r.root {
+			root.Wipe()
+			return holdfast.Errorf(holdfast.Denied, "holder %s opens another root key than the holders before it: it is not of this data folder%s", holder.Name(), wayOut(holders, holder))
+		}
+		r.root, opened = root, true
+	}
+	return nil
 }
 
 // readPage reads whose entries p has. In the open page, which is the last, what

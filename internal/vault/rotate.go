@@ -34,7 +34,8 @@ type stagedPage struct {
 // are, and the head that has them all.
 func (v *Vault) stage(ctx context.Context, p *plan) (*staged, error) {
 	old := v.ring
-	next := &staged{keyring: &keyring{id: old.id, generation: old.generation + 1, pages: slices.Clone(old.pages)}}
+	v.highest++
+	next := &staged{keyring: &keyring{id: old.id, generation: v.highest, pages: slices.Clone(old.pages)}}
 	entries := len(old.at) - len(p.gone)
 	if err := v.db.Write(ctx, func(tx *sql.Tx) error { return p.write(ctx, tx, next.generation, entries) }); err != nil {
 		return nil, fmt.Errorf("write reissued key lists: %w", err)

@@ -27,6 +27,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"time"
 
 	"github.com/holdfast-iot/holdfast"
 	"github.com/holdfast-iot/holdfast/internal/catalog"
@@ -44,7 +45,8 @@ type Vault struct {
 	// while keys are destroyed: two rotations never interleave, and nothing is
 	// added to what is being left behind.
 	rotating sync.RWMutex
-	unsure   bool // a holder did not confirm the last destruction; guarded by rotating
+	unsure   *keyring // before the last destruction, if a holder did not confirm that one; guarded by rotating
+	highest  uint64   // generation that a holder, a head or the catalog knows; guarded by rotating
 
 	adding sync.Mutex   // the open page grows by one caller at a time
 	ringMu sync.RWMutex // guards ring, but not while it rotates
@@ -57,7 +59,12 @@ type Vault struct {
 }
 
 // Options is what a vault may be told besides; the zero value works.
-type Options struct{}
+type Options struct {
+	// HolderTimeout bounds each call of a holder; 0: 30 seconds.
+	HolderTimeout time.Duration
+	// Fenced are holders that are not asked.
+	Fenced []Fenced
+}
 
 // Create makes an empty keyring in place, under a first root key in every
 // holder, with the hub as its first owner.
@@ -70,6 +77,7 @@ func Create(ctx context.Context, db *catalog.DB, place Place, holders []Holder, 
 	if len(holders) == 0 {
 		return nil, holdfast.Errorf(holdfast.Invalid, "a keyring needs a holder of its root key")
 	}
+	holders = bound(holders, opts)
 	ring := &keyring{generation: 1, at: map[Owner]slot{}}
 	rand.Read(ring.id[:])
 	if err := ring.seal(ctx, holders); err != nil {
@@ -82,6 +90,7 @@ func Create(ctx context.Context, db *catalog.DB, place Place, holders []Holder, 
 		return nil, fmt.Errorf("create keyring: %w", err)
 	}
 	v := newVault(db, place, holders, opts, ring)
+	v.highest = ring.generation
 	if err := v.AddOwner(ctx, Hub); err != nil {
 		return nil, err
 	}
@@ -91,15 +100,18 @@ func Create(ctx context.Context, db *catalog.DB, place Place, holders []Holder, 
 // Open reads the keyring in place, finishing or undoing a rotation that a crash
 // cut short.
 func Open(ctx context.Context, db *catalog.DB, place Place, holders []Holder, opts Options) (*Vault, error) {
-	ring, err := recoverRing(ctx, place, holders)
+	holders = bound(holders, opts)
+	found, err := recoverRing(ctx, db, place, holders, opts.Fenced)
 	if err != nil {
 		return nil, err
 	}
+	ring := found.ring
 	v := newVault(db, place, holders, opts, ring)
+	v.highest = found.highest
 	if err := v.checkEntries(ctx); err != nil {
 		return nil, err
 	}
-	if err := ring.destroyOthers(ctx, holders); err != nil {
+	if err := found.destroyOlder(ctx, holders); err != nil {
 		return nil, err
 	}
 	if err := v.settle(ctx); err != nil {

@@ -52,7 +52,7 @@ func (k *keyring) SealField(_ context.Context, o vault.Owner, table string, row 
 	if err != nil {
 		return nil, err
 	}
-	return c.Seal(nil, plain, seal.FieldPlace(o, table, row, column)), nil
+	return c.Seal(nil, plain, seal.FieldPlace(o, table, row, column))
 }
 
 func (k *keyring) OpenField(_ context.Context, o vault.Owner, table string, row []byte, column string, box []byte) ([]byte, error) {

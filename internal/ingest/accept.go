@@ -413,7 +413,9 @@ func (b *Batch) sealAll() error {
 		}
 		p.header.Writer, p.header.Counter = b.gate.writer, b.gate.counter.Add(1)
 		p.header.Key = lease.Cipher.ID()
-		p.record, p.plain = series.AppendRecord(p.record[:0], p.plain, p.header, &p.content, lease.Cipher)
+		if p.record, p.plain, err = series.AppendRecord(p.record[:0], p.plain, p.header, &p.content, lease.Cipher); err != nil {
+			return holdfast.Errorf(holdfast.Unavailable, "the key was withdrawn while the reading was sealed: %w", err)
+		}
 	}
 	return nil
 }

@@ -102,7 +102,10 @@ func (m *marks) cursor(ctx context.Context, at *mark) (string, error) {
 	b = binary.BigEndian.AppendUint64(b, uint64(at.time))
 	m.plain = binary.AppendUvarint(b, at.given)
 	m.box = append(append(m.box[:0], markVersion), m.salt[:]...)
-	m.box = m.key.Seal(m.box, m.plain, m.place())
+	var err error
+	if m.box, err = m.key.Seal(m.box, m.plain, m.place()); err != nil {
+		return "", fmt.Errorf("seal cursor: %w", err)
+	}
 	return base64.RawURLEncoding.EncodeToString(m.box), nil
 }
 

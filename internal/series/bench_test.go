@@ -18,7 +18,7 @@ func (r *rig) fill(records []Header, contents []*Content) {
 	for i, h := range records {
 		r.counter++
 		h.Type, h.Writer, h.Counter = Readings, r.writer, r.counter
-		record, _ := AppendRecord(nil, nil, h, contents[i], r.keys.journalCipher(h.Assignment, h.Bucket))
+		record, _, _ := AppendRecord(nil, nil, h, contents[i], r.keys.journalCipher(h.Assignment, h.Bucket))
 		r.log.Append(record, func(pos journal.Pos, err error) {
 			if err == nil {
 				r.Observe(h, contents[i].Rows, pos, pos+journal.Pos(len(record)))

@@ -200,13 +200,14 @@ func stripChunks(ctx context.Context, tx *sql.Tx, old []chunkRow) error {
 
 // sealArrivals leaves the sealed arrivals of the columns in p.arrivals, nothing if none
 // is known.
-func (p *packer) sealArrivals(r *chunkRow) {
+func (p *packer) sealArrivals(r *chunkRow) (err error) {
 	p.arrivals = p.arrivals[:0]
 	if len(p.at) == 0 || slices.Max(p.at) == 0 {
-		return
+		return nil
 	}
 	p.plain = appendArrivals(p.plain[:0], p.at)
-	p.arrivals = p.cipher.Seal(p.arrivals, p.plain, r.arrivalPlace(r.extent.rows))
+	p.arrivals, err = p.cipher.Seal(p.arrivals, p.plain, r.arrivalPlace(r.extent.rows))
+	return err
 }
 
 func (r *chunkRow) arrivalPlace(rows uint32) seal.Place {

@@ -11,6 +11,7 @@ import (
 	"github.com/holdfast-iot/holdfast"
 	"github.com/holdfast-iot/holdfast/internal/chunk"
 	"github.com/holdfast-iot/holdfast/internal/journal"
+	"github.com/holdfast-iot/holdfast/internal/seal"
 )
 
 // Merge makes few full chunks of the many small ones that rolls leave in a cell,
@@ -142,10 +143,14 @@ func (m *merge) cell(ctx context.Context, c Cell) error {
 	if before>>partBits == m.packer.roll { // one roll made it and those that are merged
 		m.packer.part = before&(1<<partBits-1) + 1
 	}
-	if err := m.s.readChunks(ctx, open, func(r holdfast.Reading, pos journal.Pos) error { return m.packer.add(ctx, r, pos) }); err != nil {
-		return err
+	err = m.s.readChunks(ctx, open, func(r holdfast.Reading, pos journal.Pos) error { return m.packer.add(ctx, r, pos) })
+	if err == nil {
+		err = m.packer.flush(ctx)
 	}
-	if err := m.packer.flush(ctx); err != nil {
+	if gone(err) { // what is in m.out already goes with the rest of the assignment
+		return nil
+	}
+	if err != nil {
 		return err
 	}
 	for i := range open {
@@ -158,12 +163,15 @@ func (m *merge) leave(ctx context.Context, c Cell, err error) error {
 	if ctx.Err() != nil {
 		return ctx.Err()
 	}
-	if errors.Is(err, errKeysChanged) { // an erasure that has not come to Erase yet
+	if errors.Is(err, errKeysChanged) || gone(err) { // an erasure that has not come to Erase yet
 		return nil
 	}
 	m.failed = append(m.failed, fmt.Errorf("stream %s, bucket %d: %w", c.Stream, c.Bucket, err))
 	return nil
 }
+
+// gone reports that a cell's key was destroyed while it was in use.
+func gone(err error) bool { return errors.Is(err, errOvertaken) || errors.Is(err, seal.ErrWiped) }
 
 // readChunks gives the readings of a cell's chunks in order, without repeats, and
 // where each stood in the journal; 0 if that was before all that are known.

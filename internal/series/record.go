@@ -77,11 +77,12 @@ func ParseHeader(data []byte) (h Header, box []byte, err error) {
 
 // AppendRecord appends a whole record: header, and content sealed by c. The
 // content is encoded into scratch, which is returned grown for the next call. It
-// holds plaintext.
-func AppendRecord(dst, scratch []byte, h Header, content *Content, c *seal.Cipher) (record, plain []byte) {
+// holds plaintext. It fails if the key was destroyed meanwhile.
+func AppendRecord(dst, scratch []byte, h Header, content *Content, c *seal.Cipher) (record, plain []byte, err error) {
 	h.Key = c.ID()
 	plain = AppendContent(scratch[:0], h, content)
-	return c.Seal(AppendHeader(dst, h), plain, h.Place()), plain
+	record, err = c.Seal(AppendHeader(dst, h), plain, h.Place())
+	return record, plain, err
 }
 
 // OpenRecord opens the box of the record with header h and decodes its content.

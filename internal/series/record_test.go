@@ -224,7 +224,7 @@ func TestRecordBytes(t *testing.T) {
 func TestRecordOpensOnlyInItsPlace(t *testing.T) {
 	c := seal.NewCipher(seal.NewKey())
 	h := testHeader()
-	record, _ := AppendRecord(nil, nil, h, &Content{Rows: twenty()}, c)
+	record, _, _ := AppendRecord(nil, nil, h, &Content{Rows: twenty()}, c)
 	open := func(record []byte) error {
 		h, box, err := ParseHeader(record)
 		if err != nil {

@@ -181,6 +181,17 @@ func (o *opener) record(ctx context.Context, r *record) error {
 		return err
 	}
 	r.header = h
+	err = o.content(ctx, r, box)
+	if errors.Is(err, seal.ErrWiped) { // since the key was taken: it is retired, or in its list anew
+		delete(o.ciphers, h.Key)
+		o.cipher = nil
+		err = o.content(ctx, r, box)
+	}
+	return err
+}
+
+func (o *opener) content(ctx context.Context, r *record, box []byte) (err error) {
+	h := r.header
 	if o.cipher == nil || h.Key != o.key {
 		if err := o.turn(ctx, h); err != nil {
 			return err

@@ -108,7 +108,7 @@ func (r *rig) try(h Header, content *Content) error {
 	r.counter++
 	h.Type, h.Writer, h.Counter = Readings, r.writer, r.counter
 	r.mu.Unlock()
-	record, _ := AppendRecord(nil, nil, h, content, r.keys.journalCipher(h.Assignment, h.Bucket))
+	record, _, _ := AppendRecord(nil, nil, h, content, r.keys.journalCipher(h.Assignment, h.Bucket))
 	h.Key = r.keys.journalCipher(h.Assignment, h.Bucket).ID()
 	done := make(chan error, 1)
 	r.log.Append(record, func(pos journal.Pos, err error) {

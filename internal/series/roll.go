@@ -221,6 +221,14 @@ func (sl *slice) packCell(ctx context.Context, p *packer, at Cell, c *seal.Ciphe
 		return nil // erased between its record's opening and now
 	}
 	p.begin(at, c, number, cell.arrival)
+	err := sl.packReadings(ctx, p, cell)
+	if errors.Is(err, seal.ErrWiped) && sl.retired(ctx, at, cell.journal) {
+		return nil // erased just now; what of it is written goes with the rest of the assignment
+	}
+	return err
+}
+
+func (sl *slice) packReadings(ctx context.Context, p *packer, cell *sliceCell) error {
 	if cell.columns.Len() > 0 {
 		if columns, at, ok := sl.sorter.order(&cell.columns, cell.at); ok {
 			return p.addColumns(ctx, columns, at)
@@ -278,7 +286,7 @@ func (sl *slice) streamCiphers(ctx context.Context, cells []Cell) (map[holdfast.
 	at := cells[0]
 	ciphers, err := sl.s.keys.StreamCiphers(ctx, at.Assignment, at.Bucket, streams)
 	if holdfast.KindOf(err) == holdfast.NotFound {
-		if _, retired := sl.s.keys.JournalOpener(ctx, at.Assignment, at.Bucket, sl.cells[at].journal); errors.Is(retired, vault.ErrRetired) {
+		if sl.retired(ctx, at, sl.cells[at].journal) {
 			return nil, nil
 		}
 	}
@@ -286,6 +294,12 @@ func (sl *slice) streamCiphers(ctx context.Context, cells []Cell) (map[holdfast.
 		return nil, fmt.Errorf("take stream keys of assignment %s: %w", at.Assignment, err)
 	}
 	return ciphers, nil
+}
+
+// retired reports whether the journal key of a cell was destroyed on purpose.
+func (sl *slice) retired(ctx context.Context, at Cell, journal seal.KeyID) bool {
+	_, err := sl.s.keys.JournalOpener(ctx, at.Assignment, at.Bucket, journal)
+	return errors.Is(err, vault.ErrRetired)
 }
 
 func compareByKeyList(a, b Cell) int {

@@ -185,14 +185,15 @@ func dense(n int, first, last int64) bool {
 
 // summarize leaves the sealed summary of the columns in p.summary, nothing if they
 // have none.
-func (p *packer) summarize(r *chunkRow) {
+func (p *packer) summarize(r *chunkRow) (err error) {
 	p.summary = p.summary[:0]
 	n := p.columns.Len()
 	if n < summaryRows || !dense(n, p.columns.Times[0], p.columns.Times[n-1]) || !p.minutes.Of(&p.columns) {
-		return
+		return nil
 	}
 	p.plain = p.encoder.EncodeMinutes(p.plain[:0], &p.minutes)
-	p.summary = p.cipher.Seal(p.summary, p.plain, r.summaryPlace())
+	p.summary, err = p.cipher.Seal(p.summary, p.plain, r.summaryPlace())
+	return err
 }
 
 // addColumns makes the chunks of a cell whose readings stand in c, all that there
@@ -231,13 +232,21 @@ func (p *packer) flush(ctx context.Context) error {
 	if p.plain, err = p.encoder.Encode(p.plain[:0], &p.columns); err != nil {
 		return fmt.Errorf("encode chunk: %w", err)
 	}
-	p.box = p.cipher.Seal(p.box[:0], p.plain, r.chunkPlace(uint32(n)))
+	if p.box, err = p.cipher.Seal(p.box[:0], p.plain, r.chunkPlace(uint32(n))); err != nil {
+		return fmt.Errorf("seal chunk: %w", err)
+	}
 	e := extent{rows: uint32(n), times: holdfast.Span{From: p.columns.Times[0], To: p.columns.Times[n-1]}, arrival: p.arrival}
 	var buf [extentSize]byte
-	r.box = p.cipher.Seal(nil, appendExtent(buf[:0], e), r.extentPlace())
 	r.extent, r.opened = e, true
-	p.summarize(&r)
-	p.sealArrivals(&r)
+	if r.box, err = p.cipher.Seal(nil, appendExtent(buf[:0], e), r.extentPlace()); err == nil {
+		err = p.summarize(&r)
+	}
+	if err == nil {
+		err = p.sealArrivals(&r)
+	}
+	if err != nil {
+		return fmt.Errorf("seal chunk: %w", err)
+	}
 	p.columns.Reset(p.columns.Type)
 	p.at = p.at[:0]
 	p.content = 0

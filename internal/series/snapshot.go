@@ -267,6 +267,9 @@ func (s *Series) openCell(ctx context.Context, out []openChunk, rows []chunkRow,
 		swapped = swapped || r.pending
 		if !r.opened { // rows may be shared
 			e, err := r.openExtent(cipher)
+			if errors.Is(err, seal.ErrWiped) {
+				return nil, errKeysChanged
+			}
 			if err != nil {
 				return nil, err
 			}
@@ -285,6 +288,9 @@ func (s *Series) openCell(ctx context.Context, out []openChunk, rows []chunkRow,
 
 // unreadable tells damage from an erasure that overtook the scan.
 func (s *Series) unreadable(ctx context.Context, r *chunkRow, cause error) error {
+	if errors.Is(cause, seal.ErrWiped) {
+		return errOvertaken
+	}
 	rows, err := s.cellRows(ctx, r.Cell)
 	if err != nil {
 		return err

@@ -41,7 +41,7 @@ func (r *rig) ingest(v *vault.Vault, o of, readings ...holdfast.Reading) {
 	for _, x := range readings {
 		content.Rows = append(content.Rows, Row{o.s, x})
 	}
-	record, _ := AppendRecord(nil, nil, h, content, lease.Cipher)
+	record, _, _ := AppendRecord(nil, nil, h, content, lease.Cipher)
 	done := make(chan error, 1)
 	r.log.Append(record, func(pos journal.Pos, err error) {
 		if err == nil {

@@ -18,7 +18,9 @@ const (
 	keyBytes  = 1024
 )
 
-// listCache keeps opened lists, the least recently used leaving first.
+// listCache keeps opened lists, the least recently used leaving first. Somebody may
+// have a cipher of one that leaves in hand: it is overwritten when nobody has it any
+// more (seal.Cipher).
 type listCache struct {
 	locks   [64]sync.Mutex // by owner: see Vault.list
 	mu      sync.Mutex
@@ -119,9 +121,10 @@ func (c *listCache) remove(e *list.Element) *keyList {
 	return l
 }
 
-// forget drops the lists of the owners. The keys of those that are gone are
-// overwritten; of those that live on, somebody may be about to use one.
-func (c *listCache) forget(gone, renewed map[Owner]bool) {
+// forget drops the lists of the owners, and overwrites the keys of those that are
+// gone. Of those that live on it overwrites the dropped ones: another one,
+// somebody may be about to use.
+func (c *listCache) forget(gone, renewed map[Owner]bool, dropped map[seal.KeyID]bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for _, owners := range []map[Owner]bool{gone, renewed} {
@@ -136,6 +139,8 @@ func (c *listCache) forget(gone, renewed map[Owner]bool) {
 		l := c.remove(e)
 		if gone[name.owner] {
 			l.wipe()
+		} else {
+			l.wipeThose(dropped)
 		}
 	}
 }

@@ -19,7 +19,7 @@ const (
 
 // writeHead writes the head of this generation: who opens the root key, which
 // wraps the key of each page. A last box over nothing authenticates the rest.
-func (r *keyring) writeHead(place Place) error {
+func (r *keyring) writeHead(place Place) (err error) {
 	b := make([]byte, 0, generationAt+8+1+len(r.boxes)*400+4+len(r.pages)*pageRefSize+seal.Overhead)
 	b = append(b, headMagic...)
 	b = append(b, r.id[:]...)
@@ -32,6 +32,7 @@ func (r *keyring) writeHead(place Place) error {
 		b = append(b, h.box...)
 	}
 	root := seal.NewCipher(r.root)
+	defer root.Wipe()
 	count := len(b)
 	b = binary.BigEndian.AppendUint32(b, 0)
 	var n uint32
@@ -40,13 +41,17 @@ func (r *keyring) writeHead(place Place) error {
 			continue
 		}
 		n++
-		id := p.key.ID()
+		id := p.cipher.ID()
 		b = append(b, p.id[:]...)
 		b = append(b, id[:]...)
-		b = root.Wrap(b, p.key, seal.PagePlace(p.id, r.generation))
+		if b, err = p.wrapKey(b, root, r.generation); err != nil {
+			return err
+		}
 	}
 	binary.BigEndian.PutUint32(b[count:], n)
-	b = root.Seal(b, nil, seal.FieldPlace(r.id, "keyring", b, "head"))
+	if b, err = root.Seal(b, nil, seal.FieldPlace(r.id, "keyring", b, "head")); err != nil {
+		return err
+	}
 	return place.Write(headName(r.generation), b)
 }
 

@@ -222,7 +222,10 @@ func (h *FileHolder) Prepare(_ context.Context, n uint64) error {
 	defer k.Wipe()
 	b := k[:]
 	if h.doc.Salt != "" {
-		b = seal.NewCipher(h.pass).Seal(nil, k[:], seal.RootPlace(h.ring(), n))
+		var err error
+		if b, err = seal.NewCipher(h.pass).Seal(nil, k[:], seal.RootPlace(h.ring(), n)); err != nil {
+			return err
+		}
 	}
 	h.doc.Keys[n] = base64.StdEncoding.EncodeToString(b)
 	if err := h.save(); err != nil {
@@ -238,7 +241,7 @@ func (h *FileHolder) Seal(_ context.Context, n uint64, root seal.Key) ([]byte, e
 		return nil, err
 	}
 	defer k.Wipe()
-	return seal.NewCipher(k).Wrap(nil, root, seal.RootPlace(h.ring(), n)), nil
+	return seal.NewCipher(k).Wrap(nil, root, seal.RootPlace(h.ring(), n))
 }
 
 func (h *FileHolder) Open(_ context.Context, n uint64, box []byte) (seal.Key, error) {

@@ -25,23 +25,31 @@ type holderBox struct {
 	box  []byte
 }
 
-// key reads and unwraps the owner key of o.
-func (r *keyring) key(place Place, o Owner) (seal.Key, seal.KeyID, error) {
+// key reads and unwraps the owner key of o. The caller wipes it.
+func (r *keyring) key(place Place, o Owner) (*seal.Cipher, error) {
 	at, ok := r.at[o]
 	if !ok {
-		return seal.Key{}, seal.KeyID{}, holdfast.Errorf(holdfast.NotFound, "owner %s has no key: it was erased or never made", o)
+		return nil, holdfast.Errorf(holdfast.NotFound, "owner %s has no key: it was erased or never made", o)
 	}
 	p := r.pages[at.page()]
 	var b [entrySize]byte
 	if err := place.ReadAt(p.name(), b[:], at.offset()); err != nil {
-		return seal.Key{}, seal.KeyID{}, fmt.Errorf("read owner key: %w", err)
+		return nil, fmt.Errorf("read owner key: %w", err)
 	}
 	e, ok := parseEntry(b[:])
 	if !ok || e.owner != o {
-		return seal.Key{}, seal.KeyID{}, holdfast.Errorf(holdfast.Internal, "%s is damaged at offset %d", where(place, p.name()), at.offset())
+		return nil, holdfast.Errorf(holdfast.Internal, "%s is damaged at offset %d", where(place, p.name()), at.offset())
 	}
-	k, err := p.unwrap(e)
-	return k, e.id, err
+	var c *seal.Cipher
+	var err error
+	seal.Quiet(func() {
+		k := new(seal.Key)
+		defer k.Wipe()
+		if err = p.unwrap(k, &e); err == nil {
+			c = seal.NewCipher(*k)
+		}
+	})
+	return c, err
 }
 
 // seal makes a fresh root key and has every holder wrap it.
@@ -61,6 +69,7 @@ func (r *keyring) seal(ctx context.Context, holders []Holder) error {
 type growth struct {
 	owners []Owner
 	keys   []seal.Key
+	ids    []seal.KeyID
 	slots  []slot
 	open   int // entries of the page that was open, now
 	pages  []*page
@@ -70,10 +79,11 @@ type growth struct {
 // in new pages. All are durable when it returns; enter puts them in force. What a
 // failure leaves in the files behind the entries that count is written over by
 // the next, or passed over at the start (see openRing).
-func (r *keyring) add(place Place, owners []Owner) (growth, error) {
-	g := growth{owners: owners, keys: make([]seal.Key, len(owners)), pages: r.pages}
+func (r *keyring) add(place Place, owners []Owner) (g growth, err error) {
+	g = growth{owners: owners, keys: make([]seal.Key, len(owners)), ids: make([]seal.KeyID, len(owners)), pages: r.pages}
 	for i := range g.keys {
 		g.keys[i] = seal.NewKey()
+		g.ids[i] = g.keys[i].ID()
 	}
 	rest := owners
 	if n := len(r.pages); n > 0 && r.pages[n-1] != nil && r.pages[n-1].entries < PageEntries {
@@ -81,8 +91,9 @@ func (r *keyring) add(place Place, owners []Owner) (growth, error) {
 		now := rest[:min(len(rest), PageEntries-p.entries)]
 		b := make([]byte, 0, len(now)*entrySize)
 		for i, o := range now {
-			k := g.keys[len(g.slots)]
-			b = p.append(b, o, k, k.ID())
+			if b, err = p.append(b, o, &g.keys[len(g.slots)], g.ids[len(g.slots)]); err != nil {
+				return g, err
+			}
 			g.slots = append(g.slots, slotAt(n-1, p.entries+i))
 		}
 		if err := place.Append(p.name(), entryOffset(p.entries), b); err != nil {
@@ -99,8 +110,9 @@ func (r *keyring) add(place Place, owners []Owner) (growth, error) {
 			p := newPage()
 			b := p.header(r.id)
 			for i, o := range part {
-				k := g.keys[len(g.slots)]
-				b = p.append(b, o, k, k.ID())
+				if b, err = p.append(b, o, &g.keys[len(g.slots)], g.ids[len(g.slots)]); err != nil {
+					return g, err
+				}
 				g.slots = append(g.slots, slotAt(len(g.pages), i))
 			}
 			p.entries = len(part)
@@ -132,7 +144,7 @@ func (r *keyring) close() error {
 	r.root.Wipe()
 	for _, p := range r.pages {
 		if p != nil {
-			p.key.Wipe()
+			p.cipher.Wipe()
 		}
 	}
 	return nil

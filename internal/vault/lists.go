@@ -41,8 +41,7 @@ type keyList struct {
 type listKey struct {
 	kind   entryKind
 	stream holdfast.StreamID // zero but for entryStream
-	key    seal.Key
-	cipher *seal.Cipher // made at first use
+	cipher *seal.Cipher      // holds the key
 }
 
 // ensure adds a fresh key of the kind if there is none and reports whether it
@@ -58,7 +57,7 @@ func (l *keyList) ensure(k entryKind, s holdfast.StreamID) bool {
 func (l *keyList) add(k entryKind, s holdfast.StreamID, key seal.Key) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.keys = append(l.keys, listKey{kind: k, stream: s, key: key, cipher: seal.NewCipher(key)})
+	l.keys = append(l.keys, listKey{kind: k, stream: s, cipher: seal.NewCipher(key)})
 }
 
 // cipher returns the newest cipher of the kind, nil if there is none.
@@ -85,15 +84,16 @@ func (l *keyList) byID(id seal.KeyID) *seal.Cipher {
 	return nil
 }
 
-func (l *keyList) key(k entryKind, s holdfast.StreamID) (seal.Key, bool) {
+// older returns the ciphers of the kind before the newest, the newer ones first.
+func (l *keyList) older(k entryKind) (out []*seal.Cipher) {
 	l.mu.RLock()
 	defer l.mu.RUnlock()
 	for i := len(l.keys) - 1; i >= 0; i-- {
-		if e := &l.keys[i]; e.kind == k && e.stream == s {
-			return e.key, true
+		if e := &l.keys[i]; e.kind == k {
+			out = append(out, e.cipher)
 		}
 	}
-	return seal.Key{}, false
+	return out[min(1, len(out)):]
 }
 
 // ids returns the ids of the keys of a kind.
@@ -118,9 +118,21 @@ func (l *keyList) wipe() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	for i := range l.keys {
-		l.keys[i].key.Wipe()
+		l.keys[i].cipher.Wipe()
 	}
 	l.keys = nil
+}
+
+// wipeThose overwrites keys that others who have the list must not use any more. It
+// keeps its other keys.
+func (l *keyList) wipeThose(dead map[seal.KeyID]bool) {
+	l.mu.RLock()
+	defer l.mu.RUnlock()
+	for i := range l.keys {
+		if c := l.keys[i].cipher; dead[c.ID()] {
+			c.Wipe()
+		}
+	}
 }
 
 // The plaintext of a list, version 1: version, then per key its kind, stream and
@@ -130,19 +142,22 @@ const (
 	listKeySize = 1 + 16 + 32
 )
 
-func (l *keyList) encode() []byte {
+func (l *keyList) encode() (b []byte, err error) {
 	l.mu.RLock()
 	defer l.mu.RUnlock()
-	b := make([]byte, 0, 5+len(l.keys)*listKeySize)
+	b = make([]byte, 0, 5+len(l.keys)*listKeySize)
 	b = append(b, listVersion)
 	b = binary.BigEndian.AppendUint32(b, uint32(len(l.keys)))
 	for i := range l.keys {
 		e := &l.keys[i]
 		b = append(b, byte(e.kind))
 		b = append(b, e.stream[:]...)
-		b = append(b, e.key[:]...)
+		if b, err = e.cipher.AppendKey(b); err != nil {
+			clear(b)
+			return nil, err
+		}
 	}
-	return b
+	return b, nil
 }
 
 func (l *keyList) decode(b []byte) error {
@@ -150,8 +165,7 @@ func (l *keyList) decode(b []byte) error {
 		return holdfast.Errorf(holdfast.Invalid, "a key list is damaged or of a newer version")
 	}
 	for b = b[5:]; len(b) > 0; b = b[listKeySize:] {
-		key := seal.Key(b[17:listKeySize])
-		l.keys = append(l.keys, listKey{kind: entryKind(b[0]), stream: holdfast.StreamID(b[1:17]), key: key, cipher: seal.NewCipher(key)})
+		l.keys = append(l.keys, listKey{kind: entryKind(b[0]), stream: holdfast.StreamID(b[1:17]), cipher: seal.NewCipher(seal.Key(b[17:listKeySize]))})
 	}
 	return nil
 }
@@ -190,7 +204,9 @@ func (v *Vault) growList(ctx context.Context, o Owner, b seal.Bucket, grow func(
 		}
 	}
 	next := l.clone()
-	if !grow(next) {
+	grew := false
+	seal.Quiet(func() { grew = grow(next) })
+	if !grew {
 		v.lists.put(l)
 		return l, nil
 	}
@@ -241,7 +257,7 @@ func (v *Vault) knownList(ctx context.Context, o Owner, b seal.Bucket) (*keyList
 // readList reads a list from the catalog; empty says that a missing one is an
 // empty one.
 func (v *Vault) readList(ctx context.Context, o Owner, b seal.Bucket, empty bool) (*keyList, error) {
-	owner, id, err := v.ownerKey(o)
+	owner, err := v.ownerKey(o)
 	if err != nil {
 		return nil, err
 	}
@@ -250,7 +266,7 @@ func (v *Vault) readList(ctx context.Context, o Owner, b seal.Bucket, empty bool
 	var box []byte
 	err = v.db.Read(ctx, func(tx *sql.Tx) error {
 		return tx.QueryRowContext(ctx, `SELECT box_sealed FROM key_list WHERE owner = $1 AND bucket = $2 AND owner_key = $3`,
-			o[:], int64(b), id).Scan(&box)
+			o[:], int64(b), owner.ID()).Scan(&box)
 	})
 	switch {
 	case errors.Is(err, sql.ErrNoRows):
@@ -268,13 +284,18 @@ func (v *Vault) readList(ctx context.Context, o Owner, b seal.Bucket, empty bool
 }
 
 // open fills l from its box under the owner key.
-func (l *keyList) open(box []byte, owner seal.Key) error {
-	plain, err := seal.NewCipher(owner).Open(nil, box, seal.ListPlace(l.owner, l.bucket))
+func (l *keyList) open(box []byte, owner *seal.Cipher) (err error) {
+	seal.Quiet(func() {
+		var plain []byte
+		if plain, err = owner.Open(nil, box, seal.ListPlace(l.owner, l.bucket)); err == nil {
+			err = l.decode(plain)
+			clear(plain)
+		}
+	})
 	if err != nil {
 		return fmt.Errorf("open key list of %s, bucket %d: %w", l.owner, l.bucket, err)
 	}
-	defer clear(plain)
-	return l.decode(plain)
+	return nil
 }
 
 func (l *keyList) clone() *keyList {
@@ -283,7 +304,8 @@ func (l *keyList) clone() *keyList {
 	return &keyList{owner: l.owner, bucket: l.bucket, keys: slices.Clone(l.keys)}
 }
 
-func (v *Vault) ownerKey(o Owner) (seal.Key, seal.KeyID, error) {
+// ownerKey returns the cipher of o's key, which the caller wipes.
+func (v *Vault) ownerKey(o Owner) (*seal.Cipher, error) {
 	v.ringMu.RLock()
 	defer v.ringMu.RUnlock()
 	return v.ring.key(v.place, o)
@@ -298,18 +320,27 @@ type listRow struct {
 }
 
 func (v *Vault) sealList(l *keyList) (listRow, error) {
-	k, id, err := v.ownerKey(l.owner)
+	owner, err := v.ownerKey(l.owner)
 	if err != nil {
 		return listRow{}, err
 	}
-	defer k.Wipe()
-	return wrapList(l, k, id), nil
+	defer owner.Wipe()
+	return wrapList(l, owner)
 }
 
-func wrapList(l *keyList, k seal.Key, id seal.KeyID) listRow {
-	plain := l.encode()
-	defer clear(plain)
-	return listRow{l.owner, l.bucket, id, seal.NewCipher(k).Seal(nil, plain, seal.ListPlace(l.owner, l.bucket))}
+func wrapList(l *keyList, owner *seal.Cipher) (row listRow, err error) {
+	row = listRow{owner: l.owner, bucket: l.bucket, ownerKey: owner.ID()}
+	seal.Quiet(func() {
+		var plain []byte
+		if plain, err = l.encode(); err == nil {
+			row.box, err = owner.Seal(nil, plain, seal.ListPlace(l.owner, l.bucket))
+			clear(plain)
+		}
+	})
+	if err != nil {
+		return row, fmt.Errorf("seal key list of %s, bucket %d: %w", l.owner, l.bucket, err)
+	}
+	return row, nil
 }
 
 func putLists(ctx context.Context, tx *sql.Tx, rows []listRow) error {

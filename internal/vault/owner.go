@@ -6,6 +6,7 @@ import (
 	"fmt"
 
 	"github.com/holdfast-iot/holdfast"
+	"github.com/holdfast-iot/holdfast/internal/seal"
 )
 
 // Owner is whoever has an owner key: a party, an assignment, or the hub.
@@ -38,7 +39,11 @@ func (v *Vault) AddOwners(ctx context.Context, owners []Owner) error {
 	v.rotating.RLock()
 	defer v.rotating.RUnlock()
 	defer v.lists.lockAll(owners)()
-	fresh, have, err := v.addKeys(owners)
+	var fresh growth
+	var have []Owner
+	var err error
+	seal.Quiet(func() { fresh, have, err = v.addKeys(owners) })
+	defer func() { clear(fresh.keys) }()
 	if err != nil {
 		return fmt.Errorf("add owner keys: %w", err)
 	}
@@ -46,10 +51,16 @@ func (v *Vault) AddOwners(ctx context.Context, owners []Owner) error {
 		rows, lists := make([]listRow, n), make([]*keyList, n)
 		for i, o := range fresh.owners {
 			lists[i] = &keyList{owner: o}
-			lists[i].ensureZero()
-			rows[i] = wrapList(lists[i], fresh.keys[i], fresh.keys[i].ID())
+			seal.Quiet(func() {
+				lists[i].ensureZero()
+				owner := seal.NewCipher(fresh.keys[i])
+				rows[i], err = wrapList(lists[i], owner)
+				owner.Wipe()
+			})
+			if err != nil {
+				return err
+			}
 		}
-		clear(fresh.keys)
 		if err := v.saveLists(ctx, rows, lists); err != nil {
 			return err
 		}
@@ -85,6 +96,7 @@ func (v *Vault) addKeys(owners []Owner) (fresh growth, have []Owner, err error) 
 		return fresh, have, nil
 	}
 	if fresh, err = v.ring.add(v.place, add); err != nil {
+		clear(fresh.keys)
 		return growth{}, nil, err
 	}
 	v.ringMu.Lock()

@@ -20,10 +20,9 @@ const PageEntries = 1000
 // entries stay in the file.
 type page struct {
 	id      [16]byte
-	key     seal.Key
-	cipher  *seal.Cipher
-	entries int // in its file
-	torn    int // where the file has an entry that can't be read, -1 if it has none
+	cipher  *seal.Cipher // holds the page's key
+	entries int          // in its file
+	torn    int          // where the file has an entry that can't be read, -1 if it has none
 }
 
 // slot is where an owner's entry stands: the page's number and, in it, the
@@ -42,15 +41,24 @@ func entryOffset(i int) int64 { return pageHeaderSize + int64(i)*entrySize }
 type entry struct {
 	owner Owner
 	id    seal.KeyID
-	box   [wrappedKey]byte
+	box   []byte // of the page's bytes
 }
 
 const wrappedKey = 32 + seal.Overhead
 
 func newPage() *page {
-	p := &page{id: holdfast.NewID[[16]byte](), key: seal.NewKey(), torn: -1}
-	p.cipher = seal.NewCipher(p.key)
-	return p
+	return &page{id: holdfast.NewID[[16]byte](), cipher: seal.NewCipher(seal.NewKey()), torn: -1}
+}
+
+// wrapKey appends the page's key, wrapped by the root key of generation n.
+func (p *page) wrapKey(b []byte, root *seal.Cipher, n uint64) ([]byte, error) {
+	var room [len(seal.Key{})]byte
+	k, err := p.cipher.AppendKey(room[:0])
+	defer clear(k)
+	if err != nil {
+		return b, err
+	}
+	return root.Seal(b, k, seal.PagePlace(p.id, n))
 }
 
 func (p *page) name() string { return "page-" + hex.EncodeToString(p.id[:]) }
@@ -72,21 +80,23 @@ func (p *page) header(ring [16]byte) []byte {
 }
 
 // append wraps the key of o, called id, and appends its entry to b.
-func (p *page) append(b []byte, o Owner, k seal.Key, id seal.KeyID) []byte {
+func (p *page) append(b []byte, o Owner, k *seal.Key, id seal.KeyID) ([]byte, error) {
 	start := len(b)
 	b = append(b, o[:]...)
 	b = append(b, id[:]...)
-	b = p.cipher.Wrap(b, k, seal.EntryPlace(o, p.id, id))
-	return binary.BigEndian.AppendUint32(b, crc32.Checksum(b[start:], castagnoli))
+	b, err := p.cipher.Seal(b, k[:], seal.EntryPlace(o, p.id, id))
+	if err != nil {
+		return b, err
+	}
+	return binary.BigEndian.AppendUint32(b, crc32.Checksum(b[start:], castagnoli)), nil
 }
 
-// unwrap returns the key of an entry.
-func (p *page) unwrap(e entry) (seal.Key, error) {
-	k, err := p.cipher.Unwrap(e.box[:], e.id, seal.EntryPlace(e.owner, p.id, e.id))
-	if err != nil {
-		return seal.Key{}, fmt.Errorf("unwrap owner key of %s in %s: %w", e.owner, p.name(), err)
+// unwrap puts the key of an entry into k.
+func (p *page) unwrap(k *seal.Key, e *entry) error {
+	if err := p.cipher.UnwrapInto(k, e.box, e.id, seal.EntryPlace(e.owner, p.id, e.id)); err != nil {
+		return fmt.Errorf("unwrap owner key of %s in %s: %w", e.owner, p.name(), err)
 	}
-	return k, nil
+	return nil
 }
 
 // parseEntry reads one entry; it is false for one that is short or damaged.
@@ -96,13 +106,13 @@ func parseEntry(b []byte) (e entry, ok bool) {
 	}
 	copy(e.owner[:], b)
 	copy(e.id[:], b[16:])
-	copy(e.box[:], b[32:])
+	e.box = b[32 : 32+wrappedKey : 32+wrappedKey]
 	return e, true
 }
 
 // read calls f with the entries of p's file, in order, and returns where it met
 // something that can't be read, -1 if it did not.
-func (p *page) read(ring [16]byte, b []byte, f func(i int, e entry) error) (bad int, err error) {
+func (p *page) read(ring [16]byte, b []byte, f func(i int, e *entry) error) (bad int, err error) {
 	if len(b) < pageHeaderSize || string(b[:pageHeaderSize]) != string(p.header(ring)) {
 		return 0, nil
 	}
@@ -111,7 +121,7 @@ func (p *page) read(ring [16]byte, b []byte, f func(i int, e entry) error) (bad 
 		if !ok {
 			return at, nil
 		}
-		if err := f(i, e); err != nil {
+		if err := f(i, &e); err != nil {
 			return -1, err
 		}
 	}

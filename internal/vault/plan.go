@@ -14,21 +14,27 @@ import (
 // plan is a destruction worked out: who gets which owner key, and which lists.
 type plan struct {
 	gone       map[Owner]bool
-	renewed    map[Owner]seal.Key
+	renewed    map[Owner]*seal.Cipher // the fresh owner keys
 	lists      []listRow
-	retired    []seal.KeyID // journal keys
+	retired    []seal.KeyID        // journal keys
+	dropped    map[seal.KeyID]bool // all keys of lists that die
 	ownerKeys  map[Owner]seal.KeyID
 	recordKeys []seal.KeyID
 	allPages   bool
 }
 
 func (v *Vault) plan(ctx context.Context, d Destruction) (*plan, error) {
-	p := &plan{gone: map[Owner]bool{}, renewed: map[Owner]seal.Key{}, ownerKeys: map[Owner]seal.KeyID{}, allPages: d.AllPages}
+	p := &plan{gone: map[Owner]bool{}, renewed: map[Owner]*seal.Cipher{}, ownerKeys: map[Owner]seal.KeyID{}, allPages: d.AllPages, dropped: map[seal.KeyID]bool{}}
 	if err := v.planOwners(ctx, p, d.Owners); err != nil {
 		return nil, err
 	}
 	for _, r := range d.Reissue {
-		if err := v.planReissue(ctx, p, r); err != nil {
+		if err := v.planReissue(ctx, p, OfAssignment(r.Assignment), r); err != nil {
+			return nil, err
+		}
+	}
+	for _, o := range d.Renew {
+		if err := v.planReissue(ctx, p, o, Reissue{Fresh: true}); err != nil {
 			return nil, err
 		}
 	}
@@ -53,6 +59,7 @@ func (v *Vault) planOwners(ctx context.Context, p *plan, owners []Owner) error {
 		p.ownerKeys[o] = id
 		for _, l := range lists {
 			for _, k := range l.keys {
+				p.dropped[k.cipher.ID()] = true
 				switch k.kind {
 				case entryJournal:
 					p.retired = append(p.retired, k.cipher.ID())
@@ -66,10 +73,9 @@ func (v *Vault) planOwners(ctx context.Context, p *plan, owners []Owner) error {
 	return nil
 }
 
-func (v *Vault) planReissue(ctx context.Context, p *plan, r Reissue) error {
-	o := OfAssignment(r.Assignment)
+func (v *Vault) planReissue(ctx context.Context, p *plan, o Owner, r Reissue) error {
 	if _, twice := p.renewed[o]; twice || p.gone[o] {
-		return holdfast.Errorf(holdfast.Invalid, "assignment %s is named twice in one destruction", r.Assignment)
+		return holdfast.Errorf(holdfast.Invalid, "owner %s is named twice in one destruction", o)
 	}
 	lists, id, err := v.allLists(ctx, o)
 	if holdfast.KindOf(err) == holdfast.NotFound {
@@ -77,56 +83,74 @@ func (v *Vault) planReissue(ctx context.Context, p *plan, r Reissue) error {
 	} else if err != nil {
 		return err
 	}
-	fresh := seal.NewKey()
-	p.renewed[o] = fresh
 	p.ownerKeys[o] = id
-	drop := r.dropping()
-	for _, l := range lists {
-		next := &keyList{owner: o, bucket: l.bucket}
-		lost := false
-		for _, k := range l.keys {
-			if k.kind == entryJournal {
-				continue
-			}
-			if drop.drops(k, l.bucket) {
-				lost = true
-				if by, ok := r.Replace[StreamBucket{k.stream, l.bucket}]; ok {
-					next.add(entryStream, k.stream, by)
+	seal.Quiet(func() {
+		p.renewed[o] = seal.NewCipher(seal.NewKey())
+		drop := r.dropping()
+		for _, l := range lists {
+			var row listRow
+			next := p.reissue(l, drop, r)
+			if next.len() > 0 && err == nil {
+				if row, err = wrapList(next, p.renewed[o]); err == nil {
+					p.lists = append(p.lists, row)
 				}
-				continue
 			}
+			next.wipe()
+			l.wipe()
+		}
+	})
+	return err
+}
+
+// reissue returns the list that takes the place of l.
+func (p *plan) reissue(l *keyList, drop dropping, r Reissue) *keyList {
+	next := &keyList{owner: l.owner, bucket: l.bucket}
+	lost := false
+	for _, k := range l.keys {
+		if k.kind == entryJournal {
+			continue
+		}
+		if drop.drops(k, l.bucket) {
+			lost = true
+			p.dropped[k.cipher.ID()] = true
+			if by, ok := r.Replace[StreamBucket{k.stream, l.bucket}]; ok {
+				next.add(entryStream, k.stream, by)
+			}
+			continue
+		}
+		next.keys = append(next.keys, k)
+	}
+	// Of a list that lost a key the journal keys go, but for the newest: the
+	// Barrier made it, and what is sealed under it since lives on.
+	journal := slices.DeleteFunc(slices.Clone(l.keys), func(k listKey) bool { return k.kind != entryJournal })
+	over := l.bucket != 0 && l.bucket.Ends() <= r.Over
+	for i, k := range journal {
+		if lost && (over || i < len(journal)-1) {
+			p.retired = append(p.retired, k.cipher.ID())
+			p.dropped[k.cipher.ID()] = true
+		} else {
 			next.keys = append(next.keys, k)
 		}
-		// Of a list that lost a key the journal keys go, but for the newest: the
-		// Barrier made it, and what is sealed under it since lives on.
-		journal := slices.DeleteFunc(slices.Clone(l.keys), func(k listKey) bool { return k.kind != entryJournal })
-		over := l.bucket != 0 && l.bucket.Ends() <= r.Over
-		for i, k := range journal {
-			if lost && (over || i < len(journal)-1) {
-				p.retired = append(p.retired, k.cipher.ID())
-			} else {
-				next.keys = append(next.keys, k)
-			}
-		}
-		if len(next.keys) > 0 {
-			p.lists = append(p.lists, wrapList(next, fresh, fresh.ID()))
-		}
 	}
-	return nil
+	if r.Fresh && l.bucket == 0 {
+		next.add(entryFields, holdfast.StreamID{}, seal.NewKey())
+		next.add(entryRecords, holdfast.StreamID{}, seal.NewKey())
+	}
+	return next
 }
 
 // allLists opens every list of an owner.
-func (v *Vault) allLists(ctx context.Context, o Owner) ([]*keyList, seal.KeyID, error) {
-	owner, id, err := v.ownerKey(o)
+func (v *Vault) allLists(ctx context.Context, o Owner) (out []*keyList, id seal.KeyID, err error) {
+	owner, err := v.ownerKey(o)
 	if err != nil {
 		return nil, id, err
 	}
 	defer owner.Wipe()
+	id = owner.ID()
 	rows, err := v.listRows(ctx, o)
 	if err != nil {
 		return nil, id, err
 	}
-	var out []*keyList
 	for _, row := range rows {
 		if row.ownerKey != id {
 			continue
@@ -209,7 +233,7 @@ func (v *Vault) Doomed(ctx context.Context, owners []Owner) (ownerKeys map[Owner
 		if o == Hub {
 			return nil, nil, holdfast.Errorf(holdfast.Invalid, "the hub's own key can't be destroyed")
 		}
-		k, id, err := v.ownerKey(o)
+		k, err := v.ownerKey(o)
 		if holdfast.KindOf(err) == holdfast.NotFound {
 			continue
 		} else if err != nil {
@@ -220,7 +244,7 @@ func (v *Vault) Doomed(ctx context.Context, owners []Owner) (ownerKeys map[Owner
 		if err != nil && holdfast.KindOf(err) != holdfast.NotFound {
 			return nil, nil, err
 		}
-		ownerKeys[o] = id
+		ownerKeys[o] = k.ID()
 		if l != nil {
 			recordKeys = append(recordKeys, l.ids(entryRecords)...)
 		}

@@ -219,16 +219,18 @@ func openRing(ctx context.Context, place Place, h head, holders []Holder) (*keyr
 		return nil, err
 	}
 	cipher := seal.NewCipher(r.root)
+	defer cipher.Wipe()
 	if _, err := cipher.Open(nil, h.tag, seal.FieldPlace(r.id, "keyring", h.body, "head")); err != nil {
 		return nil, holdfast.Errorf(holdfast.Invalid, "%s is damaged", where(place, headName(h.generation)))
 	}
 	for i, ref := range h.pages {
 		p := &page{id: ref.id}
-		var err error
-		if p.key, err = cipher.Unwrap(ref.box, ref.key, seal.PagePlace(ref.id, h.generation)); err != nil {
+		key, err := cipher.Unwrap(ref.box, ref.key, seal.PagePlace(ref.id, h.generation))
+		if err != nil {
 			return nil, fmt.Errorf("unwrap key of %s: %w", where(place, p.name()), err)
 		}
-		p.cipher = seal.NewCipher(p.key)
+		p.cipher = seal.NewCipher(key)
+		key.Wipe()
 		if err := r.readPage(place, p, i == len(h.pages)-1); err != nil {
 			return nil, err
 		}
@@ -269,7 +271,7 @@ func (r *keyring) readPage(place Place, p *page, open bool) error {
 		return fmt.Errorf("read keyring page: %w", err)
 	}
 	n := len(r.pages)
-	p.torn, err = p.read(r.id, b[:min(len(b), int(entryOffset(PageEntries)))], func(i int, e entry) error {
+	p.torn, err = p.read(r.id, b[:min(len(b), int(entryOffset(PageEntries)))], func(i int, e *entry) error {
 		p.entries = i + 1
 		if _, twice := r.at[e.owner]; !twice {
 			r.at[e.owner] = slotAt(n, i)

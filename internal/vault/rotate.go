@@ -10,6 +10,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/holdfast-iot/holdfast"
+	"github.com/holdfast-iot/holdfast/internal/seal"
 )
 
 // pagesAtOnce is how many pages are made and synced together.
@@ -82,7 +83,9 @@ func (p *plan) pages(r *keyring) (out []int) {
 func (r *keyring) renewPages(place Place, p *plan, pages []stagedPage) error {
 	var files []NewFile
 	for i := range pages {
-		if err := r.renewPage(place, p, &pages[i]); err != nil {
+		var err error
+		seal.Quiet(func() { err = r.renewPage(place, p, &pages[i]) })
+		if err != nil {
 			return err
 		}
 		if pg := &pages[i]; pg.page != nil {
@@ -107,24 +110,24 @@ func (r *keyring) renewPage(place Place, p *plan, to *stagedPage) error {
 	fresh := newPage()
 	file := fresh.header(r.id)
 	owners := make([]Owner, 0, from.entries)
-	bad, err := from.read(r.id, b[:min(len(b), int(entryOffset(from.entries)))], func(i int, e entry) error {
+	k := new(seal.Key)
+	defer k.Wipe()
+	bad, err := from.read(r.id, b[:min(len(b), int(entryOffset(from.entries)))], func(i int, e *entry) (err error) {
 		if p.gone[e.owner] || r.at[e.owner] != slotAt(to.number, i) {
 			return nil
 		}
 		id := e.id
-		k, renewed := p.renewed[e.owner]
-		if renewed {
-			id = k.ID()
+		if renewed := p.renewed[e.owner]; renewed != nil {
+			id = renewed.ID()
+			_, err = renewed.AppendKey(k[:0])
 		} else {
-			var err error
-			if k, err = from.unwrap(e); err != nil { // which checks the id
-				return err
-			}
+			err = from.unwrap(k, e) // which checks the id
 		}
-		file = fresh.append(file, e.owner, k, id)
-		k.Wipe()
+		if err == nil {
+			file, err = fresh.append(file, e.owner, k, id)
+		}
 		owners = append(owners, e.owner)
-		return nil
+		return err
 	})
 	switch {
 	case err != nil:
@@ -160,21 +163,24 @@ func (v *Vault) enter(next *staged, p *plan) (litter []string) {
 	old.root.Wipe()
 	for _, pg := range next.changed {
 		gone := old.pages[pg.number]
-		gone.key.Wipe()
+		gone.cipher.Wipe()
 		litter = append(litter, gone.name())
 	}
 	renewed := map[Owner]bool{}
 	in := map[holdfast.AssignmentID]bool{}
-	for o := range p.renewed {
+	for o, k := range p.renewed {
+		k.Wipe()
 		renewed[o], in[holdfast.AssignmentID(o)] = true, true
 	}
 	for o := range p.gone {
 		in[holdfast.AssignmentID(o)] = true
 	}
-	clear(p.renewed)
-	v.lists.forget(p.gone, renewed)
+	v.lists.forget(p.gone, renewed, p.dropped)
 	for _, k := range v.leases.remove(in) {
 		k.revoked.Store(true)
+		if p.dropped[k.cipher.ID()] {
+			k.cipher.Wipe()
+		}
 	}
 	return append(litter, headName(old.generation))
 }

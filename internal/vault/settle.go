@@ -60,12 +60,14 @@ func (v *Vault) settle(ctx context.Context) error {
 	}
 	inForce := make([]seal.KeyID, len(owners)) // zero for who has none
 	for i, o := range owners {
-		k, id, err := v.ownerKey(o)
-		if err != nil && holdfast.KindOf(err) != holdfast.NotFound {
+		k, err := v.ownerKey(o)
+		if holdfast.KindOf(err) == holdfast.NotFound {
+			continue
+		} else if err != nil {
 			return err
 		}
 		k.Wipe()
-		inForce[i] = id
+		inForce[i] = k.ID()
 	}
 	generation := int64(v.Generation())
 	return v.db.Write(ctx, func(tx *sql.Tx) error {

@@ -19,9 +19,7 @@ package vault
 
 import (
 	"context"
-	"crypto/hmac"
 	"crypto/rand"
-	"crypto/sha256"
 	"database/sql"
 	"encoding/binary"
 	"errors"
@@ -199,15 +197,31 @@ func (v *Vault) sealUnder(ctx context.Context, k entryKind, o Owner, table strin
 	if err != nil {
 		return nil, fmt.Errorf("seal %s.%s: %w", table, column, err)
 	}
-	return c.Seal(make([]byte, 0, len(plain)+seal.Overhead), plain, seal.FieldPlace(o, table, row, column)), nil
+	box, err := c.Seal(make([]byte, 0, len(plain)+seal.Overhead), plain, seal.FieldPlace(o, table, row, column))
+	if err != nil {
+		return nil, fmt.Errorf("seal %s.%s: %w", table, column, err)
+	}
+	return box, nil
 }
 
 func (v *Vault) openUnder(ctx context.Context, k entryKind, o Owner, table string, row []byte, column string, box []byte) ([]byte, error) {
-	c, err := v.zeroCipher(ctx, k, o)
+	l, err := v.list(ctx, o, 0, nil)
 	if err != nil {
 		return nil, fmt.Errorf("open %s.%s: %w", table, column, err)
 	}
-	plain, err := c.Open(nil, box, seal.FieldPlace(o, table, row, column))
+	c := l.cipher(k, holdfast.StreamID{})
+	if c == nil {
+		return nil, fmt.Errorf("open %s.%s: %w", table, column, noSuchKey(o))
+	}
+	place := seal.FieldPlace(o, table, row, column)
+	plain, err := c.Open(nil, box, place)
+	if errors.Is(err, seal.ErrOpen) { // it may be from before the owner got fresh keys
+		for _, c := range l.older(k) {
+			if plain, err = c.Open(nil, box, place); !errors.Is(err, seal.ErrOpen) {
+				break
+			}
+		}
+	}
 	if err != nil {
 		return nil, fmt.Errorf("open %s.%s: %w", table, column, err)
 	}
@@ -222,7 +236,11 @@ func (v *Vault) zeroCipher(ctx context.Context, k entryKind, o Owner) (*seal.Cip
 	if c := l.cipher(k, holdfast.StreamID{}); c != nil {
 		return c, nil
 	}
-	return nil, holdfast.Errorf(holdfast.NotFound, "owner %s has no such key", o)
+	return nil, noSuchKey(o)
+}
+
+func noSuchKey(o Owner) error {
+	return holdfast.Errorf(holdfast.NotFound, "owner %s has no such key", o)
 }
 
 // Hash returns the keyed hash of text by which a sealed name is looked up. The
@@ -232,15 +250,11 @@ func (v *Vault) Hash(ctx context.Context, domain, text string) ([]byte, error) {
 	if err != nil {
 		return nil, fmt.Errorf("hash name: %w", err)
 	}
-	k, ok := l.key(entryLookup, holdfast.StreamID{})
-	if !ok {
+	c := l.cipher(entryLookup, holdfast.StreamID{})
+	if c == nil {
 		return nil, errors.New("hash name: the hub has no look-up key")
 	}
-	m := hmac.New(sha256.New, k[:])
 	var n [4]byte
 	binary.BigEndian.PutUint32(n[:], uint32(len(domain)))
-	m.Write(n[:])
-	m.Write([]byte(domain))
-	m.Write([]byte(text))
-	return m.Sum(nil), nil
+	return c.MAC(n[:], []byte(domain), []byte(text))
 }

@@ -115,7 +115,14 @@ func TestDestroyedOwnerIsGoneOthersStay(t *testing.T) {
 	h := build(t)
 	dead, alive := h.owner(), h.owner()
 	deadBox, aliveBox := h.field(dead), h.field(alive)
-	oldKey, _, _ := h.ownerKey(dead)
+	owner, err := h.ownerKey(dead)
+	if err != nil {
+		t.Fatal(err)
+	}
+	oldKey, err := owner.AppendKey(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
 	rot, err := h.Destroy(t.Context(), Destruction{Owners: []Owner{dead}})
 	if err != nil {
 		t.Fatal(err)
@@ -139,7 +146,7 @@ func TestDestroyedOwnerIsGoneOthersStay(t *testing.T) {
 	filepath.Walk(h.dir, func(path string, info os.FileInfo, err error) error {
 		if err == nil && info.Mode().IsRegular() {
 			b, _ := os.ReadFile(path)
-			if bytes.Contains(b, oldKey[:]) {
+			if bytes.Contains(b, oldKey) {
 				t.Errorf("%s has the destroyed key in clear", path)
 			}
 		}

@@ -23,7 +23,7 @@ var floors = map[string]int{
 	"internal/senml": 1, "internal/lineproto": 1, "internal/chunk": 1, "internal/seal": 1, "internal/policy": 1, "internal/dpv": 1, "internal/bundle": 1, "internal/budget": 1, "internal/checkpoint": 1,
 	"internal/bench/corpus": 1, "internal/receipt": 1, "internal/escrow": 1, "internal/sparkplug": 1,
 
-	"internal/journal": 2, "internal/blob": 2, "internal/catalog": 2, "internal/lobby": 2, "internal/issuer": 2, "internal/witness": 2,
+	"internal/journal": 2, "internal/blob": 2, "internal/catalog": 2, "internal/lobby": 2, "internal/issuer": 2, "internal/witness": 2, "internal/seal/residue": 2,
 
 	// 3: drivers, imported by server alone.
 

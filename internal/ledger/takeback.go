@@ -28,6 +28,7 @@ type TakeBackKind string
 // The kinds. What ID and the other fields of a take-back name stands beside each.
 const (
 	ErasureAccepted TakeBackKind = "erasure.accepted" // Data: erasure.Accepted
+	ErasureUndone   TakeBackKind = "erasure.undone"   // ID: an accepted erasure that its owner took back in time
 
 	GrantEnded    TakeBackKind = "grant.ended"   // ID: the grant
 	PurposeChange TakeBackKind = "grant.purpose" // Hash: its name's; State: active, when it was revived, or ended
@@ -52,8 +53,8 @@ const (
 	JointChange      TakeBackKind = "custody.joint"      // ID: the joint erasure; State
 	GatewayGone      TakeBackKind = "custody.gateway"    // ID: the device that lost its gateway
 
-	WebhookEnded TakeBackKind = "outbox.webhook" // ID: the webhook
-	AlarmEnded   TakeBackKind = "alarm.rule"     // ID: the rule
+	WebhookChange TakeBackKind = "outbox.webhook" // ID: the webhook; State: ended, or as it is now
+	AlarmEnded    TakeBackKind = "alarm.rule"     // ID: the rule
 
 	OriginRenewed TakeBackKind = "ledger.renewed" // Data: a renewal's statement, by both keys
 )
@@ -61,12 +62,12 @@ const (
 // TakeBackKinds returns every kind.
 func TakeBackKinds() []TakeBackKind {
 	return []TakeBackKind{
-		ErasureAccepted,
+		ErasureAccepted, ErasureUndone,
 		GrantEnded, PurposeChange, HoldChange,
 		CredentialRevoked, InvitationEnded, PermissionEnded, FactorEnded, RecoveryUsed,
 		DeviceRevoked, CodeEnded,
 		DeviceClosed, AssignmentChange, PeriodChange, ClaimCodeEnded, TransferChange, MembershipEnded, NoticeChange, JointChange, GatewayGone,
-		WebhookEnded, AlarmEnded,
+		WebhookChange, AlarmEnded,
 		OriginRenewed,
 	}
 }

@@ -29,7 +29,7 @@ var floors = map[string]int{
 
 	"internal/vault": 4, "internal/ledger": 4,
 
-	"internal/identity": 5, "internal/access": 5, "internal/custody": 5, "internal/grant": 5, "internal/series": 5, "internal/twin": 5, "internal/outbox": 5,
+	"internal/vault/tpmholder": 5, "internal/identity": 5, "internal/access": 5, "internal/custody": 5, "internal/grant": 5, "internal/series": 5, "internal/twin": 5, "internal/outbox": 5,
 
 	"internal/ingest": 6, "internal/query": 6, "internal/erasure": 6,
 
@@ -76,6 +76,7 @@ var keepsNothing = map[string]string{
 	"internal/journal":             "opaque sealed records; series forgets, rolls and trims them",
 	"internal/blob":                "opaque sealed objects; series punches and deletes them",
 	"internal/vault":               "keys are not purged but destroyed: Destroy",
+	"internal/vault/tpmholder":     "its file names a counter and generations of root keys, and nobody's data",
 	"internal/ledger":              "commitments stay for ever; their payloads die with the owner's records key",
 	"internal/erasure":             "its rows hold ids, which are the certificate",
 	"internal/server":              "wires the stores, holds no data of its own",

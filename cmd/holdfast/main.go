@@ -16,6 +16,7 @@ import (
 	"github.com/alecthomas/kong"
 
 	"github.com/holdfast-iot/holdfast"
+	"github.com/holdfast-iot/holdfast/internal/server"
 )
 
 // commands is every verb. Flags are read from the command line, then from the
@@ -82,6 +83,11 @@ const (
 )
 
 func main() {
+	// Every verb has keys or tokens in its memory. Where it can't be turned off, the
+	// doctor says what may happen.
+	if err := server.NoCoreDumps(); err != nil {
+		fmt.Fprintln(os.Stderr, "holdfast: core dumps can't be turned off:", err)
+	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	code := run(&app{ctx: ctx, stdout: forPeople(os.Stdout), stderr: os.Stderr, stdin: os.Stdin}, os.Args[1:])
 	stop()

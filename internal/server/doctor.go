@@ -38,6 +38,9 @@ func (s *Server) Doctor(ctx context.Context) ([]api.Finding, error) {
 	}
 	x.clock()
 	x.limits()
+	if err := x.secrecy(); err != nil {
+		return nil, err
+	}
 	x.interrupted()
 	x.upgrade()
 	s.examineJournal(x)

@@ -45,6 +45,7 @@ func soundHost(h *house, ahead time.Duration) host {
 	m.Clock = func() (kernelClock, bool) { return kernelClock{Synchronised: true, Error: time.Millisecond}, true }
 	m.Files = func() uint64 { return 65536 }
 	m.Memory = func() (int64, int64) { return 460 << 20, 512 << 20 }
+	m.Secret = func() (secrecy, error) { return secrecy{}, nil }
 	m.Stat = func(path string) (owned, error) {
 		o, err := statOwned(path)
 		if o.Device = 1; strings.HasPrefix(path, filepath.Dir(h.rootKey)) {
@@ -200,6 +201,11 @@ func complaints() []complaint {
 		}),
 		ofHost("open-files", func(_ *house, m *host) { m.Files = func() uint64 { return 1024 } }),
 		ofHost("memory-small", func(_ *house, m *host) { m.Memory = func() (int64, int64) { return 0, 64 << 20 } }),
+		ofHost("memory-dumped", func(_ *house, m *host) { m.Secret = func() (secrecy, error) { return secrecy{Dumps: true}, nil } }),
+		ofHost("memory-swapped", func(_ *house, m *host) {
+			m.Secret = func() (secrecy, error) { return secrecy{Swaps: []string{"/swapfile"}}, nil }
+		}),
+		ofHost("memory-keeps-keys", func(_ *house, m *host) { m.Secret = func() (secrecy, error) { return secrecy{Keeps: true}, nil } }),
 		ofHost("memory-unlimited", func(_ *house, m *host) { m.Memory = func() (int64, int64) { return 0, 0 } }),
 		{"init-interrupted", func(t *testing.T, h *house, _ *host) func() {
 			left := filepath.Join(filepath.Dir(h.dir), "."+filepath.Base(h.dir)+".init-1")
@@ -540,6 +546,9 @@ func TestHost(t *testing.T) {
 	}
 	if m.Files() == 0 {
 		t.Error("no file may be opened")
+	}
+	if s, err := m.Secret(); err != nil || s.Keeps {
+		t.Errorf("%+v, %v", s, err)
 	}
 }
 

@@ -193,6 +193,25 @@ func (x *examination) limits() {
 	}
 }
 
+// secrecy looks at how keys may get out of memory.
+func (x *examination) secrecy() error {
+	s, err := x.host.Secret()
+	if err != nil {
+		return err
+	}
+	if s.Dumps {
+		x.add("memory-dumped", "the system may write the hub's memory, with its keys, to a disk when it crashes", "LimitCORE=0 in the service's unit, or ulimit -c 0 before serve; the log of the start says why the hub could not turn it off itself")
+	}
+	if len(s.Swaps) > 0 {
+		x.add("memory-swapped", fmt.Sprintf("the system swaps to %s, which is not encrypted as far as can be told: keys may get there, and outlive their destruction", strings.Join(s.Swaps, ", ")),
+			"MemorySwapMax=0 in the service's unit, or no swap (swapoff -a), or an encrypted one")
+	}
+	if s.Keeps {
+		x.add("memory-keeps-keys", "this build does not overwrite in memory what it derived from a destroyed key: it goes when the memory is used again", "a release of Holdfast, or a build by the version of Go that its go.mod names")
+	}
+	return nil
+}
+
 // upgrade looks at which version the folder is for.
 func (x *examination) upgrade() {
 	r, _, err := readRelease(osFolder(x.data), x.data)

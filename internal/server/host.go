@@ -6,6 +6,8 @@ import (
 	"runtime/debug"
 	"syscall"
 	"time"
+
+	"github.com/holdfast-iot/holdfast/internal/seal"
 )
 
 // host is what the doctor and /readyz ask the machine. Tests answer in its place.
@@ -16,6 +18,15 @@ type host struct {
 	Files  func() uint64              // most open files of the process
 	Memory func() (limit, group int64)
 	Stat   func(path string) (owned, error)
+	Secret func() (secrecy, error)
+}
+
+// secrecy is how what is in the process's memory, its keys with it, may come to a
+// disk.
+type secrecy struct {
+	Dumps bool     // of its core when it crashes
+	Swaps []string // in clear
+	Keeps bool     // keys that were destroyed, until their memory is used again
 }
 
 // disk is a file system.
@@ -53,7 +64,11 @@ type owned struct {
 
 // machineHost asks the operating system.
 func machineHost() host {
-	return host{Now: time.Now, Disk: diskOf, Clock: clockOfKernel, Files: openFiles, Memory: memoryLimits, Stat: statOwned}
+	return host{Now: time.Now, Disk: diskOf, Clock: clockOfKernel, Files: openFiles, Memory: memoryLimits, Stat: statOwned, Secret: func() (secrecy, error) {
+		s, err := secrecyOf()
+		s.Keeps = !seal.Overwrites()
+		return s, err
+	}}
 }
 
 func statOwned(path string) (owned, error) {

@@ -3,9 +3,11 @@ package tpmholder
 import (
 	"bytes"
 	"context"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"sync"
 
 	"github.com/google/go-tpm/tpm2"
@@ -71,6 +73,9 @@ func (h *Holder) check() error {
 	return nil
 }
 
+// ID tells the keys of this holder from those of another at the same place.
+func (h *Holder) ID() string { return hex.EncodeToString(h.state.Ring) }
+
 // Close lets another process have the holder.
 func (h *Holder) Close() error { return h.file.Close() }
 
@@ -95,8 +100,16 @@ func (h *Holder) Generations(ctx context.Context) (out []uint64, err error) {
 	if err != nil || h.state.Start == nil {
 		return nil, err
 	}
-	for n := h.standing(v); n <= h.last(); n++ {
-		out = append(out, n)
+	now := h.standing(v)
+	for _, n := range h.state.Prepared {
+		if n >= now {
+			out = append(out, n)
+		}
+	}
+	// If the counter has passed what this holder was asked to destroy, its state file
+	// is an older copy, which does not know the generation in force.
+	if now > h.state.Below && !slices.Contains(out, now) {
+		out = slices.Insert(out, 0, now)
 	}
 	return out, nil
 }
@@ -104,15 +117,6 @@ func (h *Holder) Generations(ctx context.Context) (out []uint64, err error) {
 // standing is the oldest generation whose boxes open at a value of the counter.
 func (h *Holder) standing(v uint64) uint64 {
 	return h.state.Start.Generation + (v - h.state.Start.Counter)
-}
-
-// last is the highest generation that boxes may be of. If the counter has passed
-// what the state file knows, the file is an older copy and the TPM knows better.
-func (h *Holder) last() uint64 {
-	if now := h.standing(max(h.state.Seen, h.state.Start.Counter)); now > h.state.Below {
-		return max(h.state.Prepared, now)
-	}
-	return h.state.Prepared
 }
 
 func (h *Holder) value(ctx context.Context) (v uint64, err error) {
@@ -156,10 +160,11 @@ func (h *Holder) Prepare(ctx context.Context, n uint64) error {
 	case n < h.standing(v) || n < next.Start.Generation:
 		return h.ahead(v, n)
 	}
-	if next.Start == h.state.Start && n <= next.Prepared {
+	at, had := slices.BinarySearch(next.Prepared, n)
+	if had {
 		return nil
 	}
-	next.Prepared = max(next.Prepared, n)
+	next.Prepared = slices.Insert(slices.Clone(next.Prepared), at, n)
 	if err := h.file.write(&next); err != nil {
 		return err
 	}
@@ -178,6 +183,9 @@ func (h *Holder) Seal(ctx context.Context, n uint64, root seal.Key) (box []byte,
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	defer root.Wipe()
+	if !slices.Contains(h.state.Prepared, n) {
+		return nil, holdfast.Errorf(holdfast.NotFound, "the TPM holder does not hold root key %d", n)
+	}
 	policy, err := h.policy(n)
 	if err != nil {
 		return nil, err
@@ -215,7 +223,7 @@ func (h *Holder) Seal(ctx context.Context, n uint64, root seal.Key) (box []byte,
 
 // policy is the one of boxes of generation n.
 func (h *Holder) policy(n uint64) ([]byte, error) {
-	if h.state.Start == nil || n < h.state.Start.Generation || n > h.last() {
+	if h.state.Start == nil || n < h.state.Start.Generation || n > 1<<62 {
 		return nil, holdfast.Errorf(holdfast.NotFound, "the TPM holder does not hold root key %d", n)
 	}
 	name, err := h.counterName()
@@ -388,7 +396,8 @@ func (h *Holder) Destroy(ctx context.Context, below uint64) (evidence []byte, er
 	if err != nil {
 		return nil, fmt.Errorf("destroy root keys before %d: %w", below, err)
 	}
-	if err := h.file.write(h.state); err != nil { // the highest value seen
+	h.state.Prepared = slices.DeleteFunc(h.state.Prepared, func(n uint64) bool { return n < below })
+	if err := h.file.write(h.state); err != nil { // with the highest value seen
 		return nil, err
 	}
 	return evidence, nil

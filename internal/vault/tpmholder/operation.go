@@ -88,6 +88,7 @@ func (h *Holder) once(ctx context.Context, f func(*operation) error) error {
 	}
 	err = f(o)
 	o.flush()
+	h.unclean = h.unclean || o.broken
 	return err
 }
 

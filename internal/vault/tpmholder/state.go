@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"syscall"
 	"time"
@@ -36,11 +37,11 @@ type state struct {
 	Activated     time.Time `json:"activated,omitzero"`       // when the key was shown to be of the TPM with that certificate
 	Unshown       string    `json:"unshown,omitempty"`        // why it was not
 
-	First    uint64 `json:"first"` // value of the counter when it was made
-	Start    *start `json:"start,omitempty"`
-	Prepared uint64 `json:"prepared"` // highest generation
-	Below    uint64 `json:"below"`    // what Destroy was last asked for, written before the first increment
-	Seen     uint64 `json:"seen"`     // the highest value of the counter that was read
+	First    uint64   `json:"first"` // value of the counter when it was made
+	Start    *start   `json:"start,omitempty"`
+	Prepared []uint64 `json:"prepared"` // generations, ascending; those that are destroyed are left out
+	Below    uint64   `json:"below"`    // what Destroy was last asked for, written before the first increment
+	Seen     uint64   `json:"seen"`     // the highest value of the counter that was read
 }
 
 // start ties generations to values of the counter.
@@ -119,7 +120,7 @@ func parseState(b []byte) (*state, error) {
 	}
 	if len(s.Ring) != 16 || len(s.Password) != 32 || len(s.Unique) != 32 ||
 		s.Made && (len(s.Counter) == 0 || len(s.ParentName) != 34 || len(s.Key) == 0) ||
-		s.Start != nil && (s.Start.Generation == 0 || s.Prepared < s.Start.Generation) {
+		s.Start != nil && s.Start.Generation == 0 || s.Start == nil && len(s.Prepared) > 0 || !slices.IsSorted(s.Prepared) {
 		return nil, holdfast.Errorf(holdfast.Invalid, "the state of the TPM holder is damaged: put back a copy of it")
 	}
 	return &s, nil

@@ -6,7 +6,6 @@ import (
 	"io"
 	"io/fs"
 	"os"
-	"time"
 
 	"github.com/holdfast-iot/holdfast"
 	"github.com/holdfast-iot/holdfast/internal/archive"
@@ -20,6 +19,7 @@ type verifyCmd struct {
 	Since     string   `help:"An older slice, proof or checkpoint that you kept: check that the ledger has only grown since." placeholder:"FILE" type:"path" env:"-"`
 	Witness   []string `help:"The verifier key of a witness that must have cosigned; repeated." placeholder:"KEY" sep:"none" env:"-"`
 	Witnesses int      `help:"How many of the witnesses are enough; all if left out." placeholder:"K" env:"-"`
+	Redact    string   `help:"Write the certificate there without whose data it is about, to show it to others." placeholder:"FILE" type:"path" env:"-"`
 	outputFlags
 }
 
@@ -30,7 +30,7 @@ in it was changed, is missing, or is not by the hub of --key.
 Example:
   holdfast verify ada
   holdfast verify 2026-12.slice --since 2026-11.slice --key 'hub.example+1a2b3c4d+AbC...'
-  holdfast verify ada.cert --key 'hub.example+1a2b3c4d+AbC...'`
+  holdfast verify ada.cert --key 'hub.example+1a2b3c4d+AbC...' --redact for-others.cert`
 }
 
 // maxCertificate bounds a file that is read whole.
@@ -46,6 +46,9 @@ func (c *verifyCmd) Run(a *app) error {
 	info, err := os.Stat(c.Path)
 	if err != nil {
 		return fileError("path", err)
+	}
+	if c.Redact != "" && info.IsDir() {
+		return usagef("--redact is for erasure certificates")
 	}
 	if info.IsDir() {
 		if c.Since != "" || len(c.Witness) > 0 {
@@ -63,10 +66,13 @@ func (c *verifyCmd) Run(a *app) error {
 		return fmt.Errorf("read certificate: %w", err)
 	}
 	if erasure.IsCertificate(text) {
-		if c.Since != "" || len(c.Witness) > 0 {
-			return usagef("--since and --witness are for proofs, slices and checkpoints of the ledger")
+		if c.Since != "" {
+			return usagef("--since is for proofs, slices and checkpoints of the ledger")
 		}
 		return c.certificate(a, text)
+	}
+	if c.Redact != "" {
+		return usagef("--redact is for erasure certificates")
 	}
 	if receipt.IsReceipt(text) {
 		return c.receipt(a, text)
@@ -120,46 +126,4 @@ func (c *verifyCmd) good(a *app, signer string) {
 		return
 	}
 	fmt.Fprintf(a.stdout, "It is whole, and signed by\n\n  %s\n\nThat this is your hub's key, compare with holdfast ledger show, or give it as --key.\n", cell(signer))
-}
-
-func (c *verifyCmd) certificate(a *app, text []byte) error {
-	t, err := erasure.VerifyCertificate(text, c.key())
-	if err != nil {
-		return err
-	}
-	if c.json() {
-		return printJSON(a.stdout, t)
-	}
-	span := "all time"
-	if t.Scope.From != nil && t.Scope.To != nil {
-		span = t.Scope.From.Format(time.RFC3339Nano) + " to " + t.Scope.To.Format(time.RFC3339Nano)
-	}
-	rows := [][]string{
-		{"erasure", t.Erasure.String()},
-		{"hub", t.Hub},
-		{"party", t.Party.String()},
-		{"assignments", fmt.Sprint(len(t.Scope.Assignments))},
-		{"streams", orWord(len(t.Scope.Streams), "all")},
-		{"span", span},
-		{"asked", when(t.Asked) + " by " + t.AskedBy},
-		{"refused", when(t.Refused)},
-		{"keys destroyed", fmt.Sprintf("%s, root key %d (%s)", when(t.Destroyed.At), t.Destroyed.From, t.Destroyed.Grade)},
-		{"ciphertext gone", when(t.Purged)},
-	}
-	for _, l := range t.Limits {
-		rows = append(rows, []string{"not covered", l})
-	}
-	if err := printTable(a.stdout, nil, rows); err != nil {
-		return err
-	}
-	fmt.Fprintln(a.stdout)
-	c.good(a, t.Ledger.Verifier)
-	return nil
-}
-
-func orWord(n int, none string) string {
-	if n == 0 {
-		return none
-	}
-	return fmt.Sprint(n)
 }

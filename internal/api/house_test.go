@@ -65,7 +65,7 @@ func build(t testing.TB, l Limits) *house {
 	gone, err := erasure.Open(ctx, erasure.Deps{Arrival: func() int64 { return time.Now().UnixNano() },
 		Catalog: h.House.Catalog, Vault: h.Vault, Ledger: h.House.Ledger, Series: h.Series, Grants: h.Register, Custody: h.House.Custody, Logger: logger,
 		Places: erasure.Places{
-			Connections: authority.Erase, Credentials: keeper.Erase, Grants: h.Register.Erase, Sessions: none, Memory: h.Series.Forget, Twins: none, Journal: cut, Catalog: cut,
+			Connections: authority.Erase, Credentials: keeper.Erase, Grants: h.Register.Erase, Sessions: none, Wills: none, Ledger: h.House.Ledger.Erase, Memory: h.Series.Forget, Twins: none, Journal: cut, Catalog: cut,
 			Readings: func(ctx context.Context, s holdfast.Scope) error {
 				s.Before = 0
 				_, err := h.Series.Erase(ctx, s)

@@ -54,7 +54,7 @@ type Custody interface {
 	StreamsOfAssignment(ctx context.Context, a custody.Assignment) ([]*custody.Stream, error)
 }
 
-// Deps is what a Gate is built on; all but Now are required.
+// Deps is what a Gate is built on; all but Paperwork, Now and Fault are required.
 type Deps struct {
 	Catalog *catalog.DB
 	Vault   *vault.Vault
@@ -65,9 +65,12 @@ type Deps struct {
 	Places  Places
 	// Arrival is the time that a reading would arrive at now, ns since 1970: what
 	// came before an erasure is told by it, for the system's clock may be set back.
-	Arrival func() int64
-	Logger  *slog.Logger
-	Now     func() time.Time // the system's clock, by which readings age; default time.Now
+	Arrival   func() int64
+	Paperwork Paperwork
+	Logger    *slog.Logger
+	Now       func() time.Time // the system's clock, by which readings age; default time.Now
+	// Fault is asked at each of Steps, by tests that end a run there; nil: never.
+	Fault func(step string) error
 }
 
 // Gate carries erasures out.
@@ -78,7 +81,7 @@ type Gate struct {
 	expiring sync.Mutex  // one run of expiry at a time
 	doubted  atomic.Bool // the clock: see ErrClock
 
-	whole, part, purge *lane
+	whole, part, purge, paper *lane
 
 	taking sync.Mutex // held while erasures are given to a lane
 	taken  map[holdfast.ErasureID]bool
@@ -86,8 +89,11 @@ type Gate struct {
 	holding atomic.Int32 // len(open), for those on the path of a reading
 	mu      sync.RWMutex
 	open    map[holdfast.ErasureID]holdfast.Scope // asked, keys not yet destroyed
+	undone  map[holdfast.ErasureID]time.Time      // when it was asked for; not yet certified
 	done    map[holdfast.ErasureID]chan struct{}  // closed when the erasure ended
 	begun   begun
+
+	holders seen // what holders have said since the start
 }
 
 // Erasure is one erasure as callers see it. It names ids only.
@@ -96,7 +102,7 @@ type Erasure struct {
 	Party holdfast.PartyID   `json:"party"`
 	State string             `json:"state"`
 	Plan
-	Certificate []byte `json:"-"`
+	Certificate []byte `json:"-"` // its newest issue
 }
 
 // Plan is what is written down of an erasure while it goes on.
@@ -113,6 +119,7 @@ type Plan struct {
 	KeysDeadAt time.Time              `json:"keys_destroyed,omitzero"`
 	PurgedAt   time.Time              `json:"purged,omitzero"`
 	Kept       []Kept                 `json:"kept,omitempty"` // what holds keep of what was asked for
+	Paper
 }
 
 // Scope is holdfast.Scope as it stands in certificates.
@@ -158,14 +165,15 @@ func Open(ctx context.Context, d Deps) (*Gate, error) {
 		d.Now = time.Now
 	}
 	g := &Gate{Deps: d, metrics: newMetrics(), taken: map[holdfast.ErasureID]bool{},
-		open: map[holdfast.ErasureID]holdfast.Scope{}, done: map[holdfast.ErasureID]chan struct{}{}}
+		open: map[holdfast.ErasureID]holdfast.Scope{}, done: map[holdfast.ErasureID]chan struct{}{},
+		undone: map[holdfast.ErasureID]time.Time{}}
 	g.makeLanes()
 	undone, err := g.Undone(ctx)
 	if err != nil {
 		return nil, fmt.Errorf("open erasures: %w", err)
 	}
 	for _, e := range undone {
-		g.done[e.ID] = make(chan struct{})
+		g.done[e.ID], g.undone[e.ID] = make(chan struct{}), e.AskedAt
 		if e.State == Asked {
 			g.open[e.ID] = e.scope(e.Party)
 			g.holding.Add(1)
@@ -236,7 +244,7 @@ func (g *Gate) ask(ctx context.Context, by access.Principal, s holdfast.Scope, r
 	g.open[e.ID] = s
 	g.holding.Add(1)
 	g.begun.add(s)
-	g.done[e.ID] = make(chan struct{})
+	g.done[e.ID], g.undone[e.ID] = make(chan struct{}), e.AskedAt
 	g.mu.Unlock()
 	e.RefusedAt = time.Now().UTC()
 	if err := g.writeDown(ctx, e, s); err != nil {
@@ -244,6 +252,7 @@ func (g *Gate) ask(ctx context.Context, by access.Principal, s holdfast.Scope, r
 		delete(g.open, e.ID)
 		g.holding.Add(-1)
 		delete(g.done, e.ID)
+		delete(g.undone, e.ID)
 		g.mu.Unlock()
 		return Erasure{}, fmt.Errorf("ask for erasure: %w", err)
 	}
@@ -253,6 +262,9 @@ func (g *Gate) ask(ctx context.Context, by access.Principal, s holdfast.Scope, r
 		}
 	}
 	g.metrics.asked.Inc()
+	if err := g.step("asked"); err != nil {
+		return e, err
+	}
 	if inPart(s) {
 		g.part.poke()
 	} else {
@@ -397,7 +409,7 @@ func (g *Gate) Wait(ctx context.Context, id holdfast.ErasureID) error {
 
 // Undone returns the erasures that are not done, oldest first.
 func (g *Gate) Undone(ctx context.Context) ([]Erasure, error) {
-	return g.list(ctx, `state <> $1`, Done)
+	return g.list(ctx, `state NOT IN ($1, $2)`, Done, incomplete)
 }
 
 // list reads erasures in the order in which they were asked.
@@ -415,6 +427,9 @@ func (g *Gate) list(ctx context.Context, where string, args ...any) ([]Erasure, 
 			var box []byte
 			if err := rows.Scan(&e.ID, &e.Party, &e.State, &box, &e.Certificate); err != nil {
 				return err
+			}
+			if e.State == incomplete {
+				e.State, e.Incomplete = Done, true
 			}
 			out, boxes = append(out, e), append(boxes, box)
 		}
@@ -449,13 +464,17 @@ func (g *Gate) save(ctx context.Context, e Erasure, more func(*sql.Tx) error) er
 	if err != nil {
 		return err
 	}
+	state := e.State
+	if e.Incomplete {
+		state = incomplete
+	}
 	return g.Catalog.Write(ctx, func(tx *sql.Tx) error {
 		if more != nil {
 			if err := more(tx); err != nil {
 				return err
 			}
 		}
-		_, err := tx.ExecContext(ctx, `UPDATE erasure SET state = $1, plan_sealed = $2, certificate = $3 WHERE id = $4`, e.State, box, e.Certificate, e.ID)
+		_, err := tx.ExecContext(ctx, `UPDATE erasure SET state = $1, plan_sealed = $2, certificate = $3 WHERE id = $4`, state, box, e.Certificate, e.ID)
 		return err
 	})
 }
@@ -480,5 +499,17 @@ func newMetrics() metrics {
 
 // Metrics returns the collectors of this package.
 func (g *Gate) Metrics() []prometheus.Collector {
-	return []prometheus.Collector{g.metrics.asked, g.metrics.finished, g.metrics.seconds, g.metrics.expired, g.metrics.lastExpiry}
+	return []prometheus.Collector{g.metrics.asked, g.metrics.finished, g.metrics.seconds, g.metrics.expired, g.metrics.lastExpiry,
+		prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "holdfast_erasure_oldest_unpurged_seconds",
+			Help: "How long ago the oldest erasure was asked for of which ciphertext is still there; 0: none is."}, func() float64 { return g.oldest().Seconds() })}
+}
+
+// oldest is how long ago the oldest erasure was asked for that has no certificate.
+func (g *Gate) oldest() (age time.Duration) {
+	g.mu.RLock()
+	defer g.mu.RUnlock()
+	for _, at := range g.undone {
+		age = max(age, time.Since(at))
+	}
+	return age
 }

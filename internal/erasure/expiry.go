@@ -321,6 +321,7 @@ func (g *Gate) destroyDue(ctx context.Context, plan expiryPlan) error {
 	if err != nil { // past the commit point: what is left is litter
 		g.Logger.Warn("retention: after the rotation", "err", err)
 	}
+	g.holders.note(rot)
 	return rw.End(ctx)
 }
 

@@ -71,7 +71,7 @@ func (h *aging) open() {
 	h.Gate, err = erasure.Open(h.t.Context(), erasure.Deps{
 		Catalog: h.House.Catalog, Vault: h.House.Vault, Ledger: h.House.Ledger, Series: h.House.Series, Grants: h.Register, Custody: h.House.Custody,
 		Logger: slog.New(slog.DiscardHandler), Now: h.Now, Arrival: func() int64 { return time.Now().UnixNano() },
-		Places: erasure.Places{Connections: none, Credentials: none, Grants: none, Sessions: none, Memory: none, Twins: none, Readings: none, Messages: none, Alarms: none, Custody: none,
+		Places: erasure.Places{Connections: none, Credentials: none, Grants: none, Sessions: none, Wills: none, Ledger: none, Memory: none, Twins: none, Readings: none, Messages: none, Alarms: none, Custody: none,
 			Journal: func(context.Context) error { return nil }, Catalog: func(context.Context) error { return h.purge }},
 	})
 	h.must(err)

@@ -32,7 +32,7 @@ const (
 	owed    = 3
 )
 
-// lane is one of the three works of an erasure. Each goes on beside the others, so
+// lane is one of the four works of an erasure. Each goes on beside the others, so
 // that the keys of a whole party die in the time that a rotation takes, whatever
 // another erasure has to seal again or to purge.
 type lane struct {
@@ -53,6 +53,7 @@ func (g *Gate) makeLanes() {
 	g.whole = &lane{wake: make(chan struct{}, 1), pass: g.destroyWhole, rest: true}
 	g.part = &lane{wake: make(chan struct{}, 1), pass: g.destroyParts}
 	g.purge = &lane{wake: make(chan struct{}, 1), pass: g.purgeDestroyed}
+	g.paper = &lane{wake: make(chan struct{}, 1), pass: g.complete}
 }
 
 // Run carries out what is asked, as it is asked, until ctx ends. What waits
@@ -60,9 +61,10 @@ func (g *Gate) makeLanes() {
 // given up.
 func (g *Gate) Run(ctx context.Context) error {
 	var lanes errgroup.Group
-	for _, l := range []*lane{g.whole, g.part, g.purge} {
+	for _, l := range []*lane{g.whole, g.part, g.purge, g.paper} {
 		lanes.Go(func() error { g.run(ctx, l); return nil })
 	}
+	lanes.Go(func() error { g.tick(ctx); return nil })
 	return lanes.Wait()
 }
 
@@ -176,6 +178,9 @@ func (g *Gate) destroyWhole(ctx context.Context) error {
 	if err := g.Vault.Barrier(ctx, assignments, false); err != nil {
 		return fmt.Errorf("destroy keys: %w", err)
 	}
+	if err := g.step("barred"); err != nil {
+		return err
+	}
 	if err := g.rotate(ctx, d, batch); err != nil {
 		return fmt.Errorf("destroy keys: %w", err)
 	}
@@ -226,6 +231,9 @@ func (g *Gate) destroyPart(ctx context.Context, batch []Erasure) error {
 	if err := g.Vault.Barrier(ctx, part, true); err != nil {
 		return err
 	}
+	if err := g.step("barred"); err != nil {
+		return err
+	}
 	rw, err := g.Series.Begin(ctx)
 	if err != nil {
 		return err
@@ -239,6 +247,9 @@ func (g *Gate) destroyPart(ctx context.Context, batch []Erasure) error {
 		if d.Reissue, err = g.reseal(ctx, rw, e.scope(e.Party), d.Reissue); err != nil {
 			return err
 		}
+	}
+	if err := g.step("resealed"); err != nil {
+		return err
 	}
 	if err := g.rotate(ctx, d, batch); err != nil {
 		return err
@@ -268,9 +279,15 @@ func (g *Gate) purgeDestroyed(ctx context.Context) error {
 	if len(purged) == 0 {
 		return errors.Join(errs...)
 	}
+	if err := g.step("purged"); err != nil {
+		return errors.Join(append(errs, err)...)
+	}
 	for _, place := range g.Places.shared() {
-		if err := place(ctx); err != nil {
-			return errors.Join(append(errs, fmt.Errorf("purge: %w", err))...)
+		if err := place.of(ctx); err != nil {
+			return errors.Join(append(errs, fmt.Errorf("purge %s: %w", place.name, err))...)
+		}
+		if err := g.step(place.name); err != nil {
+			return errors.Join(append(errs, err)...)
 		}
 	}
 	for _, e := range purged {
@@ -283,7 +300,10 @@ func (g *Gate) purgeDestroyed(ctx context.Context) error {
 
 func (g *Gate) purgePlaces(ctx context.Context, e Erasure) error {
 	for _, place := range g.Places.purge() {
-		if err := place(ctx, e.scope(e.Party)); err != nil {
+		if err := place.of(ctx, e.scope(e.Party)); err != nil {
+			return fmt.Errorf("%s: %w", place.name, err)
+		}
+		if err := g.step(place.name); err != nil {
 			return err
 		}
 	}
@@ -339,6 +359,10 @@ func (g *Gate) rotate(ctx context.Context, d vault.Destruction, batch []Erasure)
 	if err != nil { // past the commit point: what is left is litter
 		g.Logger.Warn("erasure: after the rotation", "err", err)
 	}
+	g.holders.note(rot)
+	if err := g.step("rotated"); err != nil {
+		return err
+	}
 	for _, e := range batch {
 		e.State, e.From, e.To, e.Holders, e.KeysDeadAt = Destroyed, rot.From, rot.To, rot.Holders, rot.At
 		// In part, the keys that were replaced; of what is gone, those that an erasure
@@ -353,30 +377,35 @@ func (g *Gate) rotate(ctx context.Context, d vault.Destruction, batch []Erasure)
 		}
 		g.metrics.seconds.Observe(rot.At.Sub(e.AskedAt).Seconds())
 	}
-	return nil
+	return g.step("destroyed")
 }
 
 // finish puts an erasure that has left every place on the ledger and signs its
-// certificate.
+// certificate. After a crash in between it is done again: the ledger may then have
+// the entry twice, and the certificate is of the second.
 func (g *Gate) finish(ctx context.Context, e Erasure) error {
-	e.PurgedAt = time.Now().UTC()
+	if e.PurgedAt.IsZero() {
+		e.PurgedAt = time.Now().UTC()
+	}
+	if err := g.fill(ctx, &e); err != nil {
+		return err
+	}
+	said, err := e.entry()
+	if err != nil {
+		return err
+	}
 	var index uint64
-	err := g.save(ctx, e, func(tx *sql.Tx) (err error) {
-		index, err = g.Ledger.Append(ctx, tx, vault.Hub, ledger.KindErasure, entry{Erasure: e.ID, Covers: ledger.Covers{RecordKeys: e.RecordKeys}, OwnerKeys: e.OwnerKeys, Scope: e.Scope})
+	err = g.save(ctx, e, func(tx *sql.Tx) (err error) {
+		index, err = g.Ledger.Append(ctx, tx, vault.Hub, ledger.KindErasure, said)
 		return err
 	})
 	if err != nil {
 		return err
 	}
-	proof, err := g.Ledger.Prove(ctx, vault.Hub, index)
-	if err != nil {
+	if err := g.step("recorded"); err != nil {
 		return err
 	}
-	if e.Certificate, err = g.certify(e, proof); err != nil {
-		return err
-	}
-	e.State = Done
-	if err := g.save(ctx, e, nil); err != nil {
+	if err := g.issue(ctx, e, index); err != nil {
 		return err
 	}
 	g.mu.Lock()
@@ -384,13 +413,14 @@ func (g *Gate) finish(ctx context.Context, e Erasure) error {
 		delete(g.open, e.ID)
 		g.holding.Add(-1)
 	}
+	delete(g.undone, e.ID)
 	if ended := g.done[e.ID]; ended != nil {
 		close(ended)
 		delete(g.done, e.ID)
 	}
 	g.mu.Unlock()
 	g.metrics.finished.Inc()
-	return nil
+	return g.step("certified")
 }
 
 // beginning is what the ledger says, on the hub's record, of an erasure that is asked
@@ -398,12 +428,4 @@ func (g *Gate) finish(ctx context.Context, e Erasure) error {
 type beginning struct {
 	Erasure holdfast.ErasureID `json:"erasure"`
 	ledger.Covers
-}
-
-// entry is what the ledger says of an erasure, on the hub's record.
-type entry struct {
-	Erasure holdfast.ErasureID `json:"erasure"`
-	ledger.Covers
-	OwnerKeys []seal.KeyID `json:"owner_keys"`
-	Scope     Scope        `json:"scope"`
 }

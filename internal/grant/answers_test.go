@@ -70,7 +70,7 @@ func askable(t *testing.T, owners, grants, disclosures int) *asked {
 	cut := func(context.Context) error { return nil }
 	gone, err := erasure.Open(ctx, erasure.Deps{Arrival: func() int64 { return time.Now().UnixNano() },
 		Catalog: a.Catalog, Vault: a.Vault, Ledger: a.Ledger, Series: a.Series, Grants: a.Register, Custody: a.House.Custody, Logger: slog.New(slog.DiscardHandler),
-		Places: erasure.Places{Connections: authority.Erase, Credentials: keeper.Erase, Grants: a.Register.Erase, Sessions: none, Twins: none, Memory: a.Series.Forget,
+		Places: erasure.Places{Connections: authority.Erase, Credentials: keeper.Erase, Grants: a.Register.Erase, Sessions: none, Wills: none, Ledger: none, Twins: none, Memory: a.Series.Forget,
 			Journal: cut, Catalog: cut, Readings: none, Messages: none, Alarms: none, Custody: a.House.Custody.Erase},
 	})
 	must(err)

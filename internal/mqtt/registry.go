@@ -1,8 +1,11 @@
 package mqtt
 
 import (
+	"slices"
 	"sync"
 	"time"
+
+	"github.com/holdfast-iot/holdfast"
 )
 
 // sessionKey names a session among those of all peers.
@@ -26,6 +29,7 @@ type slot struct {
 	gone chan struct{} // closed when conn has given the slot back
 	will *time.Timer
 	fire func() // publishes the will
+	of   holdfast.AssignmentID
 }
 
 // claim makes c the connection of its session. older is the one that has to go
@@ -66,7 +70,7 @@ func (r *registry) release(c *conn, delay time.Duration, will func()) {
 	if will == nil || r.closed {
 		return
 	}
-	w := &slot{fire: will}
+	w := &slot{fire: will, of: c.peer.Assignment}
 	key := c.key
 	w.will = time.AfterFunc(delay, func() {
 		r.mu.Lock()
@@ -92,6 +96,22 @@ func (r *registry) dropLocked(key sessionKey) {
 	if r.wills[key.peer]--; r.wills[key.peer] == 0 {
 		delete(r.wills, key.peer)
 	}
+}
+
+// forget drops the wills that wait of devices under these assignments, and returns the
+// connections that they have.
+func (r *registry) forget(of []holdfast.AssignmentID) (open []*conn) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for key, s := range r.slots {
+		switch {
+		case s.conn == nil && slices.Contains(of, s.of):
+			r.dropLocked(key)
+		case s.conn != nil && !s.conn.peer.Device.IsZero() && slices.Contains(of, s.conn.peer.Assignment):
+			open = append(open, s.conn)
+		}
+	}
+	return open
 }
 
 // mayWait reports whether another will of a device may wait.

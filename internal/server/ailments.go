@@ -23,6 +23,7 @@ var ailments = [...]ailment{
 	{"roll-failing", api.Wrong},
 	{"journal-backlog", api.Wrong},
 	{"erasure-late", api.Wrong},
+	{"erasure-unpurged", api.Wrong},
 	{"retention-late", api.Wrong},
 	{"retention-doubts-clock", api.Wrong},
 	{"clock-set-back", api.Wrong},

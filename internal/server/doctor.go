@@ -212,7 +212,12 @@ func (s *Server) examineKeepers(ctx context.Context, x *examination) error {
 		return err
 	}
 	for _, e := range undone {
-		if age := x.now.Sub(e.AskedAt); age > lateErasure && e.State == erasure.Asked {
+		age := x.now.Sub(e.AskedAt)
+		if age > latePurge && e.State == erasure.Destroyed {
+			x.since("erasure-unpurged", e.AskedAt, fmt.Sprintf("erasure %s was asked for %s ago: its keys are gone, its ciphertext is still there", e.ID, age.Round(time.Minute)),
+				"look for erasure in the log: it says which place can't be purged, mostly that the disk is full or broken; it goes on by itself when that is mended")
+		}
+		if age > lateErasure && e.State == erasure.Asked {
 			x.since("erasure-late", e.AskedAt, fmt.Sprintf("erasure %s was asked for %s ago and its keys still live", e.ID, age.Round(time.Second)),
 				"look for erasure in the log: it says why, and goes on by itself when that is mended")
 		}

@@ -331,6 +331,30 @@ func complaints() []complaint {
 			*m = soundHost(h, 2*time.Minute)
 			return func() { h.Server.erasure.Once(t.Context()) }
 		}},
+		{"erasure-unpurged", func(t *testing.T, h *house, m *host) func() {
+			anna := h.person("B")
+			s, err := h.custody.ScopeOfDevice(t.Context(), h.device(anna.Party, "x").Device)
+			if err == nil {
+				_, err = h.Server.erasure.Ask(t.Context(), anna, s)
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			h.Server.erasure.Fault = func(step string) error {
+				if step == "Readings" {
+					return errors.New("the disk is broken")
+				}
+				return nil
+			}
+			if err := h.Server.erasure.Once(t.Context()); err == nil {
+				t.Error("a place that can't be purged is passed over")
+			}
+			*m = soundHost(h, 25*time.Hour)
+			return func() {
+				h.Server.erasure.Fault = nil
+				h.Server.erasure.Once(t.Context())
+			}
+		}},
 	}
 }
 

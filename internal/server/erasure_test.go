@@ -115,7 +115,7 @@ func TestErasedOwnerIsInNoFile(t *testing.T) {
 	if err != nil {
 		t.Fatalf("verify certificate: %v", err)
 	}
-	if c.Party != anna.Party || c.Destroyed.From+1 != c.Destroyed.To || len(c.Destroyed.OwnerKeys) != 2 || c.Destroyed.Grade != vault.Clear {
+	if c.Opened == nil || c.Opened.Party != anna.Party || c.Destroyed.From+1 != c.Destroyed.To || len(c.Destroyed.OwnerKeys) != 2 || c.Destroyed.Grade != vault.Clear {
 		t.Errorf("certificate %+v", c)
 	}
 	for _, at := range []int{40, len(certificate) / 2, len(certificate) - 20} {
@@ -333,7 +333,7 @@ func TestManyErasuresTogether(t *testing.T) {
 		if err != nil || c.Destroyed.To == 0 || c.Destroyed.At.Before(c.Asked) {
 			t.Errorf("certificate: %v, keys destroyed %s, asked %s", err, c.Destroyed.At, c.Asked)
 		}
-		for _, a := range c.Scope.Assignments {
+		for _, a := range c.Opened.Scope.Assignments {
 			if h.stores.vault.HasOwner(vault.OfAssignment(a)) {
 				t.Error("a certified key is there")
 			}

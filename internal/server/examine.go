@@ -38,6 +38,7 @@ const (
 	rollsFail     = time.Minute
 	lateExpiry    = 50 * time.Hour // the daily run of retention is overdue
 	lateErasure   = time.Minute
+	latePurge     = 24 * time.Hour
 	lateTicks     = 3 // of the ledger
 	renewedByThen = 7 * 24 * time.Hour
 	endedLately   = 400 * 24 * time.Hour // older ones are nobody's worry

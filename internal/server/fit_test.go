@@ -238,7 +238,7 @@ func (h *house) goes(who access.Principal, d *thing) {
 	certificate := h.erase(who, scope)
 	h.t.Logf("erased in %s", time.Since(began).Round(time.Millisecond))
 	c, err := erasure.VerifyCertificate(certificate, h.ledger.VerifierKey())
-	if err != nil || c.Party != who.Party {
+	if err != nil || c.Opened.Party != who.Party {
 		h.t.Errorf("certificate: %+v %v", c, err)
 	}
 	if got, err := h.read(who, d.Peer, "heart_rate"); err == nil {

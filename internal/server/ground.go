@@ -31,10 +31,11 @@ type Ground struct {
 	Catalog  catalog.Options
 	Listen   func(network, address string) (net.Listener, error)
 
-	Series     series.Options   // Logger is the Config's
-	Checkpoint time.Duration    // between publications of the ledger, if the Config does not say
-	Hands      func() time.Time // by which periods, memberships and offers begin and end; nil: time.Now
-	Apart      time.Duration    // between the starts of two long runners, so that their clocks don't strike as one
+	Series     series.Options          // Logger is the Config's
+	Checkpoint time.Duration           // between publications of the ledger, if the Config does not say
+	Hands      func() time.Time        // by which periods, memberships and offers begin and end; nil: time.Now
+	Erasing    func(step string) error // asked at each step of an erasure, to end it there; nil: never
+	Apart      time.Duration           // between the starts of two long runners, so that their clocks don't strike as one
 }
 
 // Folder is the data folder, but for the stores in it.

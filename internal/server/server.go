@@ -189,7 +189,7 @@ func (s *Server) openGates(ctx context.Context) (err error) {
 	s.erasure, err = erasure.Open(ctx, erasure.Deps{
 		Catalog: s.stores.catalog, Vault: s.stores.vault, Ledger: s.ledger, Series: s.series,
 		Grants: s.grants, Custody: s.custody, Places: s.places(), Logger: s.log,
-		Arrival: func() int64 { return s.clock.Now() },
+		Arrival: func() int64 { return s.clock.Now() }, Fault: s.config.Ground.Erasing,
 	})
 	if err != nil {
 		return err
@@ -229,8 +229,14 @@ func (s *Server) places() erasure.Places {
 		Credentials: s.access.Erase,
 		Grants:      s.grants.Erase,
 		Sessions:    s.sessions.Erase,
-		Memory:      s.series.Forget,
-		Twins:       s.twin.Erase,
+		Wills: func(ctx context.Context, scope holdfast.Scope) error {
+			if s.mqtt == nil { // nothing is served yet
+				return nil
+			}
+			return s.mqtt.Erase(ctx, scope)
+		},
+		Memory: s.series.Forget,
+		Twins:  s.twin.Erase,
 		Readings: func(ctx context.Context, scope holdfast.Scope) error {
 			scope.Before = 0 // while the erasure held the streams, nothing came in
 			_, err := s.series.Erase(ctx, scope)
@@ -239,6 +245,7 @@ func (s *Server) places() erasure.Places {
 		Journal:  s.emptyJournal,
 		Alarms:   s.alarms.Erase,
 		Messages: s.outbox.Erase,
+		Ledger:   s.ledger.Erase,
 		Custody:  s.custody.Erase,
 		Catalog:  s.stores.catalog.Purge,
 	}

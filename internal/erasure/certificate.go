@@ -2,6 +2,7 @@ package erasure
 
 import (
 	"bytes"
+	"cmp"
 	"crypto/sha256"
 	"encoding/base64"
 	"encoding/hex"
@@ -76,13 +77,8 @@ type Destruction struct {
 	Grade      vault.Grade  `json:"grade"`                 // the weakest holder's
 }
 
-// States of a holder in a certificate.
-const (
-	HolderDestroyed = "destroyed"
-	HolderPending   = "pending" // it was out of reach: what it held is not known to be gone
-)
-
-// Holder is what a certificate says of one holder of the root key.
+// Holder is what a certificate says of one holder of the root key. The states are
+// those of package vault.
 type Holder struct {
 	Holder   string      `json:"holder"`
 	Kind     string      `json:"kind,omitempty"`
@@ -137,7 +133,7 @@ func commit(salt, line []byte) []byte {
 // Pending says in words what a later issue of the certificate may still know.
 func (c *Certificate) Pending() (out []string) {
 	for _, h := range c.Destroyed.Holders {
-		if h.State == HolderPending {
+		if h.State == vault.HolderPending {
 			out = append(out, fmt.Sprintf("the holder %s has not shown that it destroyed the root key", h.Holder))
 		}
 	}
@@ -215,7 +211,7 @@ func signedHash(certificate []byte) string {
 func holders(all []vault.HolderEvidence) []Holder {
 	out := make([]Holder, len(all))
 	for i, h := range all {
-		out[i] = Holder{Holder: h.Holder, Grade: h.Grade, State: HolderDestroyed, Evidence: h.Evidence}
+		out[i] = Holder{Holder: h.Holder, Kind: h.Kind, Grade: h.Grade, Vouched: h.Vouched, State: cmp.Or(h.State, vault.HolderDestroyed), At: h.At, Evidence: h.Evidence}
 	}
 	return out
 }
@@ -278,7 +274,7 @@ func VerifyCertificate(certificate []byte, trusted string) (Certificate, error) 
 		return Certificate{}, holdfast.Errorf(holdfast.Invalid, "not an erasure certificate of a version that is known")
 	}
 	var c Certificate
-	err := errCertificate
+	var err error
 	if header == certificateHeader1 {
 		c, err = read1(body)
 	} else if err = strictly(body, &c); err == nil {

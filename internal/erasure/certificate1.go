@@ -65,7 +65,7 @@ func read1(body string) (Certificate, error) {
 		Opened: &Opening{Erasure: old.Erasure, Party: old.Party, Scope: old.Scope, Kept: old.Kept}}
 	c.InPart = c.Opened.inPart()
 	for _, h := range old.Destroyed.Holders {
-		c.Destroyed.Holders = append(c.Destroyed.Holders, Holder{Holder: h.Holder, Grade: h.Grade, State: HolderDestroyed, Evidence: h.Evidence})
+		c.Destroyed.Holders = append(c.Destroyed.Holders, Holder{Holder: h.Holder, Grade: h.Grade, State: vault.HolderDestroyed, Evidence: h.Evidence})
 	}
 	c.Kept = reasons(old.Kept)
 	return c, nil

@@ -57,7 +57,9 @@ func example() Erasure {
 		Scope: Scope{Assignments: []holdfast.AssignmentID{{3}}, Streams: []holdfast.StreamID{{4}}, From: &from, To: &to, Before: at(0)},
 		By:    "owner", AskedAt: at(0), RefusedAt: at(0),
 		OwnerKeys: []seal.KeyID{{5}}, RecordKeys: []seal.KeyID{{6}}, From: 41, To: 42,
-		Holders:    []vault.HolderEvidence{{Holder: "file", Grade: vault.Clear, Evidence: []byte("evidence")}},
+		Holders: []vault.HolderEvidence{{Holder: "file", Kind: "file", Grade: vault.Clear, State: vault.HolderDestroyed, At: at(1)},
+			{Holder: "module", Kind: "exec", Grade: vault.Purge, Vouched: "Ada", State: vault.HolderDestroyed, At: at(1), Evidence: []byte("evidence")},
+			{Holder: "vault", Kind: "exec", Grade: vault.Clear, State: vault.HolderPending, At: at(0)}},
 		KeysDeadAt: at(1), PurgedAt: at(2),
 		Kept: []Kept{{Assignment: holdfast.AssignmentID{7}, Streams: []holdfast.StreamID{{8}}, Why: grant.Claim, Hold: holdfast.HoldID{9}},
 			{Assignment: holdfast.AssignmentID{10}, Why: grant.Law}},
@@ -189,7 +191,7 @@ func TestGoldenCertificate(t *testing.T) {
 		if diff := cmp.Diff(want, c); diff != "" {
 			t.Errorf("the golden certificate says something else: %s", diff)
 		}
-		if pending := c.Pending(); len(pending) != 1 { // the shares; the witness is there
+		if pending := c.Pending(); len(pending) != 2 { // a holder and the shares; the witness is there
 			t.Errorf("pending: %q", pending)
 		}
 		body, err := json.MarshalIndent(c, "", "  ")

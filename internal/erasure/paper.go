@@ -212,4 +212,4 @@ func (s *seen) complete(e *Erasure) (news bool) {
 }
 
 // pending reports that a holder has not shown that it destroyed what it was to.
-func pending(vault.HolderEvidence) bool { return false }
+func pending(h vault.HolderEvidence) bool { return h.State == vault.HolderPending }

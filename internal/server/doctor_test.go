@@ -332,7 +332,7 @@ func complaints() []complaint {
 			return func() { h.Server.erasure.Once(t.Context()) }
 		}},
 		{"erasure-unpurged", func(t *testing.T, h *house, m *host) func() {
-			anna := h.person("B")
+			anna := h.person("Annegret")
 			s, err := h.custody.ScopeOfDevice(t.Context(), h.device(anna.Party, "x").Device)
 			if err == nil {
 				_, err = h.Server.erasure.Ask(t.Context(), anna, s)

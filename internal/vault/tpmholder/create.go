@@ -54,10 +54,13 @@ func (h *Holder) create(ctx context.Context) error {
 		if err := h.file.write(h.state); err != nil {
 			return err
 		}
-	case h.state.Made:
-		return holdfast.Errorf(holdfast.Conflict, "there is a TPM holder at %s already: name another place with state=", h.opts.State)
+	case h.state.Start != nil:
+		return holdfast.Errorf(holdfast.Conflict, "there is a TPM holder at %s already, which was given root keys: name another place with state=", h.opts.State)
 	case uint32(h.state.Index) != h.opts.Index || uint32(h.state.Parent) != h.opts.Parent:
 		return holdfast.Errorf(holdfast.Conflict, "a TPM holder was begun at %s with index=%s and parent=%s: name these, or remove the file", h.opts.State, h.state.Index, h.state.Parent)
+	}
+	if h.state.Made { // and never used: whoever made it was cut short
+		return nil
 	}
 	for _, step := range []func(*operation) error{(*operation).makeParent, (*operation).makeCounter, (*operation).makeKey} {
 		if err := h.do(ctx, step); err != nil {
@@ -174,7 +177,7 @@ func (o *operation) defineCounter(parent key) (written bool, err error) {
 	} else if !errors.Is(err, tpm2.TPMRCHandle) {
 		return false, fmt.Errorf("look for counter: %w", err)
 	}
-	secret, err := password(o.h.opts.OwnerAuth)
+	owner, err := o.owner()
 	if err != nil {
 		return false, err
 	}
@@ -183,7 +186,7 @@ func (o *operation) defineCounter(parent key) (written bool, err error) {
 		return false, err
 	}
 	_, err = tpm2.NVDefineSpace{
-		AuthHandle: tpm2.AuthHandle{Handle: tpm2.TPMRHOwner, Name: tpm2.HandleName(tpm2.TPMRHOwner), Auth: tpm2.PasswordAuth(secret)},
+		AuthHandle: owner,
 		Auth:       tpm2.TPM2BAuth{Buffer: bytes.Clone(s.Password)},
 		PublicInfo: tpm2.New2B(counterPublic(s.Index, false)),
 	}.Execute(o, session)
@@ -219,4 +222,68 @@ func (o *operation) makeKey() error {
 		s.Unshown = err.Error()
 	}
 	return nil
+}
+
+// Remove takes what Create made out of the TPM, and the state file. What was sealed
+// opens never again.
+func Remove(ctx context.Context, o Options) error {
+	h, err := Open(ctx, o)
+	if err != nil {
+		return err
+	}
+	defer h.Close()
+	for _, step := range []func(*operation) error{(*operation).removeCounter, (*operation).removeParent} {
+		if err := h.do(ctx, step); err != nil {
+			return fmt.Errorf("remove TPM holder: %w", err)
+		}
+	}
+	if err := os.Remove(h.opts.State); err != nil {
+		return fmt.Errorf("remove TPM holder: %w", err)
+	}
+	os.Remove(h.opts.State + ".lock") // an empty file that harms nobody
+	return nil
+}
+
+func (o *operation) removeCounter() error {
+	name, err := o.h.counterName()
+	if err != nil {
+		return err
+	}
+	owner, err := o.owner()
+	if err != nil {
+		return err
+	}
+	_, err = tpm2.NVUndefineSpace{AuthHandle: owner, NVIndex: tpm2.NamedHandle{Handle: tpm2.TPMHandle(o.h.state.Index), Name: name}}.Execute(o)
+	if err != nil && !errors.Is(err, tpm2.TPMRCHandle) {
+		return fmt.Errorf("undefine counter: %w", err)
+	}
+	return nil
+}
+
+func (o *operation) removeParent() error {
+	s := o.h.state
+	reply, err := tpm2.ReadPublic{ObjectHandle: tpm2.TPMHandle(s.Parent)}.Execute(o)
+	if errors.Is(err, tpm2.TPMRCHandle) {
+		return nil
+	} else if err != nil {
+		return fmt.Errorf("look for storage key: %w", err)
+	}
+	k, err := keyAt(tpm2.TPMHandle(s.Parent), reply.OutPublic)
+	if err != nil || !bytes.Equal(k.name.Buffer, s.ParentName) {
+		return err // somebody else's
+	}
+	owner, err := o.owner()
+	if err != nil {
+		return err
+	}
+	if _, err := (tpm2.EvictControl{Auth: owner, ObjectHandle: tpm2.NamedHandle{Handle: k.handle, Name: k.name}, PersistentHandle: k.handle}).Execute(o); err != nil {
+		return fmt.Errorf("let storage key go: %w", err)
+	}
+	return nil
+}
+
+// owner is the storage hierarchy with its password.
+func (o *operation) owner() (tpm2.AuthHandle, error) {
+	secret, err := password(o.h.opts.OwnerAuth)
+	return tpm2.AuthHandle{Handle: tpm2.TPMRHOwner, Name: tpm2.HandleName(tpm2.TPMRHOwner), Auth: tpm2.PasswordAuth(secret)}, err
 }

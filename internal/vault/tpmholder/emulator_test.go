@@ -36,6 +36,8 @@ type emulator struct {
 	t      testing.TB
 	dir    string
 	socket string
+	// asleep: nobody starts the TPM when its power comes, as an operating system does.
+	asleep bool
 	cmd    *exec.Cmd
 }
 
@@ -60,8 +62,11 @@ func newEmulator(t testing.TB) *emulator {
 func (e *emulator) start() {
 	e.t.Helper()
 	os.Remove(e.socket)
-	e.cmd = exec.Command("swtpm", "socket", "--tpm2", "--tpmstate", "dir="+e.dir, "--server", "type=unixio,path="+e.socket,
-		"--flags", "not-need-init,startup-clear")
+	flags := "not-need-init,startup-clear"
+	if e.asleep {
+		flags = "not-need-init"
+	}
+	e.cmd = exec.Command("swtpm", "socket", "--tpm2", "--tpmstate", "dir="+e.dir, "--server", "type=unixio,path="+e.socket, "--flags", flags)
 	log, err := os.OpenFile(filepath.Join(e.dir, "log"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
 	if err != nil {
 		e.t.Fatal(err)

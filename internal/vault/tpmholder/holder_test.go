@@ -3,6 +3,8 @@ package tpmholder
 import (
 	"bytes"
 	"context"
+	"io"
+	"net"
 	"os"
 	"path/filepath"
 	"reflect"
@@ -12,6 +14,7 @@ import (
 	"time"
 
 	"github.com/google/go-tpm/tpm2"
+	"github.com/google/go-tpm/tpm2/transport"
 
 	"github.com/holdfast-iot/holdfast"
 	"github.com/holdfast-iot/holdfast/internal/seal"
@@ -526,13 +529,16 @@ func TestCreate(t *testing.T) {
 		t.Errorf("the same counter: %v", err)
 	}
 	first.Close()
-	if _, err := Create(t.Context(), first.opts); holdfast.KindOf(err) != holdfast.Conflict {
-		t.Errorf("the same state file: %v", err)
+	again := create(t, first.opts) // nothing was sealed yet: whoever made it may have been cut short
+	if again.ID() != first.ID() {
+		t.Error("another holder was made in place of one that was not used")
 	}
-	again := reopen(t, first.opts)
 	root, box := sealed(t, again, 1)
 	opens(t, again, 1, box, root)
 	again.Close()
+	if _, err := Create(t.Context(), first.opts); holdfast.KindOf(err) != holdfast.Conflict {
+		t.Errorf("the same state file: %v", err)
+	}
 	if err := os.Chmod(first.opts.State, 0o644); err != nil {
 		t.Fatal(err)
 	}
@@ -541,6 +547,104 @@ func TestCreate(t *testing.T) {
 	}
 	if _, err := Open(t.Context(), e.options()); holdfast.KindOf(err) != holdfast.NotFound {
 		t.Errorf("no state file: %v", err)
+	}
+	if err := os.Chmod(first.opts.State, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, o := range []Options{{Index: DefaultIndex + 7}, {Parent: 0x81000001}} {
+		other := first.opts
+		other.Index, other.Parent = max(o.Index, other.Index), max(o.Parent, other.Parent)
+		if o.Parent != 0 {
+			other.Parent = o.Parent
+		}
+		if _, err := Open(t.Context(), other); holdfast.KindOf(err) != holdfast.Conflict {
+			t.Errorf("a URL that names something else than the state file: %v", err)
+		}
+	}
+	// What is removed leaves room, and a counter that begins above.
+	if err := Remove(t.Context(), first.opts); err != nil {
+		t.Fatal(err)
+	}
+	if err := Remove(t.Context(), first.opts); holdfast.KindOf(err) != holdfast.NotFound {
+		t.Errorf("removed twice: %v", err)
+	}
+	h := create(t, first.opts)
+	if s, err := h.Status(t.Context()); err != nil || s.Counter < 2 || s.Increments != 1 {
+		t.Errorf("status %+v, %v", s, err)
+	}
+	refuses(t, h, 1, box, holdfast.NotFound)
+	sealed(t, h, 1)
+	refuses(t, h, 1, box, holdfast.Denied)
+}
+
+// Hierarchies with passwords, a TPM that nobody started, and one behind a port.
+func TestPasswordsAndPorts(t *testing.T) {
+	e := newEmulator(t)
+	e.with(func(tpm transport.TPM) error {
+		for _, hierarchy := range []tpm2.TPMHandle{tpm2.TPMRHOwner, tpm2.TPMRHEndorsement} {
+			at := tpm2.AuthHandle{Handle: hierarchy, Name: tpm2.HandleName(hierarchy), Auth: tpm2.PasswordAuth(nil)}
+			if _, err := (tpm2.HierarchyChangeAuth{AuthHandle: at, NewAuth: tpm2.TPM2BAuth{Buffer: []byte("a password")}}).Execute(tpm); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	o := e.options()
+	if _, err := Create(t.Context(), o); holdfast.KindOf(err) != holdfast.Denied || !strings.Contains(err.Error(), "owner-auth-file=") {
+		t.Errorf("without the passwords: %v", err)
+	}
+	secret := filepath.Join(t.TempDir(), "password")
+	if err := os.WriteFile(secret, []byte("a password\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	o.OwnerAuth, o.EndorsementAuth = secret, secret
+	h := create(t, o)
+	root, box := sealed(t, h, 1)
+	destroy(t, h, 1)
+	opens(t, h, 1, box, root)
+
+	e.asleep = true
+	e.powerCut()
+	opens(t, h, 1, box, root)
+	e.powerCut()
+	sealed(t, h, 2)
+	if destroy(t, h, 2) == nil {
+		t.Error("no evidence")
+	}
+
+	// Without the endorsement hierarchy's password the key dies all the same.
+	h.opts.EndorsementAuth = ""
+	sealed(t, h, 3)
+	if said := destroy(t, h, 3); said != nil || h.Grade() != vault.Clear || !strings.Contains(h.Why(), "evidence") {
+		t.Errorf("evidence %s, grade %s, %s", said, h.Grade(), h.Why())
+	}
+	h.Close()
+
+	// The same TPM behind a port.
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ln.Close()
+	go func() {
+		for {
+			from, err := ln.Accept()
+			if err != nil {
+				return
+			}
+			to, err := net.Dial("unix", e.socket)
+			if err == nil {
+				go func() { io.Copy(from, to); from.Close() }()
+				io.Copy(to, from)
+				to.Close()
+			}
+			from.Close()
+		}
+	}()
+	o.Address = ln.Addr().String()
+	h = reopen(t, o)
+	if got, err := h.Generations(t.Context()); err != nil || !slices.Equal(got, []uint64{3}) {
+		t.Errorf("generations %v, %v", got, err)
 	}
 }
 

@@ -22,6 +22,7 @@ func tries() []try {
 		{command: "feed", lines: []string{
 			"--device {device} --from 2000-01-01 --during 300ms -o json --purpose study", "{device}/{number} --from 2000-01-01 --during 300ms -o csv", "--owner {anna} --from 2000-01-01 --during 300ms",
 		}},
+		{command: "backup take", lines: []string{"{out} --recipient age1zjt0zjdyvxqrd6u4vncp26ypszhw85lkdj033sqdv9hdm7yqayqqwc63j9 -o json"}},
 		{command: "export", lines: []string{"{anna} {out}", "Anna {out}"}},
 		{command: "me recipients", lines: listing()},
 		{command: "me purposes", lines: listing()},
@@ -137,6 +138,9 @@ func tries() []try {
 		{command: "intake mqtt", apart: "sends as a device, and is told that it is durable: likewise; --declare adds devices as device add does, which is tried"},
 		{command: "intake map", apart: "asks no hub: it prints what comes with the program, or checks a file"},
 		{command: "login", apart: "asks an issuer, and keeps one's own token: see TestLoginOfOwnersAndStaff"},
+		{command: "backup list", apart: "asks no hub: it reads a folder that one has"},
+		{command: "backup check", apart: "likewise; it prints sums"},
+		{command: "backup prune", apart: "likewise; it removes"},
 		{command: "upgrade", apart: "works on a stopped hub's tables, and prints their names"},
 		{command: "version", apart: "asks no hub"},
 		{command: "completion", apart: "asks no hub"},

@@ -56,6 +56,8 @@ type commands struct {
 	Verify     verifyCmd     `cmd:"" help:"Check an export, a certificate, a receipt, a report or a proof, without a hub."`
 	Ledger     ledgerCmd     `cmd:"" help:"The record of everything that changed or left."`
 
+	Backup backupCmd `cmd:"" help:"Copy a hub into a folder, encrypted; what is new since the last time."`
+
 	Doctor doctorCmd `cmd:"" help:"What is wrong or weak in a deployment, with the mend."`
 	Bench  benchCmd  `cmd:"" help:"What this machine can take: speed and size, measured."`
 

@@ -35,6 +35,7 @@ import (
 	"github.com/holdfast-iot/holdfast/internal/access"
 	"github.com/holdfast-iot/holdfast/internal/alarm"
 	"github.com/holdfast-iot/holdfast/internal/archive"
+	"github.com/holdfast-iot/holdfast/internal/backup"
 	"github.com/holdfast-iot/holdfast/internal/custody"
 	"github.com/holdfast-iot/holdfast/internal/erasure"
 	"github.com/holdfast-iot/holdfast/internal/grant"
@@ -64,6 +65,7 @@ type Deps struct {
 	Erasure  *erasure.Gate
 	Ledger   *ledger.Ledger
 	Archive  *archive.Archive
+	Backups  *backup.Keeper // nil: there are no backups
 	Desk     *handover.Desk // default: one over the keepers above
 	Timeline *timeline.Timeline
 	Alarms   *alarm.Alarms  // nil: there are none
@@ -196,6 +198,9 @@ func New(d Deps) (*API, error) {
 		register()
 	}
 	a.assignments()
+	if a.Backups != nil {
+		a.backups()
+	}
 	if a.Twin != nil {
 		a.commands()
 		a.twins()

@@ -57,6 +57,9 @@ func asks() []ask {
 			"/v1/decisions?reader=Acme+Plants&purpose=operation&device={device}")},
 		{"POST /v1/exports", send("/v1/exports", `{}`, `{"party":"{party}"}`, `{"party":"{name}"}`)},
 
+		{"GET /v1/backups", get("/v1/backups")},
+		{"GET /v1/backups/{id}/pieces/{n}", get("/v1/backups/{device}/pieces/0", "/v1/backups/{device}/pieces/1?count=3")},
+
 		{"GET /v1/me", get("/v1/me")},
 		{"GET /v1/me/recipients", get("/v1/me/recipients")},
 		{"GET /v1/me/disclosures", get("/v1/me/disclosures", "/v1/me/disclosures?recipient={party}", "/v1/me/disclosures?grant={grant}")},
@@ -112,6 +115,9 @@ func asks() []ask {
 			"/v1/ledger/entries?device={label}")},
 		{"GET /v1/ledger/entries/{index}/proof", get("/v1/ledger/entries/3/proof", "/v1/ledger/entries/{index}/proof", "/v1/ledger/entries/{index}/proof?device={device}")},
 		{"GET /v1/ledger/consistency", get("/v1/ledger/consistency?from=1")},
+		{"POST /v1/backups", send("/v1/backups", `{}`, `{"keep":86400}`)},
+		{"POST /v1/backups/{id}/finish", send("/v1/backups/{device}/finish", `{"list":"","written":0,"recipients":["{name}"]}`)},
+		{"POST /v1/backups/drills", send("/v1/backups/drills", `{"at":"2026-11-23T00:00:00Z"}`)},
 		{"POST /v1/ledger/verify", send("/v1/ledger/verify", `{}`)},
 	}, append(prometheusAsks(), changes(nobodys)...)...)
 }

@@ -23,6 +23,7 @@ import (
 //	journal/        readings not yet rolled
 //	segments/       readings, sealed and compressed
 //	keyring/        owner keys, wrapped
+//	staging/        copies of the catalog while backups are under way
 //	admin/          the first administrator's certificate and key
 //	ledger.json     the last head of the ledger that was signed
 //	release.json    which program it is for, and what it can go back to
@@ -37,6 +38,7 @@ const (
 	segmentsDir = "segments"
 	keyringDir  = "keyring"
 	adminDir    = "admin"
+	stagingDir  = "staging"
 )
 
 // folderFormat is the version of the layout.

@@ -24,6 +24,7 @@ import (
 	"github.com/holdfast-iot/holdfast/internal/alarm"
 	"github.com/holdfast-iot/holdfast/internal/api"
 	"github.com/holdfast-iot/holdfast/internal/archive"
+	"github.com/holdfast-iot/holdfast/internal/backup"
 	"github.com/holdfast-iot/holdfast/internal/budget"
 	"github.com/holdfast-iot/holdfast/internal/custody"
 	"github.com/holdfast-iot/holdfast/internal/deviceapi"
@@ -67,6 +68,7 @@ type Server struct {
 	query    *query.Query
 	erasure  *erasure.Gate
 	archive  *archive.Archive
+	backups  *backup.Keeper
 	desk     *handover.Desk
 	timeline *timeline.Timeline
 	mqtt     *mqtt.Server
@@ -204,6 +206,13 @@ func (s *Server) openGates(ctx context.Context) (err error) {
 	s.query = query.New(s.custody, s.grants, s.series, query.Options{Erasures: s.erasure, Permissions: s.access, Alarm: s.undecided, Budget: query.Budget{Memory: s.config.QueryMemory}})
 	s.promql = promapi.New(s.query, s.custody, promapi.Options{Lookback: s.config.PromLookback, Version: s.config.Version})
 	s.archive = archive.New(s.query, s.custody, s.grants, s.ledger)
+	s.backups, err = backup.Open(ctx, backup.Deps{
+		Catalog: s.stores.catalog, Vault: s.stores.vault, Ledger: s.ledger, Series: s.series, Blobs: s.stores.blobs,
+		Hub: s.stores.folder.Hub, Version: s.config.Version, Staging: filepath.Join(s.config.Data, stagingDir),
+	})
+	if err != nil {
+		return err
+	}
 	s.desk = handover.New(handover.Deps{Custody: s.custody, Identity: s.identity, Grants: s.grants, Erasure: s.erasure, Logger: s.log})
 	s.timeline = timeline.New(timeline.Deps{
 		Custody: s.custody, Query: s.query, Series: s.series, Ingest: s.ingest, Erasure: s.erasure, Logger: s.log, Now: s.config.Ground.Hands,
@@ -296,6 +305,7 @@ func (s *Server) registerMetrics() error {
 	all = append(all, s.ledger.Metrics()...)
 	all = append(all, s.access.Metrics()...)
 	all = append(all, s.erasure.Metrics()...)
+	all = append(all, s.backups.Metrics()...)
 	all = append(all, s.stores.vault.Metrics()...)
 	all = append(all, s.series.Metrics()...)
 	all = append(all, s.query.Metrics()...)

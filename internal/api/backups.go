@@ -80,4 +80,3 @@ func (a *API) backups() {
 			return nil, a.Backups.Drilled(ctx, in.Body.At)
 		})
 }
-

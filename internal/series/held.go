@@ -3,13 +3,10 @@ package series
 import (
 	"context"
 	"database/sql"
-	"errors"
 	"fmt"
 	"iter"
-	"slices"
 
 	"github.com/holdfast-iot/holdfast"
-	"github.com/holdfast-iot/holdfast/internal/catalog"
 	"github.com/holdfast-iot/holdfast/internal/chunk"
 )
 
@@ -170,58 +167,4 @@ func (s *Series) tally(ctx context.Context, cell []chunkRow, open bool, u *unsea
 		t.Readings += int64(e.rows)
 	}
 	return nil
-}
-
-// DropLost removes the chunks that no key in force opens, and returns how many of
-// each stream: what an erasure destroyed after the copy was made that this catalog
-// is. Their segments are zeroed there. Recover comes before it.
-func (s *Series) DropLost(ctx context.Context) (lost []Tally, err error) {
-	if err := s.lock(ctx); err != nil {
-		return nil, err
-	}
-	defer s.unlock()
-	var assignments []holdfast.AssignmentID
-	if assignments, err = catalog.Rows(ctx, s.db, func(row *sql.Rows) (a holdfast.AssignmentID, err error) {
-		return a, row.Scan(&a)
-	}, `SELECT DISTINCT assignment FROM chunk`); err != nil {
-		return nil, fmt.Errorf("find erased chunks: %w", err)
-	}
-	var gone []chunkRow
-	for _, a := range assignments {
-		var rows []chunkRow
-		err := s.db.Read(ctx, func(tx *sql.Tx) (err error) {
-			rows, err = scopeRows(ctx, tx, a, nil)
-			return err
-		})
-		if err != nil {
-			return nil, fmt.Errorf("find erased chunks: %w", err)
-		}
-		for cell := range cells(rows) {
-			c, err := s.cellCipher(ctx, cell[0].Cell)
-			if err != nil {
-				return nil, err
-			}
-			for i := range cell {
-				if cell[i].key != keyOf(c) {
-					gone = append(gone, cell[i])
-				}
-			}
-		}
-	}
-	for some := range slices.Chunk(gone, eraseBatch) {
-		if err := s.db.Write(ctx, func(tx *sql.Tx) error { return deleteChunks(ctx, tx, some) }); err != nil {
-			return nil, errors.Join(err, ctx.Err())
-		}
-	}
-	s.forget(gone)
-	s.readers.release(gone)
-	for i := range gone {
-		r := &gone[i]
-		if n := len(lost); n == 0 || lost[n-1].Assignment != r.Assignment || lost[n-1].Stream != r.Stream {
-			lost = append(lost, Tally{Assignment: r.Assignment, Stream: r.Stream})
-		}
-		lost[len(lost)-1].Lost++
-		lost[len(lost)-1].Chunks++
-	}
-	return lost, s.reap(ctx)
 }

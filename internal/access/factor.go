@@ -16,6 +16,7 @@ import (
 	"github.com/pquerna/otp/totp"
 
 	"github.com/holdfast-iot/holdfast"
+	"github.com/holdfast-iot/holdfast/internal/ledger"
 	"github.com/holdfast-iot/holdfast/internal/vault"
 )
 
@@ -191,6 +192,9 @@ func (a *Access) RemoveFactor(ctx context.Context, by Principal) error {
 		if _, err := tx.ExecContext(ctx, `DELETE FROM access_recovery WHERE holder = $1`, holder); err != nil {
 			return err
 		}
+		if err := ledger.AddTakeBacks(ctx, tx, ledger.TakeBack{Kind: ledger.FactorEnded, ID: ledger.TakenID(holder)}); err != nil {
+			return err
+		}
 		return a.recordFactor(ctx, tx, by, "second factor removed", 0, a.now())
 	})
 	if err != nil {
@@ -343,6 +347,9 @@ func (a *Access) useRecovery(ctx context.Context, by Principal, f *factor, code 
 		if n, err := u.RowsAffected(); err != nil || n != 1 {
 			a.metrics.codes.WithLabelValues("wrong").Inc()
 			return errors.Join(err, holdfast.Errorf(holdfast.Denied, "the recovery code is wrong or was used already"))
+		}
+		if err := ledger.AddTakeBacks(ctx, tx, ledger.TakeBack{Kind: ledger.RecoveryUsed, ID: ledger.TakenID(f.holder), Hash: hashRecovery(f.holder, code)}); err != nil {
+			return err
 		}
 		var left int
 		if err := tx.QueryRowContext(ctx, `SELECT COUNT(*) FROM access_recovery WHERE holder = $1`, f.holder).Scan(&left); err != nil {

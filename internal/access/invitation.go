@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/holdfast-iot/holdfast"
+	"github.com/holdfast-iot/holdfast/internal/ledger"
 	"github.com/holdfast-iot/holdfast/internal/vault"
 )
 
@@ -68,8 +69,7 @@ func (a *Access) Invite(ctx context.Context, by Principal, party holdfast.PartyI
 		if err != nil {
 			return err
 		}
-		_, err = tx.ExecContext(ctx, `UPDATE access_invitation SET state = $1 WHERE party = $2 AND state = $3`, invitationReplaced, party, invitationOpen)
-		if err != nil {
+		if err := replaceInvitations(ctx, tx, party); err != nil {
 			return err
 		}
 		_, err = tx.ExecContext(ctx, `INSERT INTO access_invitation (id, party, secret_hash, made_by, made, not_after, settled, state) VALUES ($1, $2, $3, $4, $5, $6, $7, $8)`,
@@ -159,6 +159,9 @@ func (a *Access) insertInvited(ctx context.Context, m *making, settled bool, now
 		}
 		if n, err := u.RowsAffected(); err != nil || n != 1 {
 			return errors.Join(err, errInvitation()) // another guest was faster
+		}
+		if err := ledger.AddTakeBacks(ctx, tx, ledger.TakeBack{Kind: ledger.InvitationEnded, ID: ledger.TakenID(m.id)}); err != nil {
+			return err
 		}
 		if m.settled, err = settledInvited(ctx, tx, m.party, settled, now); err != nil {
 			return err

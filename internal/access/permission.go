@@ -12,6 +12,7 @@ import (
 	"unicode/utf8"
 
 	"github.com/holdfast-iot/holdfast"
+	"github.com/holdfast-iot/holdfast/internal/ledger"
 	"github.com/holdfast-iot/holdfast/internal/policy"
 	"github.com/holdfast-iot/holdfast/internal/vault"
 )
@@ -279,6 +280,11 @@ func (a *Access) movePermission(ctx context.Context, p *permission, by Principal
 		}
 		if n, err := u.RowsAffected(); err != nil || n != 1 {
 			return errors.Join(err, errDecided("decided or ended meanwhile"))
+		}
+		if to != permissionApproved {
+			if err := ledger.AddTakeBacks(ctx, tx, ledger.TakeBack{Kind: ledger.PermissionEnded, ID: ledger.TakenID(p.id), State: permissionStates[to], Box: p.box}); err != nil {
+				return err
+			}
 		}
 		return a.recordPermission(ctx, tx, p, by, operating, kind, now)
 	})

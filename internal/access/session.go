@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/holdfast-iot/holdfast"
+	"github.com/holdfast-iot/holdfast/internal/ledger"
 	"github.com/holdfast-iot/holdfast/internal/vault"
 )
 
@@ -53,8 +54,7 @@ func (a *Access) EndOtherSessions(ctx context.Context, by Principal, programs bo
 	}
 	if by.Role == Owner {
 		err := a.catalog.Write(ctx, func(tx *sql.Tx) error {
-			_, err := tx.ExecContext(ctx, `UPDATE access_invitation SET state = $1 WHERE party = $2 AND state = $3`, invitationReplaced, by.Party, invitationOpen)
-			return err
+			return replaceInvitations(ctx, tx, by.Party)
 		})
 		if err != nil {
 			return 0, fmt.Errorf("end sessions: %w", err)
@@ -93,6 +93,9 @@ func (p Principal) mayEnd(c *credential) bool {
 // ended writes the end of a credential.
 func (a *Access) ended(ctx context.Context, tx *sql.Tx, by Principal, c *credential, reason string, now time.Time) error {
 	if _, err := tx.ExecContext(ctx, `UPDATE access_credential SET revoked = $1 WHERE id = $2`, now.UnixNano(), c.id); err != nil {
+		return err
+	}
+	if err := ledger.AddTakeBacks(ctx, tx, ledger.TakeBack{Kind: ledger.CredentialRevoked, ID: ledger.TakenID(c.id)}); err != nil {
 		return err
 	}
 	_, err := a.ledger.Append(ctx, tx, vault.OfParty(c.party), "credential revoked",

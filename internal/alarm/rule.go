@@ -7,6 +7,7 @@ import (
 
 	"github.com/holdfast-iot/holdfast"
 	"github.com/holdfast-iot/holdfast/internal/access"
+	"github.com/holdfast-iot/holdfast/internal/ledger"
 	"github.com/holdfast-iot/holdfast/internal/query"
 	"github.com/holdfast-iot/holdfast/internal/vault"
 )
@@ -251,6 +252,9 @@ func (a *Alarms) End(ctx context.Context, by access.Principal, text string) erro
 	defer r.mu.Unlock()
 	err = a.Catalog.Write(ctx, func(tx *sql.Tx) error {
 		if _, err := tx.ExecContext(ctx, `DELETE FROM alarm_rule WHERE id = $1`, r.id); err != nil {
+			return err
+		}
+		if err := ledger.AddTakeBacks(ctx, tx, ledger.TakeBack{Kind: ledger.AlarmEnded, ID: ledger.TakenID(r.id)}); err != nil {
 			return err
 		}
 		_, err := a.Ledger.Append(ctx, tx, vault.OfParty(r.party), "alarm ended", ruleEvent{Alarm: r.id, By: by.Credential})

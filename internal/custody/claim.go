@@ -13,6 +13,7 @@ import (
 	"unicode/utf8"
 
 	"github.com/holdfast-iot/holdfast"
+	"github.com/holdfast-iot/holdfast/internal/ledger"
 	"github.com/holdfast-iot/holdfast/internal/vault"
 )
 
@@ -104,6 +105,9 @@ func (c *Custody) NewClaimCode(ctx context.Context, by holdfast.CredentialID, de
 			`UPDATE claim_code SET code_hash = $1 WHERE device = $2`, hash, device); err != nil {
 			return err
 		}
+		if err := ledger.AddTakeBacks(ctx, tx, ledger.TakeBack{Kind: ledger.ClaimCodeEnded, ID: ledger.TakenID(device)}); err != nil {
+			return err
+		}
 		_, err := c.ledger.Append(ctx, tx, vault.Hub, "claim code made", deviceEvent{device, d.Assignment, by})
 		return err
 	})
@@ -169,6 +173,9 @@ func (c *Custody) claim(ctx context.Context, by holdfast.CredentialID, party hol
 			return err
 		}
 		if err := one(ctx, tx, used, `DELETE FROM claim_code WHERE device = $1 AND code_hash = $2`, d.ID, codeHash); err != nil {
+			return err
+		}
+		if err := ledger.AddTakeBacks(ctx, tx, ledger.TakeBack{Kind: ledger.ClaimCodeEnded, ID: ledger.TakenID(d.ID)}); err != nil {
 			return err
 		}
 		if err := one(ctx, tx, used, `UPDATE device SET owner = $1, state = $2, label_hash = $3, info_sealed = $4 WHERE id = $5 AND state = $6`,

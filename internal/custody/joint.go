@@ -10,6 +10,7 @@ import (
 
 	"github.com/holdfast-iot/holdfast"
 	"github.com/holdfast-iot/holdfast/internal/catalog"
+	"github.com/holdfast-iot/holdfast/internal/ledger"
 	"github.com/holdfast-iot/holdfast/internal/vault"
 )
 
@@ -217,6 +218,9 @@ func (c *Custody) endJoint(ctx context.Context, j Joint, state, kind string, by 
 	return c.write(ctx, func(tx *sql.Tx) error {
 		if err := one(ctx, tx, holdfast.Errorf(holdfast.Conflict, "joint erasure %s waits no more", j.ID),
 			`UPDATE joint_erasure SET state = $1, erasure = $2 WHERE id = $3 AND state = 'waiting'`, state, j.Erasure, j.ID); err != nil {
+			return err
+		}
+		if err := ledger.AddTakeBacks(ctx, tx, ledger.TakeBack{Kind: ledger.JointChange, ID: ledger.TakenID(j.ID), State: state}); err != nil {
 			return err
 		}
 		return c.recordJoint(ctx, tx, kind, j, adults, by)

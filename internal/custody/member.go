@@ -10,6 +10,7 @@ import (
 
 	"github.com/holdfast-iot/holdfast"
 	"github.com/holdfast-iot/holdfast/internal/catalog"
+	"github.com/holdfast-iot/holdfast/internal/ledger"
 	"github.com/holdfast-iot/holdfast/internal/vault"
 )
 
@@ -381,6 +382,11 @@ func (c *Custody) changeMember(ctx context.Context, what string, m Membership, w
 		if err := one(ctx, tx, holdfast.Errorf(holdfast.Conflict, "membership %s has just changed: ask again", m.ID),
 			`UPDATE membership SET state = $1, info_sealed = $2 WHERE id = $3 AND state = $4`, m.State, box, m.ID, was); err != nil {
 			return err
+		}
+		if m.State != Active {
+			if err := ledger.AddTakeBacks(ctx, tx, ledger.TakeBack{Kind: ledger.MembershipEnded, ID: ledger.TakenID(m.ID), State: m.State, Box: box}); err != nil {
+				return err
+			}
 		}
 		return c.recordMember(ctx, tx, what, m, by)
 	})

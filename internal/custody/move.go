@@ -5,6 +5,7 @@ import (
 	"database/sql"
 
 	"github.com/holdfast-iot/holdfast"
+	"github.com/holdfast-iot/holdfast/internal/ledger"
 )
 
 // move is a unit, and the children that go along with it, on the way from one
@@ -137,6 +138,9 @@ func (m *move) apply(ctx context.Context, tx *sql.Tx, by holdfast.CredentialID, 
 			`UPDATE device SET gateway = NULL, child_hash = NULL WHERE id = $1 AND gateway = $2`, d.ID, d.Gateway); err != nil {
 			return err
 		}
+		if err := ledger.AddTakeBacks(ctx, tx, ledger.TakeBack{Kind: ledger.GatewayGone, ID: ledger.TakenID(d.ID), Of: ledger.TakenID(d.Gateway)}); err != nil {
+			return err
+		}
 		if _, err := c.ledger.Append(ctx, tx, recordOf(d.Owner), "gateway gone", deviceEvent{d.ID, d.Assignment, by}); err != nil {
 			return err
 		}
@@ -200,16 +204,11 @@ func (c *Custody) planClosing(ctx context.Context, by holdfast.CredentialID, d D
 				return err
 			}
 		}
-		for _, q := range []string{
-			`DELETE FROM claim_code WHERE device = $1`,
-			`UPDATE transfer SET state = 'withdrawn' WHERE device = $1 AND state = 'offered'`,
-			`UPDATE release_notice SET state = 'withdrawn' WHERE device = $1 AND state = 'open'`,
-			// The name within the gateway is free for the next device.
-			`UPDATE device SET state = 'closed', child_hash = NULL WHERE id = $1`,
-		} {
-			if _, err := tx.ExecContext(ctx, q, d.ID); err != nil {
-				return err
-			}
+		if err := closeDevice(ctx, tx, d.ID); err != nil {
+			return err
+		}
+		if err := ledger.AddTakeBacks(ctx, tx, ledger.TakeBack{Kind: ledger.DeviceClosed, ID: ledger.TakenID(d.ID)}); err != nil {
+			return err
 		}
 		_, err := c.ledger.Append(ctx, tx, recordOf(a.Owner), "assignment closed", deviceEvent{d.ID, a.ID, by})
 		return err

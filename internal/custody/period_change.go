@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/holdfast-iot/holdfast"
+	"github.com/holdfast-iot/holdfast/internal/ledger"
 	"github.com/holdfast-iot/holdfast/internal/vault"
 )
 
@@ -195,10 +196,15 @@ func (c *Custody) newVersion(ctx context.Context, old Assignment, a *Assignment,
 			`UPDATE assignment SET state = $1, info_sealed = $2 WHERE id = $3 AND state = $4`, a.State, after, a.ID, old.State); err != nil {
 			return err
 		}
+		back := []ledger.TakeBack{{Kind: ledger.AssignmentChange, ID: ledger.TakenID(a.ID), State: a.State, Box: after}}
 		if shows != nil {
+			back = append(back, ledger.TakeBack{Kind: ledger.PeriodChange, ID: ledger.TakenID(row), Box: shows})
 			if _, err := tx.ExecContext(ctx, `UPDATE period SET info_sealed = $1 WHERE id = $2`, shows, row); err != nil {
 				return err
 			}
+		}
+		if err := ledger.AddTakeBacks(ctx, tx, back...); err != nil {
+			return err
 		}
 		_, err := tx.ExecContext(ctx, `INSERT INTO assignment_version (assignment, number, info_sealed) VALUES ($1, $2, $3)`, a.ID, number, before)
 		return err

@@ -10,6 +10,7 @@ import (
 
 	"github.com/holdfast-iot/holdfast"
 	"github.com/holdfast-iot/holdfast/internal/catalog"
+	"github.com/holdfast-iot/holdfast/internal/ledger"
 	"github.com/holdfast-iot/holdfast/internal/vault"
 )
 
@@ -211,8 +212,11 @@ func (c *Custody) EndNotice(ctx context.Context, by Actor, id holdfast.NoticeID)
 }
 
 func (n Notice) update(ctx context.Context, tx *sql.Tx, box []byte) error {
-	return one(ctx, tx, holdfast.Errorf(holdfast.Conflict, "notice %s runs no more", n.ID),
-		`UPDATE release_notice SET state = $1, info_sealed = $2 WHERE id = $3 AND state = 'open'`, n.State, box, n.ID)
+	if err := one(ctx, tx, holdfast.Errorf(holdfast.Conflict, "notice %s runs no more", n.ID),
+		`UPDATE release_notice SET state = $1, info_sealed = $2 WHERE id = $3 AND state = 'open'`, n.State, box, n.ID); err != nil {
+		return err
+	}
+	return ledger.AddTakeBacks(ctx, tx, ledger.TakeBack{Kind: ledger.NoticeChange, ID: ledger.TakenID(n.ID), State: n.State, Box: box})
 }
 
 // DueNotices returns those whose time is over without an objection.

@@ -10,6 +10,7 @@ import (
 
 	"github.com/holdfast-iot/holdfast"
 	"github.com/holdfast-iot/holdfast/internal/catalog"
+	"github.com/holdfast-iot/holdfast/internal/ledger"
 	"github.com/holdfast-iot/holdfast/internal/vault"
 )
 
@@ -290,9 +291,12 @@ func (c *Custody) changeTransfer(ctx context.Context, t Transfer, was string, al
 }
 
 func (t Transfer) update(ctx context.Context, tx *sql.Tx, was string, box []byte) error {
-	return one(ctx, tx, holdfast.Errorf(holdfast.Conflict, "transfer %s has just changed: ask again", t.ID),
+	if err := one(ctx, tx, holdfast.Errorf(holdfast.Conflict, "transfer %s has just changed: ask again", t.ID),
 		`UPDATE transfer SET state = $1, buyer = $2, next_device = $3, info_sealed = $4 WHERE id = $5 AND state = $6`,
-		t.State, t.Buyer, t.Next, box, t.ID, was)
+		t.State, t.Buyer, t.Next, box, t.ID, was); err != nil {
+		return err
+	}
+	return ledger.AddTakeBacks(ctx, tx, ledger.TakeBack{Kind: ledger.TransferChange, ID: ledger.TakenID(t.ID), State: t.State, Box: box})
 }
 
 // expireTransfers ends the offers whose time is over.

@@ -50,6 +50,8 @@ const (
 // is and what its streams are, for holds name parties and streams.
 type Custody interface {
 	Leave(ctx context.Context, tx *sql.Tx, s holdfast.Scope) error
+	// ReplayErased is Leave for a catalog that was put back to before the erasure.
+	ReplayErased(ctx context.Context, tx *sql.Tx, s holdfast.Scope) error
 	Assignment(ctx context.Context, id holdfast.AssignmentID) (custody.Assignment, error)
 	StreamsOfAssignment(ctx context.Context, a custody.Assignment) ([]*custody.Stream, error)
 }
@@ -306,6 +308,9 @@ func (g *Gate) writeDown(ctx context.Context, e Erasure, s holdfast.Scope) error
 			if err := g.Grants.SetBar(ctx, tx, bar); err != nil {
 				return err
 			}
+		}
+		if err := takeBack(ctx, tx, e); err != nil {
+			return err
 		}
 		if len(e.RecordKeys) > 0 { // from when they die, the ledger has rows that do not open
 			if _, err := g.Ledger.Append(ctx, tx, vault.Hub, ledger.KindErasureBegun, beginning{Erasure: e.ID, Covers: ledger.Covers{RecordKeys: e.RecordKeys}}); err != nil {

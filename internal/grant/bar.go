@@ -44,9 +44,7 @@ func (r *Register) SetBar(ctx context.Context, tx *sql.Tx, b Bar) error {
 	if b.Expires.IsZero() {
 		b.Expires = r.now().AddDate(0, 0, BarDays).UTC()
 	}
-	if _, err := tx.ExecContext(ctx, `INSERT INTO bar (assignment, stream, span_from, span_to, arrived_before, expires) VALUES ($1, $2, $3, $4, $5, $6)
-		ON CONFLICT (assignment, stream, span_from, span_to) DO UPDATE SET arrived_before = excluded.arrived_before, expires = excluded.expires`,
-		b.Assignment, b.Stream[:], b.Span.From, b.Span.To, b.ArrivedBefore, b.Expires.UnixNano()); err != nil {
+	if err := insertBar(ctx, tx, b); err != nil {
 		return err
 	}
 	record := vault.Hub
@@ -67,6 +65,13 @@ func (r *Register) SetBar(ctx context.Context, tx *sql.Tx, b Bar) error {
 	defer r.barsMu.Unlock()
 	r.bars[b.Assignment] = append(slices.Clone(r.bars[b.Assignment]), b)
 	return nil
+}
+
+func insertBar(ctx context.Context, tx *sql.Tx, b Bar) error {
+	_, err := tx.ExecContext(ctx, `INSERT INTO bar (assignment, stream, span_from, span_to, arrived_before, expires) VALUES ($1, $2, $3, $4, $5, $6)
+		ON CONFLICT (assignment, stream, span_from, span_to) DO UPDATE SET arrived_before = excluded.arrived_before, expires = excluded.expires`,
+		b.Assignment, b.Stream[:], b.Span.From, b.Span.To, b.ArrivedBefore, b.Expires.UnixNano())
+	return err
 }
 
 // Bars are those of one assignment. They never change.

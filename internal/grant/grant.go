@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/holdfast-iot/holdfast"
+	"github.com/holdfast-iot/holdfast/internal/ledger"
 	"github.com/holdfast-iot/holdfast/internal/policy"
 	"github.com/holdfast-iot/holdfast/internal/vault"
 )
@@ -221,6 +222,9 @@ func (r *Register) ending(ctx context.Context, by Caller, g Grant) (func(*sql.Tx
 		}
 		if n, err := res.RowsAffected(); err != nil || n == 0 {
 			return cmp.Or(err, ended)
+		}
+		if err := ledger.AddTakeBacks(ctx, tx, ledger.TakeBack{Kind: ledger.GrantEnded, ID: ledger.TakenID(g.ID), Box: box}); err != nil {
+			return err
 		}
 		return r.recordGrant(ctx, tx, g, by, "grant ended")
 	}, nil

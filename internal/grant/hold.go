@@ -157,6 +157,9 @@ func (r *Register) AddHold(ctx context.Context, by HoldBy, s HoldSpec) (Hold, er
 		if _, err := tx.ExecContext(ctx, `INSERT INTO hold (id, party, state, info_sealed) VALUES ($1, $2, 'active', $3)`, h.ID, h.Whose, box); err != nil {
 			return err
 		}
+		if err := takeHold(ctx, tx, h, "active", box); err != nil {
+			return err
+		}
 		return r.recordHold(ctx, tx, h, by, "hold set")
 	})
 	if err != nil {
@@ -217,6 +220,9 @@ func (r *Register) changeHold(ctx context.Context, h Hold, by HoldBy, kind strin
 		}
 		if n, err := res.RowsAffected(); err != nil || n == 0 {
 			return cmp.Or(err, holdfast.Errorf(holdfast.Conflict, "the hold has ended already"))
+		}
+		if err := takeHold(ctx, tx, h, state, box); err != nil {
+			return err
 		}
 		return r.recordHold(ctx, tx, h, by, kind)
 	})

@@ -11,6 +11,7 @@ import (
 	"github.com/holdfast-iot/holdfast"
 	"github.com/holdfast-iot/holdfast/internal/catalog"
 	"github.com/holdfast-iot/holdfast/internal/dpv"
+	"github.com/holdfast-iot/holdfast/internal/ledger"
 	"github.com/holdfast-iot/holdfast/internal/vault"
 )
 
@@ -111,7 +112,7 @@ func (r *Register) AddPurpose(ctx context.Context, by holdfast.CredentialID, p P
 		return Purpose{}, err
 	}
 	p.BuiltIn, p.Added, p.Ended = false, r.now().UTC(), time.Time{}
-	return p, r.writePurpose(ctx, by, p, "purpose added", `INSERT INTO purpose (name_hash, state, info_sealed) VALUES ($1, $2, $3)`)
+	return p, r.writePurpose(ctx, by, p, purposeAdded, `INSERT INTO purpose (name_hash, state, info_sealed) VALUES ($1, $2, $3)`)
 }
 
 // EndPurpose ends a purpose, and with it those that are parts of it: from now on
@@ -129,6 +130,8 @@ func (r *Register) EndPurpose(ctx context.Context, by holdfast.CredentialID, nam
 	p.Ended = r.now().UTC()
 	return r.writePurpose(ctx, by, p, "purpose ended", `UPDATE purpose SET state = $2, info_sealed = $3 WHERE name_hash = $1 AND state = 'active'`)
 }
+
+const purposeAdded = "purpose added"
 
 func (r *Register) writePurpose(ctx context.Context, by holdfast.CredentialID, p Purpose, kind, query string) error {
 	hash, err := r.keys.Hash(ctx, "purpose name", string(p.Name))
@@ -150,6 +153,11 @@ func (r *Register) writePurpose(ctx context.Context, by holdfast.CredentialID, p
 	err = r.db.Write(ctx, func(tx *sql.Tx) error {
 		if _, err := tx.ExecContext(ctx, query, hash, state, box); err != nil {
 			return err
+		}
+		if kind != purposeAdded {
+			if err := ledger.AddTakeBacks(ctx, tx, ledger.TakeBack{Kind: ledger.PurposeChange, Hash: hash, State: state, Box: box}); err != nil {
+				return err
+			}
 		}
 		_, err := r.ledger.Append(ctx, tx, vault.Hub, kind, struct {
 			purposeInfo

@@ -142,6 +142,9 @@ func (i *Identity) MakeCodeWithin(ctx context.Context, tx *sql.Tx, d holdfast.De
 		if err := bind(ctx, tx, d, a); err != nil {
 			return err
 		}
+		if err := endCode(ctx, tx, d); err != nil {
+			return err
+		}
 		_, err := tx.ExecContext(ctx, `INSERT INTO enrolment_code (device, secret_hash, not_after, spki) VALUES ($1, $2, $3, NULL)
 			ON CONFLICT (device) DO UPDATE SET secret_hash = excluded.secret_hash, not_after = excluded.not_after, spki = NULL`,
 			d, hash[:], until.UnixNano())

@@ -84,7 +84,10 @@ func (i *Identity) enrol(ctx context.Context, device, secret string, csr []byte,
 	return i.issue(ctx, d, request, false, func(tx *sql.Tx) error {
 		r, err := tx.ExecContext(ctx, `UPDATE enrolment_code SET spki = $1 WHERE device = $2 AND secret_hash = $3 AND (spki IS NULL OR spki = $1)`,
 			spki[:], d, hash[:])
-		return exactlyOne(r, err)
+		if err := exactlyOne(r, err); err != nil {
+			return err
+		}
+		return endCode(ctx, tx, d)
 	})
 }
 

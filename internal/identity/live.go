@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/holdfast-iot/holdfast"
+	"github.com/holdfast-iot/holdfast/internal/ledger"
 	"github.com/holdfast-iot/holdfast/internal/vault"
 )
 
@@ -263,8 +264,10 @@ func (i *Identity) takeBack(ctx context.Context, tx *sql.Tx, d holdfast.DeviceID
 	if _, err := tx.ExecContext(ctx, `UPDATE identity_device SET revoked = $1 WHERE device = $2`, now.UnixNano(), d); err != nil {
 		return nil, err
 	}
-	_, err = tx.ExecContext(ctx, `DELETE FROM enrolment_code WHERE device = $1`, d)
-	return fs, err
+	if _, err := tx.ExecContext(ctx, `DELETE FROM enrolment_code WHERE device = $1`, d); err != nil {
+		return nil, err
+	}
+	return fs, ledger.AddTakeBacks(ctx, tx, ledger.TakeBack{Kind: ledger.DeviceRevoked, ID: ledger.TakenID(d)})
 }
 
 // ownerOf returns on whose record a device's events stand: its assignment's, or

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/rand"
 	"database/sql"
+	"encoding/json"
 	"fmt"
 	"time"
 
@@ -138,6 +139,13 @@ func (l *Ledger) renew(ctx context.Context, tx *sql.Tx, r *Renewal, signer note.
 		Statement string    `json:"statement"` // signed by both keys
 		At        time.Time `json:"at"`
 	}{r, string(both), time.Now().UTC()}); err != nil {
+		return c, err
+	}
+	statement, err := json.Marshal(string(both))
+	if err != nil {
+		return c, err
+	}
+	if err := AddTakeBacks(ctx, tx, TakeBack{Kind: OriginRenewed, Data: statement}); err != nil {
 		return c, err
 	}
 	if err := l.pad(ctx, tx, e, grown(1)-1); err != nil {

@@ -11,6 +11,7 @@ import (
 
 	"github.com/holdfast-iot/holdfast"
 	"github.com/holdfast-iot/holdfast/internal/catalog"
+	"github.com/holdfast-iot/holdfast/internal/ledger"
 	"github.com/holdfast-iot/holdfast/internal/vault"
 )
 
@@ -212,6 +213,9 @@ func (b *Outbox) change(ctx context.Context, w webhook, event string, by holdfas
 		if n, err := res.RowsAffected(); err != nil || n == 0 {
 			return cmp.Or(err, noWebhook())
 		}
+		if err := ledger.AddTakeBacks(ctx, tx, ledger.TakeBack{Kind: ledger.WebhookChange, ID: ledger.TakenID(w.id), State: string(w.state), Box: box}); err != nil {
+			return err
+		}
 		_, err = b.ledger.Append(ctx, tx, vault.OfParty(w.party), event, webhookEvent{w.id, by})
 		return err
 	})
@@ -230,6 +234,9 @@ func (b *Outbox) End(ctx context.Context, p holdfast.PartyID, by holdfast.Creden
 			return err
 		}
 		if _, err := tx.ExecContext(ctx, `DELETE FROM outbox_webhook WHERE id = $1`, w.id); err != nil {
+			return err
+		}
+		if err := ledger.AddTakeBacks(ctx, tx, ledger.TakeBack{Kind: ledger.WebhookChange, ID: ledger.TakenID(w.id), State: webhookEnded}); err != nil {
 			return err
 		}
 		_, err := b.ledger.Append(ctx, tx, vault.OfParty(p), "webhook ended", webhookEvent{w.id, by})

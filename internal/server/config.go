@@ -76,6 +76,10 @@ type Config struct {
 
 	Version string       // of this program, for /openapi.json
 	Logger  *slog.Logger // default: nothing is logged
+
+	// restored says that the catalog was put back to an earlier state than the
+	// keyring's: see ReplayTakeBacks.
+	restored bool
 }
 
 func (c Config) withDefaults() Config {

@@ -93,6 +93,25 @@ type Server struct {
 // rotation of keys, replays the journal, and carries out the erasures that were
 // asked for. Nothing listens yet.
 func Open(ctx context.Context, c Config) (_ *Server, err error) {
+	s, err := openKept(ctx, c)
+	if err != nil {
+		return nil, err
+	}
+	defer func() {
+		if err != nil {
+			s.stores.close()
+		}
+	}()
+	s.edges, s.stop = context.WithCancel(context.Background())
+	context.AfterFunc(s.edges, s.twin.Release)
+	if err := s.openEdges(); err != nil {
+		return nil, err
+	}
+	return s, s.registerMetrics()
+}
+
+// openKept is Open without edges.
+func openKept(ctx context.Context, c Config) (_ *Server, err error) {
 	c = c.withDefaults()
 	s := &Server{config: c, log: c.Logger, metrics: prometheus.NewRegistry(), bound: make(chan struct{}), host: machineHost()}
 	if s.stores, err = openStores(ctx, c); err != nil {
@@ -106,15 +125,7 @@ func Open(ctx context.Context, c Config) (_ *Server, err error) {
 	if err := s.openKeepers(ctx); err != nil {
 		return nil, err
 	}
-	if err := s.openGates(ctx); err != nil {
-		return nil, err
-	}
-	s.edges, s.stop = context.WithCancel(context.Background())
-	context.AfterFunc(s.edges, s.twin.Release)
-	if err := s.openEdges(); err != nil {
-		return nil, err
-	}
-	return s, s.registerMetrics()
+	return s, s.openGates(ctx)
 }
 
 func (s *Server) openKeepers(ctx context.Context) (err error) {
@@ -125,7 +136,8 @@ func (s *Server) openKeepers(ctx context.Context) (err error) {
 	if !s.stores.folder.named(s.ledger.Origin()) {
 		return damagedFolder(s.config.Data, "at byte %d: it names another hub than the catalog", 0)
 	}
-	if err := s.ledger.KeepOutside(ctx, headFile{s.config.Ground.Folder(s.config.Data)}); err != nil {
+	if s.config.restored { // its ledger gets a new name before it signs anything
+	} else if err := s.ledger.KeepOutside(ctx, headFile{s.config.Ground.Folder(s.config.Data)}); err != nil {
 		return forked(s.config.Data, err)
 	}
 	enough := s.config.WitnessQuorum
@@ -196,7 +208,8 @@ func (s *Server) openGates(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	if err := s.erasure.Once(ctx); err != nil { // what a crash interrupted
+	if s.config.restored { // first comes what was taken back since
+	} else if err := s.erasure.Once(ctx); err != nil { // what a crash interrupted
 		return fmt.Errorf("finish erasures: %w", err)
 	}
 	s.ingest = ingest.New(s.custody, s.grants, s.stores.vault, s.stores.journal, s.series, s.sessions, s.clock, ingest.Options{Hold: s.erasure.Hold})

@@ -1,0 +1,86 @@
+package server
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+
+	"github.com/holdfast-iot/holdfast"
+	"github.com/holdfast-iot/holdfast/internal/ledger"
+)
+
+// Replayed says what a replay of take-backs did.
+type Replayed struct {
+	Replayed uint64 `json:"replayed"` // take-backs that were carried out again
+	Last     uint64 `json:"last"`     // number of the last that is known now
+	Dropped  int    `json:"dropped"`  // cells of readings that lost what is under destroyed keys
+	// Short says why more may have been taken back than is known; empty: nothing does.
+	Short string `json:"short,omitempty"`
+}
+
+// ReplayTakeBacks carries out again, on a stopped hub whose catalog was put back to
+// an earlier state, what was taken back since. files are those of the newest copy of
+// the keyring: the batches of take-backs among them are read, checked against the
+// catalog's ledger keys and held against what the catalog knows; the keyring itself
+// must be in the data folder already.
+//
+// A restore calls it before RenewLedger and before anything listens. It may be called
+// again, after a crash too: the take-backs are known to the catalog only when all are
+// carried out. What Short says is for the caller to act on.
+func ReplayTakeBacks(ctx context.Context, c Config, files map[string][]byte) (r Replayed, err error) {
+	c.restored = true
+	s, err := openKept(ctx, c)
+	if err != nil {
+		return r, err
+	}
+	defer func() { err = errors.Join(err, s.stores.close()) }()
+	t, err := s.ledger.ReadTakeBacks(ctx, files, s.stores.vault.Generation())
+	if err != nil {
+		return r, err
+	}
+	if r.Dropped, err = s.replay(ctx, t.Fresh); err != nil {
+		return r, err
+	}
+	if err := s.ledger.KeepTakeBacks(ctx, t); err != nil {
+		return r, err
+	}
+	r.Replayed, r.Last, r.Short = uint64(len(t.Fresh)), t.Last, t.Short
+	return r, nil
+}
+
+// replay has each keeper carry out again what it once took back, in order, and then
+// settles what no take-back names: readings under keys that are gone, and commands
+// that may have been carried out since.
+func (s *Server) replay(ctx context.Context, all []ledger.TakeBack) (dropped int, err error) {
+	undone := map[ledger.TakenID]bool{}
+	for _, t := range all {
+		undone[t.ID] = undone[t.ID] || t.Kind == ledger.ErasureUndone
+	}
+	if dropped, err = s.series.Restored(ctx); err != nil {
+		return 0, err
+	}
+	keepers := map[string]func(context.Context, *sql.Tx, ledger.TakeBack) error{
+		"grant": s.grants.Replay, "access": s.access.Replay, "identity": s.identity.Replay,
+		"custody": s.custody.Replay, "outbox": s.outbox.Replay, "alarm": s.alarms.Replay,
+	}
+	for _, t := range all {
+		keeper := t.Kind.Keeper()
+		switch {
+		case keeper == "ledger", t.Kind == ledger.ErasureUndone:
+			continue // kept with the batches
+		case keeper == "erasure":
+			if !undone[t.ID] {
+				err = s.erasure.Replay(ctx, t)
+			}
+		case keepers[keeper] == nil:
+			err = holdfast.Errorf(holdfast.Conflict, "a take-back of kind %s is of a newer holdfast: start that one", t.Kind)
+		default:
+			err = s.stores.catalog.Write(ctx, func(tx *sql.Tx) error { return keepers[keeper](ctx, tx, t) })
+		}
+		if err != nil {
+			return dropped, fmt.Errorf("carry take-back %d out again: %w", t.Number, err)
+		}
+	}
+	return dropped, errors.Join(s.twin.Restored(ctx), s.erasure.Replayed(ctx))
+}

@@ -2,6 +2,9 @@ package ledger
 
 import (
 	"database/sql"
+	"errors"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -162,6 +165,51 @@ func TestAlteredTakeBacksAreRefused(t *testing.T) {
 			t.Errorf("another history: %v, want Conflict", err)
 		}
 	})
+}
+
+const (
+	goldenBatch    = "testdata/takebacks-00000000000000000001"
+	goldenBatchKey = "testdata/takebacks-verifier.txt"
+)
+
+func TestGoldenTakeBacks(t *testing.T) {
+	if *update {
+		l := open(t).Ledger
+		add(t, l, TakeBack{Kind: GrantEnded, ID: holdfast.NewID[TakenID](), Box: []byte("a box")}, TakeBack{Kind: RecoveryUsed, ID: holdfast.NewID[TakenID](), Hash: []byte("a hash")})
+		for name, b := range files(t, l, 3) {
+			if err := errors.Join(os.WriteFile(filepath.Join("testdata", name), b, 0o644), os.WriteFile(goldenBatchKey, []byte(l.VerifierKey()+"\n"), 0o644)); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	signed, err := os.ReadFile(goldenBatch)
+	if err != nil {
+		t.Fatal(err)
+	}
+	key, err := os.ReadFile(goldenBatchKey)
+	if err != nil {
+		t.Fatal(err)
+	}
+	b, err := ParseTakeBacks(signed, strings.TrimSpace(string(key)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	all, err := b.TakeBacks()
+	if err != nil || len(all) != 2 || all[0].Kind != GrantEnded || string(all[0].Box) != "a box" || string(all[1].Hash) != "a hash" || b.Generation != 3 {
+		t.Errorf("the golden batch reads as %+v of generation %d, %v", all, b.Generation, err)
+	}
+}
+
+func TestTakeBackKindsAreDocumented(t *testing.T) {
+	page, err := os.ReadFile("../../docs/format/takeback.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, k := range TakeBackKinds() {
+		if !strings.Contains(string(page), "`"+string(k)+"`") {
+			t.Errorf("docs/format/takeback.md lacks %s", k)
+		}
+	}
 }
 
 func FuzzParseTakeBacks(f *testing.F) {

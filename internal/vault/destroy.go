@@ -142,8 +142,9 @@ func (v *Vault) freshJournalKeys(ctx context.Context, a holdfast.AssignmentID) e
 // rolled past a Barrier with fresh keys, before.
 //
 // The order is the argument: reissued lists and retired key ids are durable in
-// the catalog; new pages and the new head are durable in the place; then each
-// holder destroys the old root key. Up to the first of those, a crash leaves the
+// the catalog; new pages and the new head are durable in the place, then, with the
+// reissued lists and what is taken back, in a copy at least; then each holder
+// destroys the old root key. Up to the first of those, a crash leaves the
 // old generation in force and the next Open discards the new one; after it, the
 // next Open goes on with the new one.
 func (v *Vault) Destroy(ctx context.Context, d Destruction) (Rotation, error) {
@@ -162,6 +163,10 @@ func (v *Vault) Destroy(ctx context.Context, d Destruction) (Rotation, error) {
 	if err != nil {
 		return Rotation{}, v.discard(ctx, err)
 	}
+	if err := v.copyStaged(ctx, next, plan); err != nil {
+		v.copies.dirty()
+		return Rotation{}, v.discard(ctx, err)
+	}
 	old := v.ring
 	rot := Rotation{From: old.generation, To: next.generation, OwnerKeys: plan.ownerKeys, RecordKeys: plan.recordKeys}
 	// Whoever asked may go away, and the hub may be told to end: what is begun here is
@@ -176,6 +181,7 @@ func (v *Vault) Destroy(ctx context.Context, d Destruction) (Rotation, error) {
 		}
 		gens, gerr := h.Generations(ctx)
 		if i == 0 && gerr == nil && slices.Contains(gens, old.generation) {
+			v.copies.dirty()
 			return Rotation{}, v.discard(ctx, err)
 		}
 		failed, v.unsure = append(failed, err), &keyring{generation: old.generation, boxes: old.boxes}
@@ -194,6 +200,7 @@ func (v *Vault) Destroy(ctx context.Context, d Destruction) (Rotation, error) {
 	if err == nil {
 		err = v.place.Remove(litter...)
 	}
+	v.dropFromCopies(ctx, litter)
 	if failed != nil { // nothing may be certified yet: the next rotation begins with it
 		return Rotation{}, errors.Join(append(failed, err)...)
 	}

@@ -33,6 +33,10 @@ func newMetrics(v *Vault) metrics {
 	counter("holdfast_key_list_cache_misses_total", "Key lists not found in memory.", cache(func(c *listCache) float64 { return float64(c.misses) }))
 	counter("holdfast_key_list_cache_evictions_total", "Key lists that left memory for others.", cache(func(c *listCache) float64 { return float64(c.evicted) }))
 	gauge("holdfast_journal_keys", "Journal keys in use.", func() float64 { return float64(v.leases.len()) })
+	for _, c := range v.copies.all {
+		m.all = append(m.all, prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "holdfast_keyring_copy_lag_seconds",
+			Help: "Seconds since which a copy of the keyring is not in step, 0 for one that is.", ConstLabels: prometheus.Labels{"copy": c.Name}}, c.lag))
+	}
 	m.all = append(m.all, m.rotations)
 	return m
 }

@@ -42,7 +42,7 @@ func (v *Vault) AddOwners(ctx context.Context, owners []Owner) error {
 	var fresh growth
 	var have []Owner
 	var err error
-	seal.Quiet(func() { fresh, have, err = v.addKeys(owners) })
+	seal.Quiet(func() { fresh, have, err = v.addKeys(ctx, owners) })
 	defer func() { clear(fresh.keys) }()
 	if err != nil {
 		return fmt.Errorf("add owner keys: %w", err)
@@ -74,7 +74,7 @@ func (v *Vault) AddOwners(ctx context.Context, owners []Owner) error {
 }
 
 // addKeys makes keys for those of owners who have none.
-func (v *Vault) addKeys(owners []Owner) (fresh growth, have []Owner, err error) {
+func (v *Vault) addKeys(ctx context.Context, owners []Owner) (fresh growth, have []Owner, err error) {
 	v.adding.Lock()
 	defer v.adding.Unlock()
 	var add []Owner
@@ -95,7 +95,7 @@ func (v *Vault) addKeys(owners []Owner) (fresh growth, have []Owner, err error) 
 	if len(add) == 0 {
 		return fresh, have, nil
 	}
-	if fresh, err = v.ring.add(v.place, add); err != nil {
+	if fresh, err = v.grow(ctx, add); err != nil {
 		clear(fresh.keys)
 		return growth{}, nil, err
 	}

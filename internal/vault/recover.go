@@ -300,7 +300,9 @@ func (r *keyring) sweep(place Place) error {
 	if err != nil {
 		return fmt.Errorf("sweep keyring: %w", err)
 	}
-	names = slices.DeleteFunc(names, func(name string) bool { return keep[name] })
+	names = slices.DeleteFunc(names, func(name string) bool {
+		return keep[name] || strings.HasPrefix(name, listsPrefix) && name <= listsName(r.generation)
+	})
 	if err := place.Remove(names...); err != nil {
 		return fmt.Errorf("sweep keyring: %w", err)
 	}

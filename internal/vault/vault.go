@@ -50,6 +50,7 @@ type Vault struct {
 	ringMu sync.RWMutex // guards ring, but not while it rotates
 	ring   *keyring
 
+	copies  *copies
 	lists   *listCache
 	saves   saver
 	leases  leaseTable
@@ -62,6 +63,13 @@ type Options struct {
 	HolderTimeout time.Duration
 	// Fenced are holders that are not asked.
 	Fenced []Fenced
+	// Copies are other places that get all of the keyring; at least one has what
+	// changes before it counts.
+	Copies      []Copy
+	CopyTimeout time.Duration // bounds each piece of work on a copy; 0: 30 seconds
+	// Restored says that the catalog was put back to an earlier state than the
+	// keyring's: Open brings its key lists up to date.
+	Restored bool
 }
 
 // Create makes an empty keyring in place, under a first root key in every
@@ -106,7 +114,11 @@ func Open(ctx context.Context, db *catalog.DB, place Place, holders []Holder, op
 	ring := found.ring
 	v := newVault(db, place, holders, opts, ring)
 	v.highest = found.highest
-	if err := v.checkEntries(ctx); err != nil {
+	check := v.checkEntries
+	if opts.Restored {
+		check = v.adopt
+	}
+	if err := check(ctx); err != nil {
 		return nil, err
 	}
 	if err := found.destroyOlder(ctx, holders); err != nil {
@@ -122,7 +134,7 @@ func Open(ctx context.Context, db *catalog.DB, place Place, holders []Holder, op
 }
 
 func newVault(db *catalog.DB, place Place, holders []Holder, opts Options, ring *keyring) *Vault {
-	v := &Vault{db: db, place: place, holders: holders, opts: opts, ring: ring, lists: newListCache(maxListBytes)}
+	v := &Vault{db: db, place: place, holders: holders, opts: opts, ring: ring, lists: newListCache(maxListBytes), copies: newCopies(opts)}
 	v.saves.db = db
 	v.leases.keys = map[leaseKey]*journalKey{}
 	v.metrics = newMetrics(v)

@@ -89,8 +89,8 @@ func (g *Gate) Replay(ctx context.Context, t ledger.TakeBack) error {
 // Replayed ends a replay: what is dead leaves the files.
 func (g *Gate) Replayed(ctx context.Context) error {
 	for _, place := range g.Places.shared() {
-		if err := place(ctx); err != nil {
-			return fmt.Errorf("end replay: %w", err)
+		if err := place.of(ctx); err != nil {
+			return fmt.Errorf("end replay: %s: %w", place.name, err)
 		}
 	}
 	return nil

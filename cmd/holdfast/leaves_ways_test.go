@@ -100,6 +100,7 @@ func tries() []try {
 		{command: "hold end", lines: []string{"{hold}"}},
 		{command: "retention set", lines: []string{"400 --purpose study"}},
 		{command: "retention run", lines: []string{"--dry-run", ""}},
+		{command: "rekey", lines: []string{"{anna} --no-wait", ""}},
 		{command: "retention drop", lines: []string{"--purpose study"}},
 		{command: "webhook add", lines: []string{"mine https://mine.invalid/"}},
 		{command: "webhook rotate", lines: []string{"annas-hook"}},

@@ -51,6 +51,7 @@ type commands struct {
 	Query      queryCmd      `cmd:"" help:"Read readings, or windows of them."`
 	Feed       feedCmd       `cmd:"" help:"Follow readings as they come."`
 	Erase      eraseCmd      `cmd:"" help:"Erase a party, a device or a stream, with a certificate."`
+	Rekey      rekeyCmd      `cmd:"" help:"Replace keys that may have become known."`
 	Export     exportCmd     `cmd:"" help:"Take everything of a party along, in open formats."`
 	Me         meCmd         `cmd:"" help:"Who reads your data, what for, and a report of it."`
 	Verify     verifyCmd     `cmd:"" help:"Check an export, a certificate, a receipt, a report or a proof, without a hub."`

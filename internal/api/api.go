@@ -193,7 +193,7 @@ func New(d Deps) (*API, error) {
 	a.huma = humago.New(routes{a}, config(d.Version))
 	for _, register := range []func(){
 		a.health, a.doctor, a.parties, a.invitations, a.tokens, a.sessions, a.factor, a.permissions, a.profiles, a.devices, a.units, a.claims, a.purposes, a.grants, a.groups, a.holds, a.retention,
-		a.readings, a.exports, a.erasures, a.record, a.tiles, a.me, a.members, a.transfers, a.releases, a.joint, a.prometheus, a.feeds, a.alarms, a.webhooks, a.deliveries,
+		a.readings, a.exports, a.erasures, a.rekeys, a.record, a.tiles, a.me, a.members, a.transfers, a.releases, a.joint, a.prometheus, a.feeds, a.alarms, a.webhooks, a.deliveries,
 	} {
 		register()
 	}

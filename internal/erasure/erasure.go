@@ -181,6 +181,11 @@ func Open(ctx context.Context, d Deps) (*Gate, error) {
 			g.holding.Add(1)
 		}
 	}
+	if owed, err := g.rekeying(ctx); err != nil {
+		return nil, fmt.Errorf("open rekeying: %w", err)
+	} else if owed {
+		g.part.poke()
+	}
 	if len(undone) > 0 {
 		g.whole.poke()
 		g.part.poke()

@@ -192,8 +192,18 @@ func (g *Gate) destroyWhole(ctx context.Context) error {
 func (g *Gate) destroyParts(ctx context.Context) error {
 	for {
 		batch, err := g.take(ctx, together)
-		if err != nil || len(batch) == 0 {
+		if err != nil {
 			return err
+		}
+		if len(batch) == 0 { // what goes comes before what only gets other keys
+			more, err := g.rekeySome(ctx)
+			if err != nil {
+				return fmt.Errorf("seal again under fresh keys: %w", err)
+			}
+			if !more {
+				return nil
+			}
+			continue
 		}
 		err = g.destroyPart(ctx, batch)
 		g.give(batch, g.purge)

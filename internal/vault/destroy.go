@@ -30,8 +30,11 @@ type Reissue struct {
 	// Barrier: nothing is sealed under their journal keys any more, and all that was is
 	// rolled. Of such a list that lost a key every journal key goes.
 	Over int64
-	// Fresh gives the list without time new fields and records keys for what comes
-	// next. The old ones stay in it, and open what they sealed.
+	// Fresh is for when the owner key may have become known. Every stream key that
+	// Replace does not replace is dropped, of the journal keys all but the one that the
+	// Barrier before made, and the list without time gets new fields and records keys
+	// for what comes next; its old ones stay in it, and open what they sealed. The
+	// assignment may also be the id of a party, or the hub's.
 	Fresh bool
 }
 
@@ -54,9 +57,6 @@ func (d dropping) drops(k listKey, b seal.Bucket) bool {
 type Destruction struct {
 	Owners  []Owner // left out of the keyring
 	Reissue []Reissue
-	// Renew names owners, the hub may be one, who get a fresh owner key and keep their
-	// lists, with new fields and records keys as with Reissue.Fresh.
-	Renew []Owner
 	// AllPages gives every page of the keyring a fresh key, where else only those
 	// that lose an entry get one: for when a page key may have become known.
 	AllPages bool

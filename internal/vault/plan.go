@@ -29,12 +29,7 @@ func (v *Vault) plan(ctx context.Context, d Destruction) (*plan, error) {
 		return nil, err
 	}
 	for _, r := range d.Reissue {
-		if err := v.planReissue(ctx, p, OfAssignment(r.Assignment), r); err != nil {
-			return nil, err
-		}
-	}
-	for _, o := range d.Renew {
-		if err := v.planReissue(ctx, p, o, Reissue{Fresh: true}); err != nil {
+		if err := v.planReissue(ctx, p, r); err != nil {
 			return nil, err
 		}
 	}
@@ -73,7 +68,8 @@ func (v *Vault) planOwners(ctx context.Context, p *plan, owners []Owner) error {
 	return nil
 }
 
-func (v *Vault) planReissue(ctx context.Context, p *plan, o Owner, r Reissue) error {
+func (v *Vault) planReissue(ctx context.Context, p *plan, r Reissue) error {
+	o := OfAssignment(r.Assignment)
 	if _, twice := p.renewed[o]; twice || p.gone[o] {
 		return holdfast.Errorf(holdfast.Invalid, "owner %s is named twice in one destruction", o)
 	}
@@ -105,12 +101,12 @@ func (v *Vault) planReissue(ctx context.Context, p *plan, o Owner, r Reissue) er
 // reissue returns the list that takes the place of l.
 func (p *plan) reissue(l *keyList, drop dropping, r Reissue) *keyList {
 	next := &keyList{owner: l.owner, bucket: l.bucket}
-	lost := false
+	lost := r.Fresh
 	for _, k := range l.keys {
 		if k.kind == entryJournal {
 			continue
 		}
-		if drop.drops(k, l.bucket) {
+		if drop.drops(k, l.bucket) || r.Fresh && k.kind == entryStream {
 			lost = true
 			p.dropped[k.cipher.ID()] = true
 			if by, ok := r.Replace[StreamBucket{k.stream, l.bucket}]; ok {

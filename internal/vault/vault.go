@@ -24,6 +24,8 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"sync"
 	"time"
 
@@ -160,6 +162,13 @@ func (v *Vault) Owners() int {
 	v.ringMu.RLock()
 	defer v.ringMu.RUnlock()
 	return len(v.ring.at)
+}
+
+// AllOwners returns whoever has a key, the hub too, in no order.
+func (v *Vault) AllOwners() []Owner {
+	v.ringMu.RLock()
+	defer v.ringMu.RUnlock()
+	return slices.Collect(maps.Keys(v.ring.at))
 }
 
 // HasOwner reports whether o has a key: after its destruction it does not.

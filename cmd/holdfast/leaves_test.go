@@ -249,7 +249,7 @@ func (h *house) try(p *kong.Kong, reader string, c try, line string) {
 			h.t.Errorf("%s: shows readings that it may not: %s", what, values)
 		}
 		after := h.disclosed(reader)
-		for i := 0; i < 100 && c.command == "feed" && after <= before; i++ {
+		for i := 0; i < 1500 && c.command == "feed" && after <= before; i++ {
 			time.Sleep(20 * time.Millisecond) // a feed is counted when the hub has seen its reader go
 			after = h.disclosed(reader)
 		}

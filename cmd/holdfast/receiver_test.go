@@ -56,7 +56,7 @@ func delivered(ts *testscript.TestScript, neg bool, args []string) {
 	box := ts.Value(mailbox{}).(*mailbox)
 	lib, err := standardwebhooks.NewWebhook(args[1])
 	ts.Check(err)
-	for deadline := time.Now().Add(20 * time.Second); time.Now().Before(deadline); time.Sleep(20 * time.Millisecond) {
+	for deadline := time.Now().Add(time.Minute); time.Now().Before(deadline); time.Sleep(20 * time.Millisecond) {
 		box.mu.Lock()
 		all := *box.got
 		box.mu.Unlock()

@@ -110,7 +110,7 @@ func (p *post) told() (all []string) {
 	ctx, stop := context.WithCancel(p.t.Context())
 	ended := make(chan error, 1)
 	go func() { ended <- p.box.Run(ctx) }()
-	for deadline := time.Now().Add(10 * time.Second); time.Now().Before(deadline); time.Sleep(time.Millisecond) {
+	for deadline := time.Now().Add(time.Minute); time.Now().Before(deadline); time.Sleep(time.Millisecond) {
 		waits := 0
 		all, err := p.box.Deliveries(ctx, cmp.Or(p.of, p.Acme))
 		if err != nil {

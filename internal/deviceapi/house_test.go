@@ -347,7 +347,7 @@ func until(t testing.TB, what string, so func() bool) {
 	t.Helper()
 	tick := time.NewTicker(time.Millisecond)
 	defer tick.Stop()
-	for limit := time.Now().Add(10 * time.Second); !so(); <-tick.C {
+	for limit := time.Now().Add(time.Minute); !so(); <-tick.C {
 		if time.Now().After(limit) {
 			t.Fatalf("not so: %s", what)
 		}

@@ -286,7 +286,7 @@ func TestDeepPayloads(t *testing.T) {
 	deep := strings.Repeat("[", 9_000) + strings.Repeat("1,", 200_000) + "1" + strings.Repeat("]", 9_000)
 	began := time.Now()
 	got := m.Take(&Message{Topic: "d", Payload: []byte(`{"deep":` + deep + `,"t":1}`)}, nil)
-	if took := time.Since(began); took > 5*time.Second {
+	if took := time.Since(began); took > 30*time.Second {
 		t.Errorf("it took %s", took)
 	}
 	if len(got.Samples) != 1 || got.Samples[0].Stream != "t" || got.Left != 1 {

@@ -105,7 +105,7 @@ func TestPahoIsTakenOverAndLeavesItsWill(t *testing.T) {
 	if !ack.SessionPresent {
 		t.Error("the session is gone")
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	select {
 	case code := <-gone:

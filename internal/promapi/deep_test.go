@@ -53,7 +53,7 @@ func TestDeepExpressionsAreRefused(t *testing.T) {
 	} else {
 		done()
 	}
-	if took := time.Since(began); took > 20*time.Second {
+	if took := time.Since(began); took > time.Minute {
 		t.Errorf("refusing took %s", took)
 	}
 	deep := many("abs(", maxDepth-1) + "m" + many(")", maxDepth-1)

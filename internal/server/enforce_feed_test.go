@@ -45,7 +45,7 @@ func (x *subscribing) connect() *paho.Client {
 	}
 	x.e.t.Cleanup(func() { nc.Close() })
 	id := fmt.Sprint("asks ", len(x.conns))
-	c := paho.NewClient(paho.ClientConfig{ClientID: id, Conn: packets.NewThreadSafeConn(nc), OnPublishReceived: []func(paho.PublishReceived) (bool, error){
+	c := paho.NewClient(paho.ClientConfig{ClientID: id, Conn: packets.NewThreadSafeConn(nc), PacketTimeout: time.Minute, OnPublishReceived: []func(paho.PublishReceived) (bool, error){
 		func(p paho.PublishReceived) (bool, error) {
 			x.mu.Lock()
 			defer x.mu.Unlock()

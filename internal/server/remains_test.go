@@ -105,7 +105,7 @@ func (h *house) belong(at Addresses, who access.Principal, d *thing, slug string
 
 func (x *belongings) until(what string, is func() bool) {
 	x.h.t.Helper()
-	for end := time.Now().Add(30 * time.Second); !is(); time.Sleep(20 * time.Millisecond) {
+	for end := time.Now().Add(time.Minute); !is(); time.Sleep(20 * time.Millisecond) {
 		if time.Now().After(end) {
 			x.h.t.Fatalf("waiting for %s", what)
 		}
@@ -205,7 +205,7 @@ func (x *belongings) cut() {
 	for _, c := range x.sessions {
 		select {
 		case <-c.Done():
-		case <-time.After(20 * time.Second):
+		case <-time.After(30 * time.Second):
 			x.h.t.Error("a connection goes on that has nothing to give any more")
 		}
 	}

@@ -356,7 +356,7 @@ func (d *thing) dialMQTT(ctx context.Context, at Addresses, hello *paho.Connect,
 	}
 	cfg.Conn = packets.NewThreadSafeConn(nc)
 	if cfg.PacketTimeout == 0 {
-		cfg.PacketTimeout = 30 * time.Second
+		cfg.PacketTimeout = time.Minute
 	}
 	c := paho.NewClient(cfg)
 	ack, err := c.Connect(ctx, hello)

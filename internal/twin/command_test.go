@@ -21,7 +21,7 @@ func scanInt(q *sql.Rows) (n int, err error) { return n, q.Scan(&n) }
 // next is a message that must be there already.
 func next(t testing.TB, u *Subscription) Message {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
 	defer cancel()
 	m, err := u.Next(ctx)
 	if err != nil {

@@ -32,7 +32,7 @@ func within(t *testing.T, what string, f func() error) {
 		if err != nil {
 			t.Errorf("%s: %v", what, err)
 		}
-	case <-time.After(20 * time.Second):
+	case <-time.After(time.Minute):
 		t.Fatalf("%s: stuck", what)
 	}
 }

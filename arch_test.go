@@ -29,7 +29,10 @@ var floors = map[string]int{
 
 	"internal/vault": 4, "internal/ledger": 4,
 
-	"internal/vault/tpmholder": 5, "internal/identity": 5, "internal/access": 5, "internal/custody": 5, "internal/grant": 5, "internal/series": 5, "internal/twin": 5, "internal/outbox": 5,
+	// Holders of the root key, imported by server alone, and what tries them.
+	"internal/vault/conform": 5, "internal/vault/execholder": 5, "internal/vault/tpmholder": 5,
+
+	"internal/identity": 5, "internal/access": 5, "internal/custody": 5, "internal/grant": 5, "internal/series": 5, "internal/twin": 5, "internal/outbox": 5,
 
 	"internal/ingest": 6, "internal/query": 6, "internal/erasure": 6,
 
@@ -62,7 +65,7 @@ var beside = map[string][]string{
 	"internal/issuer/issuertest":   {},
 	"internal/journal/journaltest": {"", "internal/journal"},
 	"internal/blob/blobtest":       {"", "internal/blob"},
-	"internal/vault/vaulttest":     {"internal/catalog", "internal/vault"},
+	"internal/vault/vaulttest":     {"internal/catalog", "internal/vault", "internal/vault/conform"},
 	// What the keyring takes with many owners.
 	// A house of real keepers for tests of those who read.
 	"internal/query/querytest": {"", "internal/access", "internal/blob", "internal/catalog", "internal/custody", "internal/grant", "internal/identity",

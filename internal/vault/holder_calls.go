@@ -131,7 +131,7 @@ func destroyIn(ctx context.Context, h Holder, below uint64, old uint64, boxes []
 	switch {
 	case err == nil:
 		return HolderEvidence{}, holdfast.Errorf(holdfast.Internal, "holder %s lies: it says that it has destroyed root key %d and still opens it", h.Name(), old)
-	case holdfast.KindOf(err) == holdfast.Unavailable || ctx.Err() != nil:
+	case holdfast.KindOf(err) != holdfast.NotFound && holdfast.KindOf(err) != holdfast.Denied:
 		return HolderEvidence{}, fmt.Errorf("see that root key %d is gone: %w", old, err)
 	}
 	return evidence(h, HolderDestroyed, said), nil

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"crypto/rand"
+	"crypto/sha256"
 	"encoding/base64"
 	"encoding/json"
 	"errors"
@@ -30,6 +31,9 @@ type FileHolder struct {
 	// unsynced says that the file on the disk may still be, or come back as, the one
 	// before: a replacement failed half way.
 	unsynced bool
+	// seen are the sums of what may be on the disk: of the file that was read or written
+	// last, and of one whose writing failed. Anything else is another program's.
+	seen [][32]byte
 }
 
 // rootFile is the file's JSON. Each generation's key wraps the root key of that
@@ -103,7 +107,7 @@ func OpenFileHolderOn(files Files, path string, passphrase []byte) (*FileHolder,
 		return nil, fmt.Errorf("open root key: %w", err)
 	}
 	defer clear(b)
-	h := &FileHolder{files: files, path: path}
+	h := &FileHolder{files: files, path: path, seen: [][32]byte{sha256.Sum256(b)}}
 	if err := json.Unmarshal(b, &h.doc); err != nil || h.doc.Format == "" {
 		return nil, holdfast.Errorf(holdfast.Invalid, "%s is not a root key of Holdfast", path)
 	}
@@ -190,6 +194,9 @@ func (h *FileHolder) key(n uint64) (seal.Key, error) {
 	}
 	return seal.Key(b), nil
 }
+
+// ID tells the file's keys from those of other files.
+func (h *FileHolder) ID() string { return h.doc.Ring }
 
 // Path returns where the file lies.
 func (h *FileHolder) Path() string { return h.path }
@@ -288,14 +295,29 @@ func (h *FileHolder) Destroy(_ context.Context, below uint64) ([]byte, error) {
 	return nil, fmt.Errorf("destroy root key: %w", err)
 }
 
-// save replaces the file and overwrites the old one's bytes.
+// save replaces the file and overwrites the old one's bytes. It refuses to if
+// another program has changed the file since: one of the two would bring back what
+// the other has destroyed.
 func (h *FileHolder) save() error {
 	b, err := json.MarshalIndent(h.doc, "", "  ")
 	if err != nil {
 		return err
 	}
+	b = append(b, '\n')
 	defer clear(b)
-	err = replaceFile(h.files, h.path, append(b, '\n'))
-	h.unsynced = err != nil
-	return err
+	now, err := readFile(h.files, h.path)
+	defer clear(now)
+	switch {
+	case err != nil && !errors.Is(err, fs.ErrNotExist):
+		return diskError("read root key", err)
+	case err == nil && !slices.Contains(h.seen, sha256.Sum256(now)):
+		return holdfast.Errorf(holdfast.Conflict, "another program has changed the root key %s: is a second hub at work with it? Nothing was changed", h.path)
+	}
+	next := sha256.Sum256(b)
+	if err = replaceFile(h.files, h.path, b); err != nil {
+		h.unsynced, h.seen = true, append(h.seen, next)
+		return err
+	}
+	h.unsynced, h.seen = false, [][32]byte{next}
+	return nil
 }

@@ -72,6 +72,8 @@ type Options struct {
 	// Restored says that the catalog was put back to an earlier state than the
 	// keyring's: Open brings its key lists up to date.
 	Restored bool
+	// Statements are what holders have said that had been fenced.
+	Statements []Statement
 }
 
 // Create makes an empty keyring in place, under a first root key in every

@@ -20,8 +20,8 @@ func (initCmd) Help() string {
 	return `Makes a data folder, a root key outside it, a certificate authority, a ledger
 and a first administrator, whose identity lies in DIR/admin.
 
-Whoever loses the root key loses all data: keep a copy of it where nobody can
-take both it and the data folder.
+Whoever loses the root key loses all data: give it to a second holder in
+another place, with holdfast holder add.
 
 Example:
   holdfast init ./data --organisation "Acme Plants" --host hub.acme.example`
@@ -50,15 +50,18 @@ func (c *initCmd) Run(a *app) error {
   hosts          %s
   ledger key     %s
 
-The root key is the only way to the data. Copy it to a safe place that is not
-this disk; whoever has it and the data folder can read everything. An erasure
-changes it: copy it again after each, and destroy the old copy. Keep the ledger
-key elsewhere too: certificates, proofs and exports are verified with it.
+The root key is the only way to the data: whoever has it and the data folder can
+read everything, and who loses it loses everything. Give it to a second holder
+on another disk, in a TPM or on another machine (docs/holders.md), before
+anything hangs on it. A copy of the file is no second holder: an erasure makes
+it worthless. Keep the ledger key elsewhere too: certificates, proofs and
+exports are verified with it.
 
 Next:
+  holdfast holder add file:/OTHER-DISK/root.key --name second --data %s
   %s
   holdfast device add my-device --data %s
-`, made.Organisation, made.Dir, made.RootKey, made.Admin, strings.Join(made.Hosts, ", "), made.Verifier, serve, quoted(made.Dir))
+`, made.Organisation, made.Dir, made.RootKey, made.Admin, strings.Join(made.Hosts, ", "), made.Verifier, quoted(made.Dir), serve, quoted(made.Dir))
 	return nil
 }
 

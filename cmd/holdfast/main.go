@@ -59,6 +59,7 @@ type commands struct {
 
 	Backup backupCmd `cmd:"" help:"Copy a hub into a folder, encrypted; what is new since the last time."`
 
+	Holder holderCmd `cmd:"" help:"Who holds the root key: files, TPMs, other programs."`
 	Doctor doctorCmd `cmd:"" help:"What is wrong or weak in a deployment, with the mend."`
 	Bench  benchCmd  `cmd:"" help:"What this machine can take: speed and size, measured."`
 

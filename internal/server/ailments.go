@@ -35,7 +35,9 @@ var ailments = [...]ailment{
 	{"api-certificate-ended", api.Wrong},
 
 	{"upgrade-unconfirmed", api.Weak},
+	{"holder-fenced", api.Weak},
 	{"root-key-one-holder", api.Weak},
+	{"holders-same-disk", api.Weak},
 	{"root-key-same-disk", api.Weak},
 	{"root-key-owner", api.Weak},
 	{"disk-layered", api.Weak},
@@ -69,6 +71,7 @@ var ailments = [...]ailment{
 
 	{"backup-none", api.Note},
 	{"root-key-no-passphrase", api.Note},
+	{"holder-vouched", api.Note},
 	{"administrator-in-data", api.Note},
 	{"permissions-waiting", api.Note},
 	{"memory-unlimited", api.Note},

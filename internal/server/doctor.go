@@ -18,7 +18,6 @@ import (
 	"github.com/holdfast-iot/holdfast/internal/ledger"
 	"github.com/holdfast-iot/holdfast/internal/mqtt"
 	"github.com/holdfast-iot/holdfast/internal/series"
-	"github.com/holdfast-iot/holdfast/internal/vault"
 )
 
 // Doctor looks for what is wrong, weak or worth knowing, the most urgent first. It
@@ -26,9 +25,9 @@ import (
 func (s *Server) Doctor(ctx context.Context) ([]api.Finding, error) {
 	x := examine(s.host, s.config.Data)
 	x.disk()
-	x.holders(len(s.stores.holders))
+	x.holders(s.stores.keys)
 	for _, h := range s.stores.holders {
-		if f, ok := h.(*vault.FileHolder); ok {
+		if f, ok := h.file(); ok {
 			x.rootKey(f.Path(), f.Protected())
 		}
 	}

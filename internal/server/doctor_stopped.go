@@ -46,13 +46,7 @@ func doctorStopped(h host, c Config) ([]api.Finding, error) {
 	x.upgrade()
 	x.clock()
 	x.fileTimes()
-	if path := c.RootKey; err == nil || path != "" {
-		if path == "" {
-			path = f.RootKey
-		}
-		x.rootKeyOfStopped(path)
-	}
-	x.holders(1)
+	x.holdersOfStopped(c, f, err == nil)
 	if ca := certificateIn(filepath.Join(c.Data, adminDir, "ca.pem")); ca != nil {
 		x.authority(ca.NotAfter)
 	}
@@ -114,6 +108,29 @@ func (x *examination) whole() {
 	head := make([]byte, 16)
 	if _, err := io.ReadFull(f, head); err != nil || !bytes.HasPrefix(head, []byte("SQLite format 3\x00")) {
 		x.add("folder-damaged", "the catalog does not begin as one does", put)
+	}
+}
+
+// holdersOfStopped looks at the holders that can be looked at without asking them.
+// readable says that holdfast.json was read.
+func (x *examination) holdersOfStopped(c Config, f folder, readable bool) {
+	k := keys{Holders: []keyHolder{{Name: rootKeyHolder, URL: "file:" + c.RootKey}}}
+	if readable {
+		var err error
+		if k, err = readKeys(osFolder(c.Data), c.Data, f); err != nil {
+			x.add("folder-damaged", err.Error(), "put back your copy of "+keysFile+"; don't remove it")
+			return
+		}
+	}
+	x.holders(k)
+	for _, h := range k.Holders {
+		u, err := parseHolder(h.URL)
+		if h.Name == rootKeyHolder && c.RootKey != "" {
+			u, err = holderURL{scheme: schemeFile, path: c.RootKey}, nil
+		}
+		if err == nil && u.scheme == schemeFile && h.FencedAt.IsZero() {
+			x.rootKeyOfStopped(u.path)
+		}
 	}
 }
 

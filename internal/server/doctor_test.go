@@ -366,6 +366,16 @@ func judged() map[string]func(x *examination) {
 	return map[string]func(x *examination){
 		"journal-queue":   func(x *examination) { x.journal(series.Backlog{}, time.Time{}, journal.Stats{QueuedBytes: 12 << 20}) },
 		"journal-backlog": func(x *examination) { x.journal(series.Backlog{Bytes: 300 << 20}, now, journal.Stats{}) },
+		"holder-fenced": func(x *examination) {
+			x.holders(keys{Holders: []keyHolder{{Name: "a", URL: "tpm:/dev/tpmrm0"}, {Name: "b", URL: "exec:/b"}, {Name: "c", URL: "exec:/c", FencedAt: now}}})
+		},
+		"holder-vouched": func(x *examination) {
+			x.holders(keys{Holders: []keyHolder{{Name: "a", URL: "tpm:/dev/tpmrm0"}, {Name: "b", URL: "exec:/b", Vouch: "Ada Lovelace"}}})
+		},
+		"holders-same-disk": func(x *examination) {
+			x.host.Stat = func(string) (owned, error) { return owned{Device: 7}, nil }
+			x.holders(keys{Holders: []keyHolder{{Name: "a", URL: "file:/a/root.key"}, {Name: "b", URL: "file:/b/root.key"}}})
+		},
 		"disk-slow": func(x *examination) {
 			x.journal(series.Backlog{}, time.Time{}, journal.Stats{Syncs: 100, SyncTime: 9 * time.Second})
 		},

@@ -144,10 +144,35 @@ func (x *examination) rootKey(path string, protected bool) {
 	}
 }
 
-func (x *examination) holders(n int) {
-	if n < 2 {
+// holders looks at who holds the root key.
+func (x *examination) holders(k keys) {
+	live := 0
+	disks := map[uint64]string{}
+	for _, h := range k.Holders {
+		if !h.FencedAt.IsZero() {
+			x.since("holder-fenced", h.FencedAt, "holder "+h.Name+" of the root key is not asked any more: every certificate since names it as pending",
+				"bring it back: stop the hub, holdfast holder return "+h.Name+" --data "+x.data+"; if it is gone for good: holdfast holder remove "+h.Name+" --vouch WHO --data "+x.data)
+			continue
+		}
+		live++
+		if h.Vouch != "" {
+			x.add("holder-vouched", "the grade purge of holder "+h.Name+" stands on the word of a person, who is named in certificates", "nothing to do as long as that person answers for it")
+		}
+		u, err := parseHolder(h.URL)
+		if err != nil || u.scheme != schemeFile {
+			continue
+		}
+		if o, err := x.host.Stat(u.path); err == nil {
+			if other, same := disks[o.Device]; same {
+				x.add("holders-same-disk", "the holders "+other+" and "+h.Name+" of the root key lie on one disk: they are lost together",
+					"stop the hub, holdfast holder remove "+h.Name+" --data "+x.data+", and add one on another disk or machine")
+			}
+			disks[o.Device] = h.Name
+		}
+	}
+	if live < 2 {
 		x.add("root-key-one-holder", "one holder has the root key: if it is lost, all data are",
-			"this version has no second holder: cp -p the root key file to a medium that is kept apart from the data folder, again after each erasure and each run of retention that destroyed something, and destroy the copy before it")
+			"stop the hub and add a second one in another place: holdfast holder add file:/OTHER-DISK/root.key --name second --data "+x.data)
 	}
 }
 

@@ -18,6 +18,7 @@ import (
 // The data folder:
 //
 //	holdfast.json   what this folder is, and where its root key lies
+//	keys.json       who holds the root key, if not only the file that holdfast.json names
 //	lock            held by the process that uses the folder
 //	catalog/        the database
 //	journal/        readings not yet rolled

@@ -6,7 +6,6 @@ import (
 	"io"
 	"path/filepath"
 
-	"github.com/holdfast-iot/holdfast"
 	"github.com/holdfast-iot/holdfast/internal/blob"
 	"github.com/holdfast-iot/holdfast/internal/catalog"
 	"github.com/holdfast-iot/holdfast/internal/journal"
@@ -21,11 +20,30 @@ type stores struct {
 	journal *journal.File
 	blobs   *blob.Dir
 	vault   *vault.Vault
-	holders []vault.Holder
+	keys    keys
+	holders []held // those that are asked
 }
 
 // openStores takes the data folder and opens what is in it.
 func openStores(ctx context.Context, c Config) (_ *stores, err error) {
+	s, err := openKeyring(ctx, c)
+	if err != nil {
+		return nil, err
+	}
+	defer func() {
+		if err != nil {
+			s.close()
+		}
+	}()
+	if s.journal, err = c.Ground.Journal(filepath.Join(c.Data, journalDir)); err != nil {
+		return nil, err
+	}
+	s.blobs, err = c.Ground.Blobs(filepath.Join(c.Data, segmentsDir))
+	return s, err
+}
+
+// openKeyring takes the data folder and opens the catalog and the keyring.
+func openKeyring(ctx context.Context, c Config) (_ *stores, err error) {
 	s, on := &stores{}, c.Ground
 	data := on.Folder(c.Data)
 	if s.folder, err = readFolder(data, c.Data); err != nil {
@@ -39,29 +57,17 @@ func openStores(ctx context.Context, c Config) (_ *stores, err error) {
 			s.close()
 		}
 	}()
-	path := c.RootKey
-	if path == "" {
-		path = s.folder.RootKey
-	}
-	if inside(c.Data, path) {
-		return nil, holdfast.Errorf(holdfast.Denied, "the root key %s lies in the data folder: whoever copies the folder has both; move it out and say where with --root-key", path)
-	}
-	holder, err := vault.OpenFileHolderOn(on.RootKeys, path, c.Passphrase)
-	if err != nil {
+	if s.keys, err = readKeys(data, c.Data, s.folder); err != nil {
 		return nil, err
 	}
-	s.holders = []vault.Holder{holder}
+	if s.holders, err = c.openHolders(ctx, s.folder, s.keys); err != nil {
+		return nil, err
+	}
 	if s.catalog, err = openCatalog(ctx, c, data); err != nil {
 		return nil, err
 	}
 	// The keyring comes first: with the wrong root key nothing is mended.
-	if s.vault, err = vault.Open(ctx, s.catalog, on.Keyring(filepath.Join(c.Data, keyringDir)), s.holders, vault.Options{}); err != nil {
-		return nil, err
-	}
-	if s.journal, err = on.Journal(filepath.Join(c.Data, journalDir)); err != nil {
-		return nil, err
-	}
-	s.blobs, err = on.Blobs(filepath.Join(c.Data, segmentsDir))
+	s.vault, err = vault.Open(ctx, s.catalog, on.Keyring(filepath.Join(c.Data, keyringDir)), registered(s.holders), s.keys.options())
 	return s, err
 }
 
@@ -77,6 +83,7 @@ func (s *stores) close() error {
 	if s.vault != nil {
 		errs = append(errs, s.vault.Close())
 	}
+	errs = append(errs, closeHolders(s.holders))
 	if s.catalog != nil {
 		errs = append(errs, s.catalog.Close())
 	}

@@ -67,7 +67,7 @@ func recoverRing(ctx context.Context, db *catalog.DB, place Place, holders []Hol
 			"no holder opens the keyring (its generations: %s; %s): is the root key the one of this data folder, and of the same time? (an erasure replaces it)%s", generations(heads), found.whoHolds(holders), wayOut(holders, nil))
 	}
 	if err := checkParts(live, holders, fenced); err != nil {
-		return nil, fmt.Errorf("open keyring: %w", err)
+		return nil, fmt.Errorf("open keyring: %w (unless %s is damaged)", err, where(place, headName(live.generation)))
 	}
 	if i := slices.IndexFunc(heads, func(h head) bool { return h.generation == live.generation }); i > 0 {
 		found.older = &heads[i-1]

@@ -11,6 +11,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"slices"
 	"time"
 
@@ -49,6 +50,7 @@ func Run(ctx context.Context, s Subject, each func(Result)) bool {
 	if t.s.Limit <= 0 {
 		t.s.Limit = 30 * time.Second
 	}
+	defer t.reopen()
 	ok := true
 	for _, step := range steps() {
 		begun := time.Now()
@@ -117,12 +119,18 @@ func (t *try) open(ctx context.Context) (err error) {
 	if t.h != nil && !t.s.Always {
 		return nil
 	}
+	t.reopen()
 	t.h, err = t.s.Open(ctx)
 	return err
 }
 
 // reopen forgets what is open.
-func (t *try) reopen() { t.h = nil }
+func (t *try) reopen() {
+	if c, ok := t.h.(io.Closer); ok {
+		c.Close()
+	}
+	t.h = nil
+}
 
 func (t *try) prepare(n uint64) error {
 	t.high = max(t.high, n)
@@ -221,4 +229,5 @@ func (t *try) settled() error {
 func (t *try) clean() {
 	t.reopen()
 	t.destroy(t.high + 1)
+	t.reopen()
 }

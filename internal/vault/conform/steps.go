@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"time"
 
 	"github.com/holdfast-iot/holdfast/internal/vault"
@@ -186,6 +187,9 @@ func (t *try) twoWriters() error {
 	})
 	if err != nil {
 		return nil // there is only one at a time
+	}
+	if c, ok := second.(io.Closer); ok {
+		defer c.Close()
 	}
 	if err := t.prepare(8); err != nil {
 		return err

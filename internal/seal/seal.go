@@ -200,7 +200,10 @@ func (c *Cipher) AppendKey(dst []byte) ([]byte, error) {
 }
 
 // Wrap seals a key under c.
-func (c *Cipher) Wrap(dst []byte, k Key, p Place) ([]byte, error) { return c.Seal(dst, k[:], p) }
+func (c *Cipher) Wrap(dst []byte, k Key, p Place) ([]byte, error) {
+	defer k.Wipe() // the copy, which is on the heap: it goes through an interface
+	return c.Seal(dst, k[:], p)
+}
 
 // Unwrap opens a wrapped key and checks that it is the key called want.
 func (c *Cipher) Unwrap(box []byte, want KeyID, p Place) (Key, error) {

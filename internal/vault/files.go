@@ -1,6 +1,7 @@
 package vault
 
 import (
+	"bytes"
 	"io"
 	"io/fs"
 	"os"
@@ -70,5 +71,11 @@ func readFile(files Files, path string) ([]byte, error) {
 		return nil, err
 	}
 	defer f.Close()
-	return io.ReadAll(f)
+	info, err := f.Stat()
+	if err != nil {
+		return nil, err
+	}
+	b := bytes.NewBuffer(make([]byte, 0, info.Size()+bytes.MinRead))
+	_, err = b.ReadFrom(f)
+	return b.Bytes(), err
 }

@@ -31,7 +31,8 @@ func (r *keyring) writeHead(place Place) (err error) {
 		b = binary.BigEndian.AppendUint16(b, uint16(len(h.box)))
 		b = append(b, h.box...)
 	}
-	root := seal.NewCipher(r.root)
+	var root *seal.Cipher
+	seal.Quiet(func() { root = seal.NewCipher(r.root) })
 	defer root.Wipe()
 	count := len(b)
 	b = binary.BigEndian.AppendUint32(b, 0)

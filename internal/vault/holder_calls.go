@@ -66,19 +66,24 @@ func (b bounded) Prepare(ctx context.Context, n uint64) error {
 }
 
 func (b bounded) Seal(ctx context.Context, n uint64, root seal.Key) (box []byte, err error) {
+	k := new(seal.Key) // what a closure has in hand is copied: here it can be wiped
+	*k = root
+	defer k.Wipe()
 	err = b.call(ctx, fmt.Sprintf("seal root key %d", n), func(ctx context.Context) error {
-		box, err = b.Holder.Seal(ctx, n, root)
+		box, err = b.Holder.Seal(ctx, n, *k)
 		return err
 	})
 	return box, err
 }
 
-func (b bounded) Open(ctx context.Context, n uint64, box []byte) (root seal.Key, err error) {
-	err = b.call(ctx, fmt.Sprintf("open root key %d", n), func(ctx context.Context) error {
-		root, err = b.Holder.Open(ctx, n, box)
+func (b bounded) Open(ctx context.Context, n uint64, box []byte) (seal.Key, error) {
+	k := new(seal.Key)
+	defer k.Wipe()
+	err := b.call(ctx, fmt.Sprintf("open root key %d", n), func(ctx context.Context) (err error) {
+		*k, err = b.Holder.Open(ctx, n, box)
 		return err
 	})
-	return root, err
+	return *k, err
 }
 
 func (b bounded) Destroy(ctx context.Context, below uint64) (said []byte, err error) {

@@ -54,9 +54,11 @@ func (r *keyring) key(place Place, o Owner) (*seal.Cipher, error) {
 
 // seal makes a fresh root key and has every holder wrap it.
 func (r *keyring) seal(ctx context.Context, holders []Holder) error {
-	r.root, r.boxes = seal.NewKey(), nil
+	seal.Quiet(func() { r.root, r.boxes = seal.NewKey(), nil })
 	for _, h := range holders {
-		b, err := wrap(ctx, h, r.generation, r.root)
+		var b holderBox
+		var err error
+		seal.Quiet(func() { b, err = wrap(ctx, h, r.generation, r.root) })
 		if err != nil {
 			return err
 		}

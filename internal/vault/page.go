@@ -116,9 +116,10 @@ func (p *page) read(ring [16]byte, b []byte, f func(i int, e *entry) error) (bad
 	if len(b) < pageHeaderSize || string(b[:pageHeaderSize]) != string(p.header(ring)) {
 		return 0, nil
 	}
+	var e entry // one for all: f does not keep it
 	for i, at := 0, pageHeaderSize; at < len(b); i, at = i+1, at+entrySize {
-		e, ok := parseEntry(b[at:min(at+entrySize, len(b))])
-		if !ok {
+		var ok bool
+		if e, ok = parseEntry(b[at:min(at+entrySize, len(b))]); !ok {
 			return at, nil
 		}
 		if err := f(i, &e); err != nil {

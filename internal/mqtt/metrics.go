@@ -52,9 +52,10 @@ var packetNames = [16]string{"", "connect", "connack", "publish", "puback", "pub
 
 // collector shows a server's metrics to Prometheus.
 type collector struct {
-	m *metrics
+	m    *metrics
+	wait func() int // how many wills wait
 	connections, connects, closed, bytes, packets,
-	refused, refusedConnects, ended, repeats, wills, paused, quota, unack,
+	refused, refusedConnects, ended, repeats, wills, waiting, paused, quota, unack,
 	subscriptions, refusedFilters, published, resent, unsent, slow, strangeAcks *prometheus.Desc
 }
 
@@ -65,6 +66,7 @@ func (s *Server) Collector() prometheus.Collector {
 	}
 	return &collector{
 		m:               &s.m,
+		wait:            s.registry.waiting,
 		connections:     d("connections", "Connections that have been accepted and are open."),
 		connects:        d("connects_total", "Connections that have been accepted."),
 		closed:          d("refused_total", "Connections closed before they were connected and without an answer, by reason.", "reason"),
@@ -75,6 +77,7 @@ func (s *Server) Collector() prometheus.Collector {
 		ended:           d("disconnects_total", "Connections ended, by the MQTT 5 reason code of the server; 0x00: by the client or the network.", "code"),
 		repeats:         d("qos2_repeats_total", "QoS 2 publishes that had been received before."),
 		wills:           d("wills_total", "Wills published."),
+		waiting:         d("wills_waiting", "Wills that wait to be published."),
 		paused:          d("quota_pauses_total", "Reads put off because a device was over its quota."),
 		quota:           d("quota_refused_total", "Publishes refused because a device was far over its quota, or a child over its own."),
 		unack:           d("unavailable_total", "Connections ended because readings could not be taken in."),
@@ -90,7 +93,7 @@ func (s *Server) Collector() prometheus.Collector {
 
 func (c *collector) Describe(ch chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{c.connections, c.connects, c.closed, c.bytes, c.packets,
-		c.refused, c.refusedConnects, c.ended, c.repeats, c.wills, c.paused, c.quota, c.unack,
+		c.refused, c.refusedConnects, c.ended, c.repeats, c.wills, c.waiting, c.paused, c.quota, c.unack,
 		c.subscriptions, c.refusedFilters, c.published, c.resent, c.unsent, c.slow, c.strangeAcks} {
 		ch <- d
 	}
@@ -111,6 +114,7 @@ func (c *collector) Collect(ch chan<- prometheus.Metric) {
 	counter(c.bytes, &c.m.bytesOut, "out")
 	counter(c.repeats, &c.m.repeats)
 	counter(c.wills, &c.m.wills)
+	ch <- prometheus.MustNewConstMetric(c.waiting, prometheus.GaugeValue, float64(c.wait()))
 	counter(c.paused, &c.m.paused)
 	counter(c.quota, &c.m.quotaRefused)
 	counter(c.unack, &c.m.unacknowledged)

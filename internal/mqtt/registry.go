@@ -114,6 +114,16 @@ func (r *registry) forget(of []holdfast.AssignmentID) (open []*conn) {
 	return open
 }
 
+// waiting counts the wills that wait.
+func (r *registry) waiting() (n int) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, of := range r.wills {
+		n += of
+	}
+	return n
+}
+
 // mayWait reports whether another will of a device may wait.
 func (r *registry) mayWait(d peerID, limit int) bool {
 	r.mu.Lock()

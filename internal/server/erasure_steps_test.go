@@ -28,7 +28,7 @@ func TestCrashAtEachStepOfAnErasure(t *testing.T) {
 	h.mustSend(ben.device, number("pulse", time.Now(), 60))
 	steps := h.Server.erasure.Steps()
 	twice := []string{"barred", "rotated", "destroyed", "Readings", "recorded", "certified"} // in either lane
-	if !long() { // of the places one
+	if !long() {                                                                             // of the places one
 		places := reflect.TypeFor[erasure.Places]()
 		steps = slices.DeleteFunc(steps, func(s string) bool {
 			f, place := places.FieldByName(s)

@@ -7,8 +7,10 @@ import (
 	"strings"
 	"time"
 
+	"github.com/holdfast-iot/holdfast"
 	"github.com/holdfast-iot/holdfast/internal/checkpoint"
 	"github.com/holdfast-iot/holdfast/internal/erasure"
+	"github.com/holdfast-iot/holdfast/internal/vault/tpmholder"
 )
 
 // certificate checks an erasure's certificate and says what of it is proven, what the
@@ -20,6 +22,11 @@ func (c *verifyCmd) certificate(a *app, text []byte) error {
 	}
 	if err := c.witnessed(t.Ledger.Checkpoint); err != nil {
 		return err
+	}
+	for _, h := range t.Destroyed.Holders {
+		if _, err := tpmEvidence(h, t.Destroyed.To); err != nil {
+			return err
+		}
 	}
 	if c.Redact != "" {
 		if err := writeNew(c.Redact, erasure.Redact(text)); err != nil {
@@ -104,6 +111,23 @@ func witnessNames(signed string, keys []string) (names []string) {
 	return names
 }
 
+// tpmEvidence checks what the TPM of a holder signed of the destruction of all root
+// keys before a generation. It is empty for a holder of another kind, and for one
+// that gave no evidence.
+func tpmEvidence(h erasure.Holder, below uint64) (string, error) {
+	if h.Kind != "tpm" || len(h.Evidence) == 0 {
+		return "", nil
+	}
+	r, err := tpmholder.Verify(h.Evidence)
+	switch {
+	case err != nil:
+		return "", holdfast.Errorf(holdfast.Invalid, "holder %s: %w", cell(h.Holder), err)
+	case r.Below < below:
+		return "", holdfast.Errorf(holdfast.Invalid, "holder %s: the evidence of the TPM is of an earlier destruction: of what is before root key %d, not %d", cell(h.Holder), r.Below, below)
+	}
+	return fmt.Sprintf("a TPM key signed that its counter stands at %d, past what is before root key %d", r.Counter, r.Below), nil
+}
+
 // stated is what the hub says, under its signature.
 func stated(t erasure.Certificate) [][]string {
 	d := t.Destroyed
@@ -120,7 +144,9 @@ func stated(t erasure.Certificate) [][]string {
 		if h.Vouched != "" {
 			row += ", vouched for by " + cell(h.Vouched)
 		}
-		if len(h.Evidence) > 0 {
+		if said, err := tpmEvidence(h, d.To); err == nil && said != "" {
+			row += ", " + said
+		} else if len(h.Evidence) > 0 {
 			row += fmt.Sprintf(", evidence of %d bytes", len(h.Evidence))
 		}
 		rows = append(rows, []string{"  holder", row})

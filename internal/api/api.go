@@ -66,11 +66,15 @@ type Deps struct {
 	Ledger   *ledger.Ledger
 	Archive  *archive.Archive
 	Backups  *backup.Keeper // nil: there are no backups
-	Desk     *handover.Desk // default: one over the keepers above
-	Timeline *timeline.Timeline
-	Alarms   *alarm.Alarms  // nil: there are none
-	Outbox   *outbox.Outbox // nil: there are no webhooks
-	Twin     *twin.Store    // nil: there are no commands and no state
+
+	// Suspended says why a caller is refused, whoever he is, on a hub that was restored;
+	// the zero principal is who shows no credential. Nil: nobody is.
+	Suspended func(access.Principal) error
+	Desk      *handover.Desk // default: one over the keepers above
+	Timeline  *timeline.Timeline
+	Alarms    *alarm.Alarms  // nil: there are none
+	Outbox    *outbox.Outbox // nil: there are no webhooks
+	Twin      *twin.Store    // nil: there are no commands and no state
 
 	Prometheus Prometheus                                   // nil: its API is not there
 	Ending     <-chan struct{}                              // closed when the hub ends: feeds say so; may be nil

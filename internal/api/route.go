@@ -195,9 +195,14 @@ func (a *API) guard(pattern string, h http.HandlerFunc) http.HandlerFunc {
 		var by access.Principal
 		var err error
 		if free {
-			err = a.admitToOpen(req)
+			if err = a.admitToOpen(req); err == nil && !strings.HasPrefix(pattern, "GET ") {
+				err = a.suspended(by)
+			}
 		} else if by, err = a.admit(req); err == nil {
-			if err = r.allows(by); err == nil {
+			if err = a.suspended(by); err == nil {
+				err = r.allows(by)
+			}
+			if err == nil {
 				err = a.pace(req, by, r)
 			}
 			if code := req.Header.Get(codeHeader); err == nil && r.settles && code != "" && !by.Settled {
@@ -225,6 +230,14 @@ func (a *API) guard(pattern string, h http.HandlerFunc) http.HandlerFunc {
 		}
 		h(w, req)
 	}
+}
+
+// suspended refuses who may not come in before a restore is confirmed.
+func (a *API) suspended(by access.Principal) error {
+	if a.Suspended == nil {
+		return nil
+	}
+	return a.Suspended(by)
 }
 
 func (a *API) admit(req *http.Request) (access.Principal, error) {

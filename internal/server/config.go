@@ -80,6 +80,9 @@ type Config struct {
 	// restored says that the catalog was put back to an earlier state than the
 	// keyring's: see ReplayTakeBacks.
 	restored bool
+	// drill says that the holders are those of a hub that may run: they are asked to
+	// open, and for nothing else.
+	drill bool
 }
 
 func (c Config) withDefaults() Config {

@@ -28,11 +28,13 @@ import (
 //	admin/          the first administrator's certificate and key
 //	ledger.json     the last head of the ledger that was signed
 //	release.json    which program it is for, and what it can go back to
+//	restore.json    that it was restored, until that is confirmed
 //	run.json        where the running hub listens; gone when it has stopped
 const (
 	folderFile  = "holdfast.json"
 	lockFile    = "lock"
 	runFile     = "run.json"
+	restoreFile = "restore.json"
 	ledgerFile  = "ledger.json"
 	catalogDir  = "catalog"
 	journalDir  = "journal"

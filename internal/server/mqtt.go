@@ -19,6 +19,9 @@ import (
 // authenticateMQTT says who connects: a person or a program by package access, any
 // other by package identity, which knows devices.
 func (s *Server) authenticateMQTT(ctx context.Context, cs tls.ConnectionState) (mqtt.Peer, error) {
+	if s.stores.restored.Suspended {
+		return mqtt.Peer{}, errSuspended
+	}
 	if _, _, err := s.identity.Credential(ctx, cs); err != nil {
 		p, err := s.identity.Peer(ctx, cs)
 		return mqtt.Peer{Device: p.Device, Assignment: p.Assignment, Fingerprint: p.Fingerprint, NotAfter: p.NotAfter, TLS12: p.TLS12}, err

@@ -14,14 +14,15 @@ import (
 
 // stores are the seams: what holds bytes.
 type stores struct {
-	lock    io.Closer
-	folder  folder
-	catalog *catalog.DB
-	journal *journal.File
-	blobs   *blob.Dir
-	vault   *vault.Vault
-	keys    keys
-	holders []held // those that are asked
+	lock     io.Closer
+	folder   folder
+	restored restoredState // zero: it was not, or that was confirmed
+	catalog  *catalog.DB
+	journal  *journal.File
+	blobs    *blob.Dir
+	vault    *vault.Vault
+	keys     keys
+	holders  []held // those that are asked
 }
 
 // openStores takes the data folder and opens what is in it.
@@ -57,6 +58,9 @@ func openKeyring(ctx context.Context, c Config) (_ *stores, err error) {
 			s.close()
 		}
 	}()
+	if s.restored, err = checkRestored(data, c); err != nil {
+		return nil, err
+	}
 	if s.keys, err = readKeys(data, c.Data, s.folder); err != nil {
 		return nil, err
 	}
@@ -67,7 +71,13 @@ func openKeyring(ctx context.Context, c Config) (_ *stores, err error) {
 		return nil, err
 	}
 	// The keyring comes first: with the wrong root key nothing is mended.
-	s.vault, err = vault.Open(ctx, s.catalog, on.Keyring(filepath.Join(c.Data, keyringDir)), registered(s.holders), s.keys.options())
+	holders, options := registered(s.holders), s.keys.options()
+	if options.Restored = c.restored; c.drill {
+		for i, h := range holders {
+			holders[i] = openOnly{h}
+		}
+	}
+	s.vault, err = vault.Open(ctx, s.catalog, on.Keyring(filepath.Join(c.Data, keyringDir)), holders, options)
 	return s, err
 }
 

@@ -108,6 +108,10 @@ func ended(err error) error {
 // in the reverse order, so that the end is the same each time.
 func (s *Server) keep(ctx context.Context, g *errgroup.Group) (stop func()) {
 	var stops []func()
+	outbox, alarms := s.outbox.Run, s.alarms.Run
+	if s.stores.restored.Suspended { // nothing is told to anybody
+		outbox, alarms = idle, idle
+	}
 	for _, run := range []func(context.Context) error{
 		s.series.Run,
 		s.sessions.Run,
@@ -120,9 +124,9 @@ func (s *Server) keep(ctx context.Context, g *errgroup.Group) (stop func()) {
 		},
 		s.access.Run,
 		s.desk.Run,
-		s.outbox.Run,
+		outbox,
 		s.twin.Run,
-		s.alarms.Run,
+		alarms,
 		s.backups.Run,
 	} {
 		ctx, cancel := context.WithCancel(ctx)
@@ -195,7 +199,7 @@ func (s *Server) public(ln net.Listener) string {
 func (s *Server) serve(ctx context.Context, g *errgroup.Group, l listeners) error {
 	people, err := api.New(api.Deps{
 		Access: s.access, Custody: s.custody, Identity: s.identity, Grants: s.grants, Query: s.query, Measure: s.series,
-		Erasure: s.erasure, Ledger: s.ledger, Alarms: s.alarms, Outbox: s.outbox, Archive: s.archive, Backups: s.backups, Desk: s.desk, Timeline: s.timeline, Twin: s.twin, Prometheus: s.promql, Ending: s.edges.Done(), Limits: s.config.People,
+		Erasure: s.erasure, Ledger: s.ledger, Alarms: s.alarms, Outbox: s.outbox, Archive: s.archive, Backups: s.backups, Suspended: s.stores.restored.refuses, Desk: s.desk, Timeline: s.timeline, Twin: s.twin, Prometheus: s.promql, Ending: s.edges.Done(), Limits: s.config.People,
 		Gatherer: s.metrics, Ready: s.ready, Doctor: s.Doctor, Logger: s.log,
 		Addresses: func() (string, string) { return s.public(l.api), s.public(l.device) }, Version: s.config.Version,
 	})
@@ -221,7 +225,11 @@ func (s *Server) serve(ctx context.Context, g *errgroup.Group, l listeners) erro
 		return fmt.Errorf("register metrics: %w", err)
 	}
 	g.Go(func() error { return serveHTTP(ctx, api.Server(peopleTLS, people, s.log), toPeople) })
-	g.Go(func() error { return serveHTTP(ctx, s.devices.Server(nil), toDevices) })
+	devices := s.devices.Server(nil)
+	if s.stores.restored.Suspended {
+		devices.Handler = suspendedHandler{}
+	}
+	g.Go(func() error { return serveHTTP(ctx, devices, toDevices) })
 	g.Go(func() error { return s.mqtt.Run(ctx, toMQTT) })
 	return nil
 }

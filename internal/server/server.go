@@ -183,6 +183,11 @@ func (s *Server) openKeepers(ctx context.Context) (err error) {
 		scale.CacheBytes = s.config.ReadCache
 	}
 	s.series = series.New(db, log, s.stores.blobs, v, scale)
+	if s.config.restored && s.stores.journal.End() == s.stores.journal.Start() { // a backup holds no journal
+		if err := s.series.Rebase(ctx); err != nil {
+			return err
+		}
+	}
 	return s.series.Recover(ctx, s.sessions.Replay)
 }
 

@@ -57,7 +57,8 @@ type commands struct {
 	Verify     verifyCmd     `cmd:"" help:"Check an export, a certificate, a receipt, a report or a proof, without a hub."`
 	Ledger     ledgerCmd     `cmd:"" help:"The record of everything that changed or left."`
 
-	Backup backupCmd `cmd:"" help:"Copy a hub into a folder, encrypted; what is new since the last time."`
+	Backup  backupCmd  `cmd:"" help:"Copy a hub into a folder, encrypted; what is new since the last time."`
+	Restore restoreCmd `cmd:"" help:"Make a new data folder from a backup; try it; confirm it."`
 
 	Holder holderCmd `cmd:"" help:"Who holds the root key: files, TPMs, other programs."`
 	Doctor doctorCmd `cmd:"" help:"What is wrong or weak in a deployment, with the mend."`

@@ -49,7 +49,11 @@ func TestARestoredHubHasWhatWasBackedUpAndNothingThatWasErased(t *testing.T) {
 		t.Fatalf("the drill finds %+v (%v)", drill, err)
 	}
 
-	h.erase(ada, holdfast.Scope{Assignments: []holdfast.AssignmentID{lamp.Assignment}}) // after the backup, which still has her ciphertext
+	scope, err := h.custody.ScopeOfParty(t.Context(), ada.Party)
+	if err != nil {
+		t.Fatal(err)
+	}
+	h.erase(ada, scope) // after the backup, which still has her ciphertext
 	generation := h.stores.vault.Generation()
 	h.halt()
 

@@ -1,0 +1,167 @@
+package main
+
+import (
+	"fmt"
+	"net/http"
+	"strconv"
+	"time"
+
+	"github.com/holdfast-iot/holdfast"
+	"github.com/holdfast-iot/holdfast/internal/backup"
+	"github.com/holdfast-iot/holdfast/internal/server"
+)
+
+type restoreCmd struct {
+	Dir     restoreDirCmd     `cmd:"" name:"folder" default:"withargs" help:"Make a new data folder from a backup."`
+	Drill   restoreDrillCmd   `cmd:"" help:"Try a restore in a folder of its own, and report."`
+	Confirm restoreConfirmCmd `cmd:"" help:"Let everybody into a restored hub."`
+}
+
+func (*restoreCmd) Help() string {
+	return `Makes a new data folder from a backup, the newest copy of the keyring and the root key. docs/backup.md tells the whole way.
+
+Example:
+  holdfast restore NEW --from /mnt/backup --identity backup.key --keyring /mnt/keyring --root-key root.key
+  holdfast restore drill --from /mnt/backup --identity backup.key --keyring /mnt/keyring --root-key root.key
+  holdfast restore confirm --data NEW`
+}
+
+// restoreFlags say what a restore is made of.
+type restoreFlags struct {
+	From       string   `required:"" help:"The folder of backups." placeholder:"DIR" type:"path" env:"-"`
+	Snapshot   string   `help:"Which backup (default: the newest)." placeholder:"ID" env:"-"`
+	Identity   []string `help:"The age identity that opens it; repeated." placeholder:"FILE" type:"path" sep:"none" env:"-"`
+	Keyring    string   `required:"" help:"The newest copy of the keyring: a copy's folder, or keyring in the old data folder." placeholder:"DIR" type:"path" env:"-"`
+	RootKey    string   `required:"" help:"The root key." placeholder:"PATH" type:"path"`
+	Passphrase string   `name:"passphrase-file" help:"A file whose first line is the root key's passphrase." placeholder:"FILE"`
+	Key        string   `help:"The hub's public key, from holdfast ledger show: what signed the backup must be that." placeholder:"KEY" env:"-"`
+}
+
+func (f restoreFlags) options(a *app, data string) (c server.Config, o server.RestoreOptions, err error) {
+	c = server.Config{Data: data, RootKey: f.RootKey, Version: version()}
+	if c.Passphrase, err = readPassphrase(f.Passphrase); err != nil {
+		return c, o, err
+	}
+	o = server.RestoreOptions{Snapshot: f.Snapshot, Keyring: f.Keyring, Verifier: f.Key, Progress: meter(a.stderr)}
+	if o.Identities, err = backup.ReadIdentities(f.Identity); err != nil {
+		return c, o, err
+	}
+	o.From, err = backup.ReadFolder(f.From)
+	return c, o, err
+}
+
+type restoreDirCmd struct {
+	Dir string `arg:"" help:"A new folder." type:"path"`
+	restoreFlags
+	outputFlags
+}
+
+func (*restoreDirCmd) Help() string {
+	return `Makes a new data folder. What was erased, withdrawn, revoked or used since the backup is carried out again from the signed take-backs beside the keyring, before
+anything listens. The ledger gets a new name. If more may have been taken back than these show, the hub starts suspended: only the administrator that the restore made comes
+in, until holdfast restore confirm. If it breaks off, run it again. The old hub must not run any more.
+
+Example:
+  holdfast restore NEW --from /mnt/backup --identity backup.key --keyring /mnt/keyring --root-key root.key`
+}
+
+func (c *restoreDirCmd) Run(a *app) error {
+	config, o, err := c.options(a, c.Dir)
+	if err != nil {
+		return err
+	}
+	r, err := server.Restore(a.ctx, config, o)
+	endMeter(a.stderr)
+	if err != nil {
+		return err
+	}
+	if c.json() {
+		return printJSON(a.stdout, r)
+	}
+	fmt.Fprintf(a.stdout, "Restored backup %s of hub %s: %d readings of %s; %s carried out again.\n", r.Snapshot, r.Hub, r.Readings, many(r.Streams, "stream"), many(int(r.TakenBack), "take-back"))
+	tellLost(a, r)
+	fmt.Fprintf(a.stdout, "The ledger is now %s. Its public key, for everybody who keeps the old one:\n\n  %s\n\nThe administrator's identity is in %s.\n", r.Ledger, r.Verifier, quoted(r.Admin))
+	if r.Suspended != "" {
+		fmt.Fprintf(a.stdout, "\nThe hub starts suspended: %s. Revoke and withdraw again what you know of, then stop it and\n\n  holdfast restore confirm --data %s\n", r.Suspended, quoted(c.Dir))
+	}
+	return nil
+}
+
+func tellLost(a *app, r server.Restored) {
+	chunks := 0
+	for _, l := range r.Lost {
+		chunks += l.Chunks
+	}
+	if chunks > 0 {
+		fmt.Fprintf(a.stdout, "Of %s, %s can't be opened: erased, or sealed again in an erasure, since the backup.\n", many(len(r.Lost), "stream"), many(chunks, "chunk"))
+	}
+}
+
+type restoreDrillCmd struct {
+	Scratch string `help:"Where the folder is made that goes when it ends; it takes as much room as the hub's (default: the system's)." placeholder:"DIR" type:"path" env:"-"`
+	restoreFlags
+	hubFlags
+	outputFlags
+}
+
+func (*restoreDrillCmd) Help() string {
+	return `Restores a backup into a folder of its own, opens it without serving anybody, decodes every reading, compares their number with the backup's, computes the
+ledger anew, reports, and removes the folder. The hub may run: its root key is asked to open and for nothing else. With --data or --hub the hub is told that it ended well.
+
+Example:
+  holdfast restore drill --from /mnt/backup --identity backup.key --keyring DATA/keyring --root-key root.key --data DATA`
+}
+
+func (c *restoreDrillCmd) Run(a *app) error {
+	config, o, err := c.options(a, c.Scratch)
+	if err != nil {
+		return err
+	}
+	r, err := server.Drill(a.ctx, config, o)
+	endMeter(a.stderr)
+	if err != nil {
+		return err
+	}
+	if err := c.print(a, r, []string{"BACKUP", "READINGS", "STREAMS", "CHUNKS", "LOST", "DIFFERENT", "TOOK"}, [][]string{{r.Snapshot, strconv.FormatInt(r.Readings, 10), strconv.Itoa(r.Streams),
+		strconv.Itoa(r.Chunks), strconv.Itoa(len(r.Lost)), strconv.Itoa(len(r.Different)), r.Took.Round(time.Millisecond).String()}}); err != nil {
+		return err
+	}
+	if len(r.Different) > 0 {
+		return holdfast.Errorf(holdfast.Invalid, "%s not the readings that the backup says", many(len(r.Different), "stream"))
+	}
+	if c.Data == "" && c.Hub == "" {
+		return nil
+	}
+	hub, err := c.connect(a)
+	if err != nil {
+		return err
+	}
+	defer hub.Close()
+	return hub.Do(a.ctx, http.MethodPost, "/v1/backups/drills", map[string]time.Time{"at": time.Now().UTC()}, nil)
+}
+
+type restoreConfirmCmd struct {
+	Data       string `required:"" help:"The data folder of the restored hub, which is stopped." placeholder:"DIR" type:"path"`
+	RootKey    string `help:"Where the root key is (default: where the restore was told)." placeholder:"PATH" type:"path"`
+	Passphrase string `name:"passphrase-file" help:"A file whose first line is the root key's passphrase." placeholder:"FILE"`
+}
+
+func (*restoreConfirmCmd) Help() string {
+	return `Says that what was revoked, withdrawn and erased since the backup is known to the restored hub. From its next start on everybody is let in again. It stands on
+the hub's record.
+
+Example:
+  holdfast restore confirm --data NEW`
+}
+
+func (c *restoreConfirmCmd) Run(a *app) error {
+	pass, err := readPassphrase(c.Passphrase)
+	if err != nil {
+		return err
+	}
+	if err := server.ConfirmRestore(a.ctx, server.Config{Data: c.Data, RootKey: c.RootKey, Passphrase: pass, Version: version()}); err != nil {
+		return err
+	}
+	_, err = fmt.Fprintf(a.stdout, "Confirmed. Start the hub: holdfast serve --data %s\n", quoted(c.Data))
+	return err
+}

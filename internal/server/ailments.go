@@ -33,6 +33,8 @@ var ailments = [...]ailment{
 	{"administrators-end", api.Wrong},
 	{"authority-ends", api.Wrong},
 	{"api-certificate-ended", api.Wrong},
+	{"tpm-silent", api.Wrong},
+	{"tpm-counter-ahead", api.Wrong},
 
 	{"upgrade-unconfirmed", api.Weak},
 	{"holder-fenced", api.Weak},

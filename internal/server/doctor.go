@@ -18,7 +18,11 @@ import (
 	"github.com/holdfast-iot/holdfast/internal/ledger"
 	"github.com/holdfast-iot/holdfast/internal/mqtt"
 	"github.com/holdfast-iot/holdfast/internal/series"
+	"github.com/holdfast-iot/holdfast/internal/vault/tpmholder"
 )
+
+// doctorAsk bounds a question of the doctor to a TPM.
+const doctorAsk = 5 * time.Second
 
 // Doctor looks for what is wrong, weak or worth knowing, the most urgent first. It
 // tells ids and counts, nobody's name.
@@ -29,6 +33,12 @@ func (s *Server) Doctor(ctx context.Context) ([]api.Finding, error) {
 	for _, h := range s.stores.holders {
 		if f, ok := h.file(); ok {
 			x.rootKey(f.Path(), f.Protected())
+		}
+		if t, ok := h.holder.(*tpmholder.Holder); ok {
+			in, cancel := context.WithTimeout(ctx, doctorAsk)
+			status, err := t.Status(in)
+			cancel()
+			x.tpm(h.Name, status, err)
 		}
 	}
 	if d := s.clock.Behind(); d > slackOfClock {

@@ -33,6 +33,7 @@ import (
 	"github.com/holdfast-iot/holdfast/internal/mqtt"
 	"github.com/holdfast-iot/holdfast/internal/outbox"
 	"github.com/holdfast-iot/holdfast/internal/series"
+	"github.com/holdfast-iot/holdfast/internal/vault/tpmholder"
 )
 
 // soundHost is a machine with which nothing is wrong, its clock so far ahead.
@@ -364,8 +365,10 @@ func judged() map[string]func(x *examination) {
 	now := time.Now()
 	device := holdfast.NewID[holdfast.DeviceID]()
 	return map[string]func(x *examination){
-		"journal-queue":   func(x *examination) { x.journal(series.Backlog{}, time.Time{}, journal.Stats{QueuedBytes: 12 << 20}) },
-		"journal-backlog": func(x *examination) { x.journal(series.Backlog{Bytes: 300 << 20}, now, journal.Stats{}) },
+		"journal-queue":     func(x *examination) { x.journal(series.Backlog{}, time.Time{}, journal.Stats{QueuedBytes: 12 << 20}) },
+		"journal-backlog":   func(x *examination) { x.journal(series.Backlog{Bytes: 300 << 20}, now, journal.Stats{}) },
+		"tpm-silent":        func(x *examination) { x.tpm("tpm", tpmholder.Status{}, errors.New("no answer")) },
+		"tpm-counter-ahead": func(x *examination) { x.tpm("tpm", tpmholder.Status{Counter: 9, Ahead: true}, nil) },
 		"holder-fenced": func(x *examination) {
 			x.holders(keys{Holders: []keyHolder{{Name: "a", URL: "tpm:/dev/tpmrm0"}, {Name: "b", URL: "exec:/b"}, {Name: "c", URL: "exec:/c", FencedAt: now}}})
 		},

@@ -16,6 +16,7 @@ import (
 	"github.com/holdfast-iot/holdfast"
 	"github.com/holdfast-iot/holdfast/internal/api"
 	"github.com/holdfast-iot/holdfast/internal/outbox"
+	"github.com/holdfast-iot/holdfast/internal/vault/tpmholder"
 )
 
 // Thresholds of the doctor.
@@ -141,6 +142,18 @@ func (x *examination) rootKey(path string, protected bool) {
 	}
 	if !protected {
 		x.add("root-key-no-passphrase", "the root key file has no passphrase", "keep the file on an encrypted volume; a passphrase is given when a hub is made: holdfast init --passphrase-file")
+	}
+}
+
+// tpm looks at what a TPM that holds the root key answered.
+func (x *examination) tpm(name string, s tpmholder.Status, err error) {
+	switch {
+	case err != nil:
+		x.add("tpm-silent", "the TPM of holder "+name+" does not do its part, and no erasure is carried out without it: "+err.Error(),
+			"mend it; if it is lost, stop the hub and holdfast holder fence "+name+" --data "+x.data)
+	case s.Ahead:
+		x.add("tpm-counter-ahead", fmt.Sprintf("the counter of the TPM of holder %s stands at %d, which is more than the hub asked for: somebody else increments it, or its state file is an older copy. If no newer root key is sealed there, this holder opens nothing any more", name, s.Counter),
+			"stop the hub and ask it: holdfast holder list --data "+x.data+"; if it fails, holder fence "+name+", then add a TPM with another index=")
 	}
 }
 

@@ -36,6 +36,8 @@ type HolderState struct {
 	// Generations are those that it holds; nil if it was not asked.
 	Generations []uint64 `json:"generations,omitempty"`
 	Error       string   `json:"error,omitempty"`
+	// Note is what a TPM says of itself.
+	Note string `json:"note,omitempty"`
 }
 
 // The states of a registered holder.
@@ -52,6 +54,27 @@ func stateOf(e keyHolder) HolderState {
 		s.State = HolderFenced
 	}
 	return s
+}
+
+// noteOf says what its grade stands on and how often a TPM was written, which wears
+// it out.
+func noteOf(ctx context.Context, h vault.Holder) string {
+	tpm, ok := h.(*tpmholder.Holder)
+	if !ok {
+		return ""
+	}
+	s, err := tpm.Status(ctx)
+	if err != nil {
+		return ""
+	}
+	note := fmt.Sprintf("counter %d, %d increments", s.Counter, s.Increments)
+	if s.Ahead {
+		note += ", ahead of what was destroyed"
+	}
+	if why := tpm.Why(); why != "" {
+		note += "; " + why
+	}
+	return note
 }
 
 // holderAsk bounds a question to a holder of whom only the state is wanted.
@@ -85,6 +108,7 @@ func ListHolders(ctx context.Context, c Config) (out []HolderState, err error) {
 			h, err := c.openHolder(in, f, e)
 			if err == nil {
 				s.Generations, err = h.Generations(in)
+				s.Note = noteOf(in, h)
 				err = errors.Join(err, closeHolder(h))
 			}
 			cancel()

@@ -99,14 +99,14 @@ func tellLost(a *app, r server.Restored) {
 
 type restoreDrillCmd struct {
 	Scratch string `help:"Where the folder is made that goes when it ends; it takes as much room as the hub's (default: the system's)." placeholder:"DIR" type:"path" env:"-"`
+	Data    string `help:"Tell the running hub of this data folder that it ended well." placeholder:"DIR" type:"path"`
 	restoreFlags
-	hubFlags
 	outputFlags
 }
 
 func (*restoreDrillCmd) Help() string {
 	return `Restores a backup into a folder of its own, opens it without serving anybody, decodes every reading, compares their number with the backup's, computes the
-ledger anew, reports, and removes the folder. The hub may run: its root key is asked to open and for nothing else. With --data or --hub the hub is told that it ended well.
+ledger anew, reports, and removes the folder. The hub may run: its root key is asked to open and for nothing else. With --data the hub is told that it ended well.
 
 Example:
   holdfast restore drill --from /mnt/backup --identity backup.key --keyring DATA/keyring --root-key root.key --data DATA`
@@ -129,10 +129,10 @@ func (c *restoreDrillCmd) Run(a *app) error {
 	if len(r.Different) > 0 {
 		return holdfast.Errorf(holdfast.Invalid, "%s not the readings that the backup says", many(len(r.Different), "stream"))
 	}
-	if c.Data == "" && c.Hub == "" {
+	if c.Data == "" {
 		return nil
 	}
-	hub, err := c.connect(a)
+	hub, err := (&hubFlags{Data: c.Data}).connect(a)
 	if err != nil {
 		return err
 	}

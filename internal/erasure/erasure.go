@@ -80,8 +80,12 @@ type Gate struct {
 	Deps
 	metrics metrics
 
-	expiring sync.Mutex  // one run of expiry at a time
-	doubted  atomic.Bool // the clock: see ErrClock
+	expiring sync.Mutex // one run of expiry at a time
+	// reissuing is held from the barrier before a rotation that writes lists anew to
+	// that rotation: of the journal keys of a list it keeps only the newest, and must
+	// have made that itself. What is acknowledged since its last roll is under it.
+	reissuing sync.Mutex
+	doubted   atomic.Bool // the clock: see ErrClock
 
 	whole, part, purge, paper *lane
 

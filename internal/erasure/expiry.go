@@ -301,6 +301,8 @@ func (g *Gate) destroyDue(ctx context.Context, plan expiryPlan) error {
 			}
 		}
 	}
+	g.reissuing.Lock()
+	defer g.reissuing.Unlock()
 	if len(current) > 0 {
 		if err := g.Vault.Barrier(ctx, g.living(current), true); err != nil {
 			return err

@@ -147,6 +147,8 @@ func (g *Gate) rekeySome(ctx context.Context) (bool, error) {
 			living = append(living, holdfast.AssignmentID(o))
 		}
 	}
+	g.reissuing.Lock()
+	defer g.reissuing.Unlock()
 	if err := g.Vault.Barrier(ctx, living, true); err != nil {
 		return false, err
 	}

@@ -238,6 +238,8 @@ func (g *Gate) destroyPart(ctx context.Context, batch []Erasure) error {
 	for _, e := range batch {
 		part = append(part, g.living(e.Scope.Assignments)...)
 	}
+	g.reissuing.Lock()
+	defer g.reissuing.Unlock()
 	if err := g.Vault.Barrier(ctx, part, true); err != nil {
 		return err
 	}

@@ -76,7 +76,10 @@ type Rotation struct {
 // Barrier takes the journal keys of the assignments out of use and waits until
 // no lease of them is out, at most the life of a lease. With fresh, each list
 // gets a new journal key for what comes next; without, the assignments are
-// expected to accept nothing more.
+// expected to accept nothing more. Between a Barrier with fresh keys and the Destroy
+// that it is for, no other may come for the same assignment: its fresh key would be
+// the newest, and what is sealed under the first since the journal was rolled would
+// die with that.
 func (v *Vault) Barrier(ctx context.Context, assignments []holdfast.AssignmentID, fresh bool) error {
 	in := map[holdfast.AssignmentID]bool{}
 	for _, a := range assignments {

@@ -36,7 +36,7 @@ var floors = map[string]int{
 
 	"internal/ingest": 6, "internal/query": 6, "internal/erasure": 6,
 
-	"internal/archive": 7, "internal/backup": 7, "internal/handover": 7, "internal/intake": 7, "internal/timeline": 7, "internal/alarm": 7,
+	"internal/archive": 7, "internal/backup": 7, "internal/handover": 7, "internal/intake": 7, "internal/timeline": 7, "internal/alarm": 7, "internal/recovery": 7,
 
 	"internal/mqtt": 8, "internal/deviceapi": 8, "internal/api": 8, "internal/promapi": 8,
 
@@ -85,6 +85,7 @@ var keepsNothing = map[string]string{
 	"internal/server":              "wires the stores, holds no data of its own",
 	"internal/intake":              "runs beside a hub; its folder holds times and keyed checks of messages, and what metrics are called",
 	"internal/backup":              "its copy of the catalog goes when the backup ends; backups themselves lie where an operator put them, and expire",
+	"internal/recovery":            "who has shares of the root key, as an administrator calls them: nothing of an owner",
 	"internal/archive":             "writes only where a person named a folder for an export",
 	"internal/issuer/issuertest":   "for tests",
 	"client":                       "a device's or person's own identity, in the folder he named",

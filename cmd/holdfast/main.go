@@ -64,6 +64,7 @@ type commands struct {
 	Doctor doctorCmd `cmd:"" help:"What is wrong or weak in a deployment, with the mend."`
 	Bench  benchCmd  `cmd:"" help:"What this machine can take: speed and size, measured."`
 
+	Recovery   recoveryCmd   `cmd:"" help:"A way back for the day that every holder of the root key is lost."`
 	Upgrade    upgradeCmd    `cmd:"" help:"Carry a data folder to this version, go back, or confirm."`
 	Version    versionCmd    `cmd:"" help:"What this program is and was made of."`
 	Completion completionCmd `cmd:"" help:"Completion of commands for a shell."`

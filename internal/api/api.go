@@ -44,6 +44,7 @@ import (
 	"github.com/holdfast-iot/holdfast/internal/ledger"
 	"github.com/holdfast-iot/holdfast/internal/outbox"
 	"github.com/holdfast-iot/holdfast/internal/query"
+	"github.com/holdfast-iot/holdfast/internal/recovery"
 	"github.com/holdfast-iot/holdfast/internal/series"
 	"github.com/holdfast-iot/holdfast/internal/timeline"
 	"github.com/holdfast-iot/holdfast/internal/twin"
@@ -72,9 +73,10 @@ type Deps struct {
 	Suspended func(access.Principal) error
 	Desk      *handover.Desk // default: one over the keepers above
 	Timeline  *timeline.Timeline
-	Alarms    *alarm.Alarms  // nil: there are none
-	Outbox    *outbox.Outbox // nil: there are no webhooks
-	Twin      *twin.Store    // nil: there are no commands and no state
+	Alarms    *alarm.Alarms   // nil: there are none
+	Outbox    *outbox.Outbox  // nil: there are no webhooks
+	Twin      *twin.Store     // nil: there are no commands and no state
+	Recovery  *recovery.Store // nil: nobody can be dealt shares
 
 	Prometheus Prometheus                                   // nil: its API is not there
 	Ending     <-chan struct{}                              // closed when the hub ends: feeds say so; may be nil
@@ -197,7 +199,7 @@ func New(d Deps) (*API, error) {
 	a.huma = humago.New(routes{a}, config(d.Version))
 	for _, register := range []func(){
 		a.health, a.doctor, a.parties, a.invitations, a.tokens, a.sessions, a.factor, a.permissions, a.profiles, a.devices, a.units, a.claims, a.purposes, a.grants, a.groups, a.holds, a.retention,
-		a.readings, a.exports, a.erasures, a.rekeys, a.record, a.tiles, a.me, a.members, a.transfers, a.releases, a.joint, a.prometheus, a.feeds, a.alarms, a.webhooks, a.deliveries,
+		a.readings, a.exports, a.erasures, a.rekeys, a.record, a.tiles, a.me, a.members, a.transfers, a.releases, a.joint, a.prometheus, a.feeds, a.alarms, a.webhooks, a.deliveries, a.recovery,
 	} {
 		register()
 	}

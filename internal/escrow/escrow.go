@@ -133,7 +133,7 @@ func Deal(hub string, threshold int, names []string, made time.Time) (Public, []
 		s := Share{Hub: hub, Deal: p.ID, Number: i + 1, Of: len(names), Threshold: threshold, Name: names[i], Made: p.Made, X: x, Y: [seedSize]byte(y)}
 		clear(y)
 		rand.Read(s.Code[:])
-		p.Shareholders[i].Share, p.Shareholders[i].Code = s.commitment(), codeDigest(s.Code)
+		p.Shareholders[i].Share, p.Shareholders[i].Code = s.Commitment(), codeDigest(s.Code)
 		shares = append(shares, s)
 	}
 	// Nobody gets a share of what was not seen to come together again.
@@ -307,3 +307,40 @@ func (p *Private) Open(use Use, box []byte) ([]byte, error) {
 // Wipe overwrites the seed. The key pair that was derived from it goes with the
 // garbage collector.
 func (p *Private) Wipe() { clear(p.seed[:]); p.key = nil }
+
+// boxVersion begins what Box makes.
+const boxVersion = 1
+
+// Box is Wrap together with the key that it was wrapped to: whoever has the box can
+// wrap the next secret to the same shareholders.
+func (p Public) Box(use Use, secret []byte) ([]byte, error) {
+	sealed, err := p.Wrap(use, secret)
+	if err != nil {
+		return nil, err
+	}
+	b := append([]byte{boxVersion, byte(len(p.Hub))}, p.Hub...)
+	b = binary.BigEndian.AppendUint16(b, uint16(len(p.Key)))
+	return append(append(b, p.Key...), sealed...), nil
+}
+
+// ParseBox returns to whom a box was wrapped, as far as wrapping again needs it, and
+// what was wrapped, for Private.Open.
+func ParseBox(b []byte) (to Public, sealed []byte, err error) {
+	damaged := holdfast.Errorf(holdfast.Invalid, "the box of the recovery shares is damaged")
+	if len(b) < 2 || b[0] != boxVersion || len(b) < 4+int(b[1]) {
+		return to, nil, damaged
+	}
+	to.Hub = string(b[2 : 2+b[1]])
+	b = b[2+len(to.Hub):]
+	n := int(binary.BigEndian.Uint16(b))
+	if b = b[2:]; len(b) < n {
+		return to, nil, damaged
+	}
+	to.Key = bytes.Clone(b[:n])
+	kem, _, _ := suite()
+	if _, err := kem.NewPublicKey(to.Key); err != nil {
+		return to, nil, damaged
+	}
+	to.ID = idOf(to.Key)
+	return to, b[n:], nil
+}

@@ -65,14 +65,15 @@ func checksum(text string) string {
 	return fmt.Sprintf("%x", sum[:4])
 }
 
-func (s Share) commitment() Digest {
+// Commitment is what Public has of it.
+func (s Share) Commitment() Digest {
 	text := s.Text()
 	return sha256.Sum256([]byte("holdfast recovery commitment 1\x00" + text[:strings.LastIndex(text, "\ncode ")+1]))
 }
 
 // Is reports whether the share is the one that the deal gave to this shareholder.
 func (s Share) Is(p Public) bool {
-	return s.Deal == p.ID && s.Number >= 1 && s.Number <= len(p.Shareholders) && p.Shareholders[s.Number-1].Share == s.commitment()
+	return s.Deal == p.ID && s.Number >= 1 && s.Number <= len(p.Shareholders) && p.Shareholders[s.Number-1].Share == s.Commitment()
 }
 
 // maxShareText bounds what is read as a share, and as an age file of one.
@@ -150,11 +151,14 @@ func Decrypt(r io.Reader, with ...age.Identity) (Share, error) {
 	in := bufio.NewReader(io.LimitReader(r, maxShareText+1))
 	start, _ := in.Peek(len(armor.Header))
 	var plain io.Reader = in
-	if !bytes.HasPrefix(start, []byte(shareHeader[:min(len(start), len(shareHeader))])) {
-		if len(with) == 0 {
-			return Share{}, holdfast.Errorf(holdfast.Denied, "the share is encrypted: give its passphrase or its age identity")
-		}
-		if string(start) == armor.Header {
+	switch armored := string(start) == armor.Header; {
+	case bytes.HasPrefix(start, []byte(shareHeader)):
+	case !armored && !bytes.HasPrefix(start, []byte("age-encryption.org/")):
+		return Share{}, holdfast.Errorf(holdfast.Invalid, "not a recovery share of Holdfast")
+	case len(with) == 0:
+		return Share{}, holdfast.Errorf(holdfast.Denied, "the share is encrypted: give its passphrase or its age identity")
+	default:
+		if armored {
 			plain = armor.NewReader(in)
 		}
 		var err error

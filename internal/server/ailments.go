@@ -38,6 +38,8 @@ var ailments = [...]ailment{
 
 	{"upgrade-unconfirmed", api.Weak},
 	{"holder-fenced", api.Weak},
+	{"recovery-not-rehearsed", api.Weak},
+	{"recovery-too-few", api.Weak},
 	{"root-key-one-holder", api.Weak},
 	{"holders-same-disk", api.Weak},
 	{"root-key-same-disk", api.Weak},
@@ -71,6 +73,7 @@ var ailments = [...]ailment{
 	{"webhooks-disabled", api.Weak},
 	{"messages-given-up", api.Weak},
 
+	{"recovery-old-shares", api.Note},
 	{"backup-none", api.Note},
 	{"root-key-no-passphrase", api.Note},
 	{"holder-vouched", api.Note},

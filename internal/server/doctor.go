@@ -56,7 +56,7 @@ func (s *Server) Doctor(ctx context.Context) ([]api.Finding, error) {
 	s.examineLedger(x)
 	s.examineAPICertificate(x)
 	s.examineTraffic(x)
-	for _, examine := range []func(context.Context, *examination) error{s.examineKeepers, s.examineCredentials, s.examineDevices} {
+	for _, examine := range []func(context.Context, *examination) error{s.examineKeepers, s.examineRecovery, s.examineCredentials, s.examineDevices} {
 		if err := examine(ctx, x); err != nil {
 			return nil, err
 		}

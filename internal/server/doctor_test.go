@@ -27,11 +27,13 @@ import (
 	"github.com/holdfast-iot/holdfast/internal/budget"
 	"github.com/holdfast-iot/holdfast/internal/catalog"
 	"github.com/holdfast-iot/holdfast/internal/custody"
+	"github.com/holdfast-iot/holdfast/internal/escrow"
 	"github.com/holdfast-iot/holdfast/internal/ingest"
 	"github.com/holdfast-iot/holdfast/internal/journal"
 	"github.com/holdfast-iot/holdfast/internal/ledger"
 	"github.com/holdfast-iot/holdfast/internal/mqtt"
 	"github.com/holdfast-iot/holdfast/internal/outbox"
+	"github.com/holdfast-iot/holdfast/internal/recovery"
 	"github.com/holdfast-iot/holdfast/internal/series"
 	"github.com/holdfast-iot/holdfast/internal/vault/tpmholder"
 )
@@ -364,6 +366,7 @@ func complaints() []complaint {
 func judged() map[string]func(x *examination) {
 	now := time.Now()
 	device := holdfast.NewID[holdfast.DeviceID]()
+	dealt := escrow.Public{Threshold: 2, Shareholders: []escrow.Shareholder{{Name: "notary"}, {Name: "safe"}, {Name: "board"}}}
 	return map[string]func(x *examination){
 		"journal-queue":     func(x *examination) { x.journal(series.Backlog{}, time.Time{}, journal.Stats{QueuedBytes: 12 << 20}) },
 		"journal-backlog":   func(x *examination) { x.journal(series.Backlog{Bytes: 300 << 20}, now, journal.Stats{}) },
@@ -391,6 +394,15 @@ func judged() map[string]func(x *examination) {
 		"webhooks-disabled": func(x *examination) { x.messages(outbox.Trouble{Disabled: 1}) },
 		"messages-given-up": func(x *examination) { x.messages(outbox.Trouble{Dead: 2}) },
 		"witness-quorum":    func(x *examination) { x.witnesses(0, 1, nil) },
+		"recovery-not-rehearsed": func(x *examination) {
+			x.recovery([]recovery.Deal{{Public: dealt, State: recovery.InForce, Since: now, Rehearsed: now.Add(-400 * 24 * time.Hour)}})
+		},
+		"recovery-too-few": func(x *examination) {
+			x.recovery([]recovery.Deal{{State: recovery.InForce, Since: now, Rehearsed: now}})
+		},
+		"recovery-old-shares": func(x *examination) {
+			x.recovery([]recovery.Deal{{Public: dealt, State: recovery.InForce, Since: now, Rehearsed: now}, {Public: dealt, State: recovery.Replaced, Since: now}})
+		},
 		"devices-refused": func(x *examination) {
 			x.refusals([]mqtt.Refusal{{At: now, Device: device, Reason: "the stream is of numbers"}})
 		},

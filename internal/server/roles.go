@@ -199,7 +199,7 @@ func (s *Server) public(ln net.Listener) string {
 func (s *Server) serve(ctx context.Context, g *errgroup.Group, l listeners) error {
 	people, err := api.New(api.Deps{
 		Access: s.access, Custody: s.custody, Identity: s.identity, Grants: s.grants, Query: s.query, Measure: s.series,
-		Erasure: s.erasure, Ledger: s.ledger, Alarms: s.alarms, Outbox: s.outbox, Archive: s.archive, Backups: s.backups, Suspended: s.stores.restored.refuses, Desk: s.desk, Timeline: s.timeline, Twin: s.twin, Prometheus: s.promql, Ending: s.edges.Done(), Limits: s.config.People,
+		Erasure: s.erasure, Ledger: s.ledger, Alarms: s.alarms, Outbox: s.outbox, Archive: s.archive, Backups: s.backups, Suspended: s.stores.restored.refuses, Desk: s.desk, Timeline: s.timeline, Twin: s.twin, Recovery: s.recovery, Prometheus: s.promql, Ending: s.edges.Done(), Limits: s.config.People,
 		Gatherer: s.metrics, Ready: s.ready, Doctor: s.Doctor, Logger: s.log,
 		Addresses: func() (string, string) { return s.public(l.api), s.public(l.device) }, Version: s.config.Version,
 	})

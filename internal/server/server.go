@@ -39,6 +39,7 @@ import (
 	"github.com/holdfast-iot/holdfast/internal/outbox"
 	"github.com/holdfast-iot/holdfast/internal/promapi"
 	"github.com/holdfast-iot/holdfast/internal/query"
+	"github.com/holdfast-iot/holdfast/internal/recovery"
 	"github.com/holdfast-iot/holdfast/internal/series"
 	"github.com/holdfast-iot/holdfast/internal/timeline"
 	"github.com/holdfast-iot/holdfast/internal/twin"
@@ -61,6 +62,7 @@ type Server struct {
 	series   *series.Series
 	outbox   *outbox.Outbox
 	twin     *twin.Store
+	recovery *recovery.Store
 	alarms   *alarm.Alarms
 	sessions *ingest.Sessions
 	clock    *ingest.Clock
@@ -145,6 +147,9 @@ func (s *Server) openKeepers(ctx context.Context) (err error) {
 		enough = len(s.config.Witnesses)
 	}
 	if err := s.ledger.Witnesses(ctx, enough, s.config.Witnesses); err != nil {
+		return err
+	}
+	if s.recovery, err = recovery.Open(ctx, db, v, s.ledger, nil); err != nil {
 		return err
 	}
 	if s.identity, err = identity.Open(ctx, identity.Deps{Catalog: db, Vault: v, Ledger: s.ledger}, identity.Options{Log: s.log}); err != nil {

@@ -3,6 +3,7 @@ package vault
 import (
 	"encoding/binary"
 	"fmt"
+	"slices"
 
 	"github.com/holdfast-iot/holdfast"
 	"github.com/holdfast-iot/holdfast/internal/seal"
@@ -20,12 +21,16 @@ const (
 // writeHead writes the head of this generation: who opens the root key, which
 // wraps the key of each page. A last box over nothing authenticates the rest.
 func (r *keyring) writeHead(place Place) (err error) {
-	b := make([]byte, 0, generationAt+8+1+len(r.boxes)*400+4+len(r.pages)*pageRefSize+seal.Overhead)
+	b := make([]byte, 0, generationAt+8+1+(len(r.boxes)+1)*400+4+len(r.pages)*pageRefSize+seal.Overhead)
 	b = append(b, headMagic...)
 	b = append(b, r.id[:]...)
 	b = binary.BigEndian.AppendUint64(b, r.generation)
-	b = append(b, byte(len(r.boxes)))
-	for _, h := range r.boxes {
+	boxes := r.boxes
+	if r.escrow != nil {
+		boxes = append(slices.Clip(boxes), *r.escrow)
+	}
+	b = append(b, byte(len(boxes)))
+	for _, h := range boxes {
 		b = append(b, byte(len(h.name)))
 		b = append(b, h.name...)
 		b = binary.BigEndian.AppendUint16(b, uint16(len(h.box)))
@@ -60,7 +65,8 @@ func (r *keyring) writeHead(place Place) (err error) {
 type head struct {
 	ring       [16]byte
 	generation uint64
-	boxes      []holderBox
+	boxes      []holderBox // of holders
+	escrow     *holderBox
 	pages      []pageRef
 	body, tag  []byte // what the last box authenticates, and that box
 }
@@ -86,6 +92,7 @@ func parseHead(b []byte) (h head, err error) {
 		name := string(r.take(int(r.u8())))
 		h.boxes = append(h.boxes, holderBox{name, r.take(int(r.u16()))})
 	}
+	h.boxes, h.escrow = splitEscrow(h.boxes)
 	n := int(r.u32())
 	if n > len(r.b)/pageRefSize {
 		return h, damaged

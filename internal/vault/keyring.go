@@ -16,6 +16,7 @@ type keyring struct {
 	generation uint64
 	root       seal.Key
 	boxes      []holderBox // the root key, once per holder
+	escrow     *holderBox  // and for the shareholders, if there are any
 	pages      []*page     // as the head has them; nil is one that a rotation has emptied
 	at         map[Owner]slot
 }

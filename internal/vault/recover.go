@@ -214,28 +214,36 @@ func numbers(all []uint64) string {
 }
 
 func openRing(ctx context.Context, place Place, h head, holders []Holder) (*keyring, error) {
-	r := &keyring{id: h.ring, generation: h.generation, boxes: h.boxes, at: make(map[Owner]slot, len(h.pages)*PageEntries)}
+	r := &keyring{id: h.ring, generation: h.generation, boxes: h.boxes, escrow: h.escrow, at: make(map[Owner]slot, len(h.pages)*PageEntries)}
 	if err := r.openRoot(ctx, place, h, holders); err != nil {
 		return nil, err
 	}
+	if err := r.openPages(place, h); err != nil {
+		return nil, err
+	}
+	return r, nil
+}
+
+// openPages checks the head with the root key and opens all that it names.
+func (r *keyring) openPages(place Place, h head) error {
 	cipher := seal.NewCipher(r.root)
 	defer cipher.Wipe()
 	if _, err := cipher.Open(nil, h.tag, seal.FieldPlace(r.id, "keyring", h.body, "head")); err != nil {
-		return nil, holdfast.Errorf(holdfast.Invalid, "%s is damaged", where(place, headName(h.generation)))
+		return holdfast.Errorf(holdfast.Invalid, "%s is damaged", where(place, headName(h.generation)))
 	}
 	for i, ref := range h.pages {
 		p := &page{id: ref.id}
 		key, err := cipher.Unwrap(ref.box, ref.key, seal.PagePlace(ref.id, h.generation))
 		if err != nil {
-			return nil, fmt.Errorf("unwrap key of %s: %w", where(place, p.name()), err)
+			return fmt.Errorf("unwrap key of %s: %w", where(place, p.name()), err)
 		}
 		p.cipher = seal.NewCipher(key)
 		key.Wipe()
 		if err := r.readPage(place, p, i == len(h.pages)-1); err != nil {
-			return nil, err
+			return err
 		}
 	}
-	return r, nil
+	return nil
 }
 
 // openRoot has every holder open the root key: one that is another hub's, or lost

@@ -44,6 +44,9 @@ func (v *Vault) stage(ctx context.Context, p *plan) (*staged, error) {
 	if err := next.seal(ctx, v.holders); err != nil {
 		return nil, err
 	}
+	if err := next.escrowAgain(old.escrow); err != nil {
+		return nil, err
+	}
 	for _, n := range p.pages(old) {
 		next.changed = append(next.changed, stagedPage{number: n})
 	}

@@ -1,0 +1,94 @@
+package server
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/holdfast-iot/holdfast"
+	"github.com/holdfast-iot/holdfast/internal/escrow"
+	"github.com/holdfast-iot/holdfast/internal/recovery"
+	"github.com/holdfast-iot/holdfast/internal/vault"
+)
+
+// RootKeyRecovered says what RecoverRootKey did.
+type RootKeyRecovered struct {
+	Generation uint64   `json:"generation"`
+	RootKey    string   `json:"root_key"`
+	Lost       []string `json:"lost,omitempty"` // holders that are no part of the keyring any more
+}
+
+// RecoverRootKey gives the root key of a stopped hub, which the shares open, to a new
+// root key file: at c.RootKey, else where the lost one was. A refusal changes nothing.
+func RecoverRootKey(ctx context.Context, c Config, shares *escrow.Private) (out RootKeyRecovered, err error) {
+	c = c.withDefaults()
+	data := c.Ground.Folder(c.Data)
+	f, err := readFolder(data, c.Data)
+	if err != nil {
+		return out, err
+	}
+	lock, err := takeFolder(data, c.Data)
+	if err != nil {
+		return out, err
+	}
+	defer func() { err = errors.Join(err, lock.Close()) }()
+	if out.RootKey = c.RootKey; out.RootKey == "" {
+		out.RootKey = f.RootKey
+	}
+	if inside(c.Data, out.RootKey) {
+		return out, holdfast.Errorf(holdfast.Denied, "a root key in the data folder is none: name another place with --root-key")
+	}
+	if _, err := os.Lstat(out.RootKey); err == nil {
+		return out, holdfast.Errorf(holdfast.Conflict, "there is a root key at %s: start the hub with it; if it is not this hub's, name another place with --root-key", out.RootKey)
+	} else if !errors.Is(err, fs.ErrNotExist) {
+		return out, err
+	}
+	holder, err := vault.CreateFileHolder(out.RootKey, c.Passphrase)
+	if err != nil {
+		return out, err
+	}
+	r, err := vault.Recover(ctx, c.Ground.Keyring(filepath.Join(c.Data, keyringDir)), shares, holder)
+	if err != nil {
+		return out, errors.Join(err, os.Remove(out.RootKey))
+	}
+	out.Generation, out.Lost = r.Generation, r.Lost
+	return out, nil
+}
+
+// rehearseAfter is how long a rehearsal of the recovery shares is good for.
+const rehearseAfter = 365 * 24 * time.Hour
+
+// examineRecovery looks at the shares of the way back to the root key.
+func (s *Server) examineRecovery(ctx context.Context, x *examination) error {
+	all, err := s.recovery.Deals(ctx)
+	if err == nil {
+		x.recovery(all)
+	}
+	return err
+}
+
+func (x *examination) recovery(all []recovery.Deal) {
+	old := 0
+	for _, d := range all {
+		switch {
+		case d.State != recovery.InForce:
+			old += d.Missing()
+			continue
+		case !d.Known(), len(d.Shareholders)-len(d.Gone) < d.Threshold:
+			x.since("recovery-too-few", d.Since, "the recovery shares in force may be too few, or the hub does not know who has them", "holdfast recovery deal --data "+x.data)
+		}
+		if last := d.Rehearsed; last.IsZero() {
+			x.since("recovery-not-rehearsed", d.Since, "recovery shares are dealt, and nobody has seen them come together", "holdfast recovery rehearse --data "+x.data+", with enough shares")
+		} else if x.now.Sub(last) > rehearseAfter {
+			x.since("recovery-not-rehearsed", last, fmt.Sprintf("the recovery shares were rehearsed %d days ago last", int(x.now.Sub(last).Hours()/24)), "holdfast recovery rehearse --data "+x.data+", with enough shares")
+		}
+	}
+	if old > 0 {
+		x.add("recovery-old-shares", fmt.Sprintf("%d shares of replaced deals are not said to be destroyed: certificates of erasures from before are pending", old),
+			"have them destroyed, and say so: holdfast recovery destroyed CODE --data "+x.data)
+	}
+}

@@ -233,6 +233,16 @@ func (r *recording) Append(name string, at int64, data []byte) error {
 	return r.Place.Append(name, at, data)
 }
 
+// again does to a copy what was done to the place.
+func (r *recording) again(c *copyOf) error {
+	for _, do := range r.done {
+		if err := do(c.Place); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // grow adds owners to the place and then to the copies; the caller has v.adding.
 func (v *Vault) grow(ctx context.Context, owners []Owner) (growth, error) {
 	if len(v.copies.all) == 0 {
@@ -243,14 +253,7 @@ func (v *Vault) grow(ctx context.Context, owners []Owner) (growth, error) {
 	if err != nil {
 		return g, err
 	}
-	return g, v.changeCopies(ctx, func(c *copyOf) error {
-		for _, do := range rec.done {
-			if err := do(c.Place); err != nil {
-				return err
-			}
-		}
-		return nil
-	})
+	return g, v.changeCopies(ctx, rec.again)
 }
 
 // copyStaged puts the next generation where it outlives the place: reissued lists

@@ -44,13 +44,14 @@ func (v *Vault) SetEscrow(ctx context.Context, to *escrow.Public) error {
 			return err
 		}
 	}
-	if err := next.writeHead(v.place); err != nil {
+	rec := &recording{Place: v.place}
+	if err := next.writeHead(rec); err != nil {
 		return fmt.Errorf("write recovery shares' box: %w", err)
 	}
 	v.ringMu.Lock()
 	v.ring.escrow = next.escrow
 	v.ringMu.Unlock()
-	return nil
+	return v.changeCopies(ctx, rec.again)
 }
 
 func (r *keyring) wrapToEscrow(to escrow.Public) error {

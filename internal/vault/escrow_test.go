@@ -145,3 +145,18 @@ func contents(t *testing.T, dir string) string {
 	}
 	return out.String()
 }
+
+// TestCopiesHaveTheShareholdersBox: the box is in every copy of the keyring, which is
+// what there is when the data folder is lost too.
+func TestCopiesHaveTheShareholdersBox(t *testing.T) {
+	c := newCopied(t, time.Minute)
+	deal, private := dealt(t)
+	if err := c.SetEscrow(t.Context(), &deal); err != nil {
+		t.Fatal(err)
+	}
+	for _, copied := range c.options.Copies {
+		if _, err := Recover(t.Context(), copied.Place, private, mustHolder(t)); err != nil {
+			t.Errorf("copy %s: %v", copied.Name, err)
+		}
+	}
+}

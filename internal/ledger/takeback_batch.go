@@ -137,3 +137,15 @@ func readBatch(text string) (b TakeBackBatch, err error) {
 	}
 	return b, nil
 }
+
+// TakeBacksAhead reports that theirs, a copy's file of the same name as ours, goes
+// on further: whoever has ours was put back to an earlier state. No signature is
+// looked at.
+func TakeBacksAhead(ours, theirs []byte) bool {
+	o, err := readBatch(unsigned(string(ours)))
+	if err != nil {
+		return false
+	}
+	t, err := readBatch(unsigned(string(theirs)))
+	return err == nil && t.Last > o.Last
+}

@@ -72,7 +72,12 @@ func openKeyring(ctx context.Context, c Config) (_ *stores, err error) {
 	}
 	// The keyring comes first: with the wrong root key nothing is mended.
 	holders, options := registered(s.holders), s.keys.options()
-	if options.Restored = c.restored; c.drill {
+	if options.Restored = c.restored; !c.restored && !c.drill { // else they know more, or are not its own
+		if options.Copies, err = c.openCopies(s.keys); err != nil {
+			return nil, err
+		}
+	}
+	if c.drill {
 		for i, h := range holders {
 			holders[i] = openOnly{h}
 		}

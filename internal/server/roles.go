@@ -127,6 +127,7 @@ func (s *Server) keep(ctx context.Context, g *errgroup.Group) (stop func()) {
 		outbox,
 		s.twin.Run,
 		alarms,
+		s.runCopies,
 		s.backups.Run,
 	} {
 		ctx, cancel := context.WithCancel(ctx)

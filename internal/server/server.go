@@ -138,6 +138,7 @@ func (s *Server) openKeepers(ctx context.Context) (err error) {
 	if !s.stores.folder.named(s.ledger.Origin()) {
 		return damagedFolder(s.config.Data, "at byte %d: it names another hub than the catalog", 0)
 	}
+	v.Accompany(takeBacks{s.ledger})
 	if s.config.restored { // its ledger gets a new name before it signs anything
 	} else if err := s.ledger.KeepOutside(ctx, headFile{s.config.Ground.Folder(s.config.Data)}); err != nil {
 		return forked(s.config.Data, err)

@@ -25,17 +25,20 @@ const (
 // companion has of new, until ctx ends. What fails is tried again; report hears of
 // it when it is the companion that failed.
 func (v *Vault) RunCopies(ctx context.Context, report func(error)) error {
+	if len(v.copies.all) == 0 {
+		<-ctx.Done()
+		return ctx.Err()
+	}
 	tick := time.NewTicker(copiesEvery)
 	defer tick.Stop()
 	var tried time.Time
 	for {
-		if len(v.copies.all) > 0 {
-			if _, err := v.tendCopies(ctx, time.Since(tried) >= copiesRetry); err != nil && ctx.Err() == nil {
-				report(err)
-			}
-			if time.Since(tried) >= copiesRetry {
-				tried = time.Now()
-			}
+		late := time.Since(tried) >= copiesRetry
+		if _, err := v.tendCopies(ctx, late); err != nil && ctx.Err() == nil {
+			report(err)
+		}
+		if late {
+			tried = time.Now()
 		}
 		select {
 		case <-ctx.Done():
@@ -168,6 +171,9 @@ func (v *Vault) mirrorNames(ctx context.Context, c *copyOf, names []string) erro
 	heads := func(name string) bool { return strings.HasPrefix(name, "head-") }
 	sorted := append(slices.DeleteFunc(slices.Clone(names), heads), slices.DeleteFunc(slices.Clone(names), func(n string) bool { return !heads(n) })...)
 	for _, name := range sorted {
+		if !ours(name) { // a restore takes whatever its copy has
+			continue
+		}
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}
@@ -252,6 +258,7 @@ func VerifyCopy(place, other Place) (r CopyCheck, err error) {
 			r.Besides++
 		}
 	}
+	names = slices.DeleteFunc(names, func(name string) bool { return !ours(name) })
 	r.Files, r.Missing, r.Different = len(names), []string{}, []string{}
 	for _, name := range names {
 		want, err := place.Read(name)

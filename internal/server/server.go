@@ -233,6 +233,11 @@ func (s *Server) openGates(ctx context.Context) (err error) {
 	s.backups, err = backup.Open(ctx, backup.Deps{
 		Catalog: s.stores.catalog, Vault: s.stores.vault, Ledger: s.ledger, Series: s.series, Blobs: s.stores.blobs,
 		Hub: s.stores.folder.Hub, Version: s.config.Version, Staging: filepath.Join(s.config.Data, stagingDir),
+		Keyring: s.copiesInStep,
+		TakeBacks: func(ctx context.Context) (uint64, error) {
+			all, _, err := s.ledger.TakeBacks(ctx)
+			return all, err
+		},
 	})
 	if err != nil {
 		return err

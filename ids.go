@@ -39,6 +39,7 @@ type (
 	delivery   struct{}
 	alarm      struct{}
 	command    struct{}
+	retraction struct{}
 )
 
 // The ids of the word list.
@@ -64,6 +65,7 @@ type (
 	DeliveryID   = ID[delivery]   // a message on its way to a webhook or by mail
 	AlarmID      = ID[alarm]      // a rule that warns
 	CommandID    = ID[command]    // something that a device is to do
+	RetractionID = ID[retraction] // word to a recipient that what he was given is erased
 )
 
 var idText = base32.NewEncoding("abcdefghijklmnopqrstuvwxyz234567").WithPadding(base32.NoPadding)

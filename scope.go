@@ -19,13 +19,16 @@ func (s Span) Overlaps(q Span) bool { return s.From <= q.To && q.From <= s.To }
 func (s Span) Covers(q Span) bool { return s.From <= q.From && q.To <= s.To }
 
 // Scope names what an erasure destroys: all of a party, or assignments of it, or
-// streams of one assignment, or a span of those streams. Every place that can
+// streams of these, or a span of those streams, or what arrived in a month. Every place that can
 // hold an owner's data takes it in its Erase method.
 type Scope struct {
 	Party       PartyID        // whose data it is
 	Assignments []AssignmentID // every assignment touched; all of the party's if Whole
 	Streams     []StreamID     // empty: all streams of Assignments
 	Span        Span           // Always: all of each stream
+	// Month, YYYYMM, narrows the streams to what arrived in it, UTC; 0: whenever. A
+	// scope with a month has no span.
+	Month int
 	// Whole: the party itself goes, with everything about it.
 	Whole bool
 	// Before is when the erasure was accepted, ns since 1970. What arrived later

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"net/http"
 	"net/url"
 	"os"
@@ -20,32 +19,44 @@ type eraseCmd struct {
 	What        string `arg:"" name:"what" help:"PARTY, DEVICE or DEVICE/STREAM, by name or id; ASSIGNMENT or ASSIGNMENT/STREAM, by id."`
 	From        string `help:"Only readings from then on, of a device, an assignment or a stream." placeholder:"TIME" env:"-"`
 	To          string `help:"Only readings up to then." placeholder:"TIME" env:"-"`
+	Category    string `help:"Only streams of this DPV category, or a narrower one: pd:Location." placeholder:"CATEGORY" env:"-"`
+	Month       string `help:"Only what arrived in this month, which is over: 2026-03. Its keys are dropped, nothing is sealed again." placeholder:"YYYY-MM" env:"-"`
+	Whose       string `help:"Of a device that several use: only what is this party's." placeholder:"PARTY" env:"-"`
 	Rest        bool   `help:"Erase what no hold keeps; without it, a hold on any of it refuses all." env:"-"`
+	Undo        string `help:"How long it can be undone before anything is destroyed: 24h, 7d; at most 30d." placeholder:"TIME" env:"-"`
+	Preview     bool   `help:"Only show what would go, who has received it and what is kept." env:"-"`
 	Yes         bool   `help:"Don't ask." env:"-"`
-	Certificate string `required:"" help:"Write the certificate to this new file." placeholder:"FILE" type:"path" env:"-"`
+	Certificate string `help:"Write the certificate to this new file. Not needed with --undo or --preview." placeholder:"FILE" type:"path" env:"-"`
 	hubFlags
+	outputFlags
 }
 
 func (*eraseCmd) Help() string {
 	return `Erases for good: the keys are destroyed, then the ciphertext, and the hub signs a certificate of it. Shows what will go and asks first. What is a
-household's waits for the word of every adult of it, 30 days at most.
+household's waits for the word of every adult of it, 30 days at most. With --undo it is refused on every path at once, and destroyed when the time is over.
 
 Example:
   holdfast erase pump-1/vibration --to 2025-12-31 --certificate vibration.cert --data DATA
   holdfast erase 5kb52cvasbyszu3ettmrj3cziu --certificate loan.cert --token my.token --hub https://HOST:8443
+  holdfast erase watch --category pd:Location --preview --token my.token --hub https://HOST:8443
+  holdfast erase watch --month 2026-03 --undo 24h --token my.token --hub https://HOST:8443
   holdfast erase "Ada Lovelace" --certificate ada.cert --data DATA
   holdfast verify ada.cert`
 }
 
 // target is what an erasure is asked of, as the API takes it.
 type target struct {
-	Party  string `json:"party,omitempty"`
-	Device string `json:"device,omitempty"`
-	Period string `json:"assignment,omitempty"`
-	Stream string `json:"stream,omitempty"`
-	From   string `json:"from,omitempty"`
-	To     string `json:"to,omitempty"`
-	Rest   bool   `json:"rest,omitempty"`
+	Party    string `json:"party,omitempty"`
+	Device   string `json:"device,omitempty"`
+	Period   string `json:"assignment,omitempty"`
+	Stream   string `json:"stream,omitempty"`
+	Category string `json:"category,omitempty"`
+	Month    string `json:"month,omitempty"`
+	Whose    string `json:"whose,omitempty"`
+	From     string `json:"from,omitempty"`
+	To       string `json:"to,omitempty"`
+	Rest     bool   `json:"rest,omitempty"`
+	Undo     string `json:"undo,omitempty"`
 }
 
 func (c *eraseCmd) Run(a *app) error {
@@ -54,7 +65,10 @@ func (c *eraseCmd) Run(a *app) error {
 			return err
 		}
 	}
-	if !c.Yes && !isTerminal(a.stdin) {
+	switch {
+	case !c.Preview && c.Undo == "" && c.Certificate == "":
+		return usagef("name a new file for the certificate: --certificate FILE")
+	case !c.Preview && !c.Yes && !isTerminal(a.stdin):
 		return usagef("nobody is here to ask: give --yes")
 	}
 	hub, err := c.connect(a)
@@ -66,38 +80,50 @@ func (c *eraseCmd) Run(a *app) error {
 	if err != nil {
 		return err
 	}
+	if c.Preview {
+		return c.preview(a, hub, t)
+	}
 	if !c.Yes {
-		if ok, err := confirmed(a); err != nil || !ok {
+		if ok, err := c.confirmed(a); err != nil || !ok {
 			return errors.Join(err, holdfast.Errorf(holdfast.Conflict, "nothing was erased"))
 		}
 	}
-	file, err := os.OpenFile(c.Certificate, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o644) // before it is too late for a mistake in its name
-	if errors.Is(err, fs.ErrExist) {
-		return usagef("%s is there already: name a new file", c.Certificate)
-	}
-	if err != nil {
-		return fmt.Errorf("make file for the certificate: %w", err)
+	return c.erase(a, hub, t)
+}
+
+// erase asks for it, and waits for the certificate unless that is a while off.
+func (c *eraseCmd) erase(a *app, hub *client.Client, t target) error {
+	var file *os.File
+	drop := func() error { return nil }
+	if c.Certificate != "" {
+		var err error
+		if file, err = newCertificate(c.Certificate); err != nil {
+			return err
+		}
+		drop = func() error { return errors.Join(file.Close(), os.Remove(c.Certificate)) }
 	}
 	var e api.Erasure
 	if err := hub.Do(a.ctx, http.MethodPost, "/v1/erasures?wait=0", t, &e); err != nil {
-		return errors.Join(err, file.Close(), os.Remove(c.Certificate))
+		return errors.Join(err, drop())
 	}
-	if e.Joint != nil {
-		return errors.Join(c.waits(a, *e.Joint), file.Close(), os.Remove(c.Certificate))
+	switch {
+	case e.Joint != nil:
+		return errors.Join(c.waits(a, *e.Joint), drop())
+	case e.State == "approval":
+		fmt.Fprintf(a.stdout, "Nothing is erased yet: it is more than one administrator may have erased alone. Another one, until %s:\n\n  holdfast erasure approve %s\n", whenever(e.Until), e.ID)
+		return drop()
+	case e.State == "waiting":
+		fmt.Fprintf(a.stdout, "Refused on every path from now on. Until %s it can be undone:\n\n  holdfast erasure undo %s\n\nAfter that it is destroyed, and there is a certificate: holdfast erasure show %s --certificate FILE\n", whenever(e.Until), e.ID, e.ID)
+		return drop()
 	}
 	fmt.Fprintf(a.stderr, "Erasure %s: refused on every path from now on. Waiting for the certificate.\n", e.ID)
+	if file == nil {
+		return nil
+	}
 	if err := awaitErasure(a, hub, &e); err != nil {
-		return fmt.Errorf("erasure %s goes on, GET /v1/erasures/%s has its certificate: %w", e.ID, e.ID, errors.Join(err, file.Close(), os.Remove(c.Certificate)))
+		return fmt.Errorf("erasure %s goes on, GET /v1/erasures/%s has its certificate: %w", e.ID, e.ID, errors.Join(err, drop()))
 	}
-	_, err = file.WriteString(e.Certificate)
-	if err := errors.Join(err, file.Sync(), file.Close()); err != nil {
-		return fmt.Errorf("write certificate: %w", err)
-	}
-	if len(e.Kept) > 0 {
-		fmt.Fprintf(a.stdout, "Holds keep some of it: %s. The certificate names them.\n", many(len(e.Kept), "part"))
-	}
-	fmt.Fprintf(a.stdout, "Erased. The certificate is in %s. To check it anywhere, without a hub:\n\n  holdfast verify %s --key '%s'\n", c.Certificate, c.Certificate, e.Verifier)
-	return nil
+	return writeCertificate(a, file, c.Certificate, e)
 }
 
 // waits says what a household's erasure waits for.
@@ -120,7 +146,7 @@ func awaitErasure(a *app, hub *client.Client, e *api.Erasure) error {
 
 // resolve finds out what is meant and shows it.
 func (c *eraseCmd) resolve(a *app, hub *client.Client) (t target, err error) {
-	t = target{From: c.From, To: c.To, Rest: c.Rest}
+	t = target{From: c.From, To: c.To, Rest: c.Rest, Category: c.Category, Month: c.Month, Whose: c.Whose, Undo: c.Undo}
 	name, stream, inDevice := strings.Cut(c.What, "/")
 	var d api.Device
 	deviceErr := hub.Do(a.ctx, http.MethodGet, named("/v1/devices", name), nil, &d)
@@ -139,7 +165,9 @@ func (c *eraseCmd) resolve(a *app, hub *client.Client) (t target, err error) {
 		return t, err
 	} else if found && deviceErr != nil && (inDevice || partyErr != nil) {
 		t.Period, t.Stream = x.ID, stream
-		c.showAssignment(a, x, stream)
+		if !c.Preview {
+			c.showAssignment(a, x, stream)
+		}
 		return t, nil
 	} else if deviceErr != nil && inDevice {
 		return t, deviceErr
@@ -150,8 +178,12 @@ func (c *eraseCmd) resolve(a *app, hub *client.Client) (t target, err error) {
 	case deviceErr == nil:
 		t.Device, t.Stream = d.ID, stream
 		return t, c.showDevice(a, d, stream)
-	case partyErr == nil && (c.From != "" || c.To != ""):
-		return t, usagef("--from and --to are for a device, an assignment or a stream")
+	case partyErr == nil && c.Category == "" && (c.From != "" || c.To != ""):
+		return t, usagef("--from and --to are for a device, an assignment, a stream or a category")
+	case partyErr == nil && c.Category+c.Month != "":
+		t.Party = p.ID
+		c.showNarrow(a, p)
+		return t, nil
 	case partyErr == nil:
 		t.Party = p.ID
 		return t, c.showParty(a, hub, p)
@@ -191,13 +223,32 @@ func (c *eraseCmd) span() (span string) {
 	if c.To != "" {
 		span += " up to " + c.To
 	}
+	if c.Month != "" {
+		span += " that arrived in " + cell(c.Month)
+	}
+	if c.Category != "" {
+		span += " of the category " + cell(c.Category)
+	}
+	if c.Whose != "" {
+		span += " that are " + cell(c.Whose) + "'s"
+	}
 	if span != "" {
 		span = ", its readings" + span + " and no others"
 	}
 	return span
 }
 
+// showNarrow says what of all of a party's is meant.
+func (c *eraseCmd) showNarrow(a *app, p api.Party) {
+	if !c.Preview {
+		fmt.Fprintf(a.stderr, "This will erase, for good, of the %s %s (%s)%s.\n", p.Kind, cell(p.Name), p.ID, c.span())
+	}
+}
+
 func (c *eraseCmd) showDevice(a *app, d api.Device, stream string) error {
+	if c.Preview {
+		return nil
+	}
 	fmt.Fprintf(a.stderr, "This will erase, for good, ")
 	span := c.span()
 	if stream != "" {
@@ -218,6 +269,9 @@ func (c *eraseCmd) showDevice(a *app, d api.Device, stream string) error {
 }
 
 func (c *eraseCmd) showParty(a *app, hub *client.Client, p api.Party) error {
+	if c.Preview {
+		return nil
+	}
 	fmt.Fprintf(a.stderr, "This will erase, for good, the %s %s (%s) with all its devices, readings, grants and credentials.\n", p.Kind, cell(p.Name), p.ID)
 	devices, err := all[api.Device](a, hub, "/v1/devices?owner="+url.QueryEscape(p.ID))
 	if err != nil || len(devices) == 0 {
@@ -243,8 +297,12 @@ func isTerminal(in any) bool {
 	return err != nil || !os.SameFile(info, null)
 }
 
-func confirmed(a *app) (bool, error) {
-	fmt.Fprint(a.stderr, "It can't be undone. Erase? Type yes: ")
+func (c *eraseCmd) confirmed(a *app) (bool, error) {
+	undone := "It can't be undone."
+	if c.Undo != "" {
+		undone = "It can be undone for " + cell(c.Undo) + "."
+	}
+	fmt.Fprint(a.stderr, undone+" Erase? Type yes: ")
 	answer, err := bufio.NewReader(a.stdin).ReadString('\n')
 	if errors.Is(err, io.EOF) {
 		return false, usagef("nobody is here to ask: give --yes")

@@ -9,12 +9,12 @@ import (
 func TestOnlyYesErases(t *testing.T) {
 	for answer, want := range map[string]bool{"yes\n": true, " yes \n": true, "y\n": false, "YES\n": false, "no\n": false, "\n": false} {
 		var asked bytes.Buffer
-		ok, err := confirmed(&app{stdin: strings.NewReader(answer), stderr: &asked})
+		ok, err := new(eraseCmd).confirmed(&app{stdin: strings.NewReader(answer), stderr: &asked})
 		if ok != want || err != nil || !strings.Contains(asked.String(), "can't be undone") {
 			t.Errorf("%q: %v, %v", answer, ok, err)
 		}
 	}
-	if ok, err := confirmed(&app{stdin: strings.NewReader(""), stderr: new(bytes.Buffer)}); ok || err == nil {
+	if ok, err := new(eraseCmd).confirmed(&app{stdin: strings.NewReader(""), stderr: new(bytes.Buffer)}); ok || err == nil {
 		t.Errorf("no answer: %v, %v", ok, err)
 	}
 	if isTerminal(strings.NewReader("")) {

@@ -52,6 +52,8 @@ type commands struct {
 	Feed       feedCmd       `cmd:"" help:"Follow readings as they come."`
 	Erase      eraseCmd      `cmd:"" help:"Erase a party, a device or a stream, with a certificate."`
 	Rekey      rekeyCmd      `cmd:"" help:"Replace keys that may have become known."`
+	Erasure    erasureCmd    `cmd:"" help:"What was asked to be erased: how far it is, undo, approve."`
+	Retraction retractionCmd `cmd:"" help:"Who has to delete what he was given, and has."`
 	Export     exportCmd     `cmd:"" help:"Take everything of a party along, in open formats."`
 	Me         meCmd         `cmd:"" help:"Who reads your data, what for, and a report of it."`
 	Verify     verifyCmd     `cmd:"" help:"Check an export, a certificate, a receipt, a report or a proof, without a hub."`

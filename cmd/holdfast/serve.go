@@ -10,6 +10,7 @@ import (
 	"os"
 	"time"
 
+	"github.com/holdfast-iot/holdfast/internal/erasure"
 	"github.com/holdfast-iot/holdfast/internal/issuer"
 	"github.com/holdfast-iot/holdfast/internal/server"
 	"github.com/holdfast-iot/holdfast/internal/witness"
@@ -35,6 +36,10 @@ type serveCmd struct {
 	WitnessQuorum int           `help:"How many of the witnesses are enough (default: all)." placeholder:"K"`
 	Checkpoints   time.Duration `help:"How far apart the ledger is published, padded, for everybody; from 1m to 24h." default:"5m" placeholder:"DURATION"`
 	PurposeGrace  time.Duration `help:"How long the end of a purpose can be taken back before its data are destroyed; 0: not at all." default:"24h" placeholder:"TIME"`
+
+	ErasureUndo   time.Duration `help:"How long every erasure can be undone before anything is destroyed, unless more is asked for; up to 720h." default:"0s" placeholder:"TIME"`
+	ErasureBulk   int           `help:"Most assignments that one administrator may have erased alone; more need a second one's word, or a day's time where there is none. 0: any number." default:"10" placeholder:"N"`
+	ErasureWindow time.Duration `help:"How long a destruction of keys waits for others to share it; up to 60s." default:"0s" placeholder:"TIME"`
 
 	MQTTConnections    int     `name:"mqtt-connections" help:"Most connections over MQTT (default 20000, or five eighths of the open files)." placeholder:"N"`
 	DeviceConnections  int     `help:"Most connections of devices over HTTPS (default 10000, or a quarter of the open files)." placeholder:"N"`
@@ -95,6 +100,15 @@ func (c *serveCmd) check() error {
 	if c.Drain < 0 || c.Drain > 5*time.Minute {
 		return usagef("--drain is a duration up to 5m")
 	}
+	if c.ErasureUndo < 0 || c.ErasureUndo > erasure.MaxUndo {
+		return usagef("--erasure-undo is a duration up to %dh", erasure.MaxUndo/time.Hour)
+	}
+	if c.ErasureBulk < 0 {
+		return usagef("--erasure-bulk is a number of assignments, or 0")
+	}
+	if c.ErasureWindow < 0 || c.ErasureWindow > time.Minute {
+		return usagef("--erasure-window is a duration up to 60s")
+	}
 	if c.ReadCache < -1 || c.ReadCache > 1<<20 {
 		return usagef("--read-cache is MiB, up to %d, or -1", 1<<20)
 	}
@@ -147,7 +161,8 @@ func (c *serveCmd) config(log *slog.Logger) (server.Config, error) {
 		return server.Config{}, err
 	}
 	return server.Config{
-		Data: c.Data, RootKey: c.RootKey, Passphrase: pass,
+		Erasures: erasure.Policy{Undo: c.ErasureUndo, Bulk: c.ErasureBulk, Window: c.ErasureWindow},
+		Data:     c.Data, RootKey: c.RootKey, Passphrase: pass,
 		ListenAPI: c.ListenAPI, ListenDevice: c.ListenDevice, ListenMQTT: c.ListenMQTT,
 		APICert: c.APICert, APIKey: c.APIKey, DeviceTLSMin: least, Issuers: issuers,
 		QueryMemory: c.QueryMemory << 20, ReadCache: c.ReadCache << 20, PromLookback: c.Lookback,

@@ -109,6 +109,7 @@ type Access struct {
 	permits map[holdfast.PartyID][]permit       // approved permissions, by whose data
 	shown   map[holdfast.CredentialID]time.Time // until when a second factor counts that was shown with a credential
 	links   map[[32]byte]holdfast.CredentialID  // by the hash of issuer and subject
+	leaving map[holdfast.PartyID]struct{}       // whose erasure waits: Suspend
 }
 
 // Open reads which credentials are revoked.
@@ -124,6 +125,7 @@ func Open(ctx context.Context, d Deps, o Options) (*Access, error) {
 		tracks:  make(map[holdfast.CredentialID]map[*tracked]struct{}),
 		refused: make(map[holdfast.CredentialID]struct{}),
 		used:    make(map[holdfast.CredentialID]int64),
+		leaving: make(map[holdfast.PartyID]struct{}),
 	}
 	if a.grantOf == nil {
 		a.grantOf = func(context.Context, holdfast.GrantID) (p holdfast.PartyID, u holdfast.Purpose, _ bool, err error) {

@@ -26,7 +26,8 @@ func errNotAccepted() error {
 
 // Authenticate returns who makes a request: by its bearer token if it has an
 // Authorization header, else by its client certificate. Failed attempts are
-// limited by address. What is refused is Denied and does not say why.
+// limited by address. What is refused is Denied and does not say why. It alone lets in
+// who is Leaving; the caller must see to what he may do.
 func (a *Access) Authenticate(ctx context.Context, r *http.Request) (Principal, error) {
 	header, from := r.Header.Get("Authorization"), budget.Network(r.RemoteAddr)
 	switch {
@@ -37,7 +38,7 @@ func (a *Access) Authenticate(ctx context.Context, r *http.Request) (Principal, 
 		}
 		return a.limited(ctx, from, func() (Principal, error) { return a.bearer(ctx, strings.TrimSpace(token)) })
 	case r.TLS != nil && len(r.TLS.PeerCertificates) > 0:
-		return a.limited(ctx, from, func() (Principal, error) { return a.AuthenticateTLS(ctx, *r.TLS) })
+		return a.limited(ctx, from, func() (Principal, error) { return a.byCertificate(ctx, *r.TLS) })
 	}
 	return Principal{}, holdfast.Errorf(holdfast.Denied, "a client certificate or a bearer token is needed")
 }
@@ -45,6 +46,10 @@ func (a *Access) Authenticate(ctx context.Context, r *http.Request) (Principal, 
 // AuthenticateTLS returns who is at the other end of a connection, by its client
 // certificate.
 func (a *Access) AuthenticateTLS(ctx context.Context, cs tls.ConnectionState) (Principal, error) {
+	return a.staying(a.byCertificate(ctx, cs))
+}
+
+func (a *Access) byCertificate(ctx context.Context, cs tls.ConnectionState) (Principal, error) {
 	id, fingerprint, err := a.authority.Credential(ctx, cs)
 	if err != nil {
 		return Principal{}, err
@@ -55,7 +60,7 @@ func (a *Access) AuthenticateTLS(ctx context.Context, cs tls.ConnectionState) (P
 // Bearer returns who holds a token that came by another way than HTTP; from
 // names the address that failures are counted for.
 func (a *Access) Bearer(ctx context.Context, token, from string) (Principal, error) {
-	return a.limited(ctx, from, func() (Principal, error) { return a.bearer(ctx, token) })
+	return a.staying(a.limited(ctx, from, func() (Principal, error) { return a.bearer(ctx, token) }))
 }
 
 // limited counts failures. What is right passes however many there were: an
@@ -125,6 +130,7 @@ func (a *Access) accept(ctx context.Context, id holdfast.CredentialID, k Kind, p
 
 // admit lets in who has shown what p says, if it still counts.
 func (a *Access) admit(ctx context.Context, c *credential, p Principal) (Principal, error) {
+	p.Leaving = a.isLeaving(p.Party)
 	if err := a.Live(p); err != nil {
 		return Principal{}, a.refusal("ended")
 	}
@@ -145,8 +151,9 @@ func (a *Access) admit(ctx context.Context, c *credential, p Principal) (Princip
 func (a *Access) Live(p Principal) error {
 	a.mu.Lock()
 	_, refused := a.refused[p.Credential]
+	_, leaving := a.leaving[p.Party]
 	a.mu.Unlock()
-	if refused || a.now().After(p.NotAfter) {
+	if refused || leaving && !p.Leaving || a.now().After(p.NotAfter) {
 		return errNotAccepted()
 	}
 	return nil

@@ -17,7 +17,7 @@ func (a *Access) Again(ctx context.Context, id holdfast.CredentialID) (Principal
 	if err != nil {
 		return Principal{}, err
 	}
-	return a.admit(ctx, c, c.principal(a.now()))
+	return a.staying(a.admit(ctx, c, c.principal(a.now())))
 }
 
 // tracked is an open connection of a credential.

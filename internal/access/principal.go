@@ -116,6 +116,7 @@ type Principal struct {
 	Settled bool                  // may do what can't be undone: MustBeSettled
 	Issuer  string                // whose word this is; "": the hub's own authority
 	Holder  holdfast.CredentialID // the first credential of the same holder
+	Leaving bool                  // the party's erasure waits: it may look at that and take it back, no more
 }
 
 // inPerson refuses who asks in another's place. What one comes in with is one's own:

@@ -122,6 +122,16 @@ func (r *rule) statusLocked(by access.Principal) Status {
 	return s
 }
 
+// Count returns how many alarms a party has.
+func (a *Alarms) Count(party holdfast.PartyID) (n int) {
+	for _, r := range a.all() {
+		if r.party == party {
+			n++
+		}
+	}
+	return n
+}
+
 // Acknowledge says that somebody knows of what fires: all of a rule, or one instance.
 // It is not said again then.
 func (a *Alarms) Acknowledge(ctx context.Context, by access.Principal, text, only, note string) (Status, error) {

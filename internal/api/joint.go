@@ -118,7 +118,7 @@ func (a *API) jointly(ctx context.Context, by access.Principal, seconds int, j c
 		return nil, ok, err
 	}
 	if !j.Erasure.IsZero() {
-		out, err := a.wait(ctx, j.Erasure, seconds)
+		out, err := a.wait(ctx, by, j.Erasure, seconds)
 		return out, true, err
 	}
 	n, err := a.names(ctx, by)

@@ -7,6 +7,7 @@ import (
 	"github.com/holdfast-iot/holdfast"
 	"github.com/holdfast-iot/holdfast/internal/access"
 	"github.com/holdfast-iot/holdfast/internal/custody"
+	"github.com/holdfast-iot/holdfast/internal/erasure"
 	"github.com/holdfast-iot/holdfast/internal/grant"
 )
 
@@ -84,7 +85,7 @@ func (a *API) me() {
 			if out, ok, err := a.jointly(ctx, by, in.Wait, custody.Joint{Party: by.Party, Span: holdfast.Always}); ok || err != nil {
 				return out, err
 			}
-			return a.erase(ctx, by, in.Wait, in.Rest, func() (holdfast.Scope, error) { return a.Custody.ScopeOfParty(ctx, by.Party) })
+			return a.erase(ctx, by, in.Wait, erasure.Wish{Rest: in.Rest, Guarded: true}, func() (holdfast.Scope, error) { return a.Custody.ScopeOfParty(ctx, by.Party) })
 		})
 }
 

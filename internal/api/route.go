@@ -47,6 +47,7 @@ type rule struct {
 	slow  bool          // the handler moves its own deadlines
 	asks  bool          // it changes nothing, whatever its method
 
+	leaving bool // a party whose erasure waits may ask, too
 	settles bool // what it does needs a settled credential, or is worth more with one: a code is looked at
 }
 
@@ -304,6 +305,9 @@ func (a *API) admitGuest(req *http.Request) error {
 }
 
 func (r rule) allows(by access.Principal) error {
+	if by.Leaving && !r.leaving {
+		return holdfast.Errorf(holdfast.Denied, "all of this party waits to be erased: it can be looked at and undone (holdfast erasure list, holdfast erasure undo), nothing else")
+	}
 	if len(r.roles) > 0 && !slices.Contains(r.roles, by.Role) {
 		var wanted []string
 		for _, role := range r.roles {

@@ -7,6 +7,7 @@ import (
 	"slices"
 
 	"github.com/holdfast-iot/holdfast"
+	"github.com/holdfast-iot/holdfast/internal/dpv"
 )
 
 // ScopeOfParty returns the scope that is all of a party: every assignment in
@@ -136,6 +137,72 @@ func (c *Custody) Leave(ctx context.Context, tx *sql.Tx, s holdfast.Scope) error
 	return q.Err()
 }
 
+// Stay takes Leave back, in the transaction that takes the erasure back.
+func (c *Custody) Stay(ctx context.Context, tx *sql.Tx, party holdfast.PartyID) error {
+	_, err := tx.ExecContext(ctx, `UPDATE party SET state = $1 WHERE id = $2 AND state = $3`, Active, party, Leaving)
+	return err
+}
+
+// About narrows a scope to the assignments whose data are a party's. It is NotFound if
+// there are none.
+func (c *Custody) About(ctx context.Context, s holdfast.Scope, whose holdfast.PartyID) (holdfast.Scope, error) {
+	all, err := c.Holdings(ctx, whose)
+	if err != nil {
+		return s, err
+	}
+	var mine []holdfast.AssignmentID
+	for _, a := range all {
+		if a.Whose() == whose {
+			mine = append(mine, a.ID)
+		}
+	}
+	in := assignmentSet(mine)
+	s.Assignments = slices.DeleteFunc(slices.Clone(s.Assignments), func(id holdfast.AssignmentID) bool { return !in[id] })
+	if s.Whole = false; len(s.Assignments) == 0 {
+		return s, holdfast.Errorf(holdfast.NotFound, "no readings are about this party")
+	}
+	return s, nil
+}
+
+// OfCategory narrows a scope to the streams of a category, or of a narrower one, in
+// those of its assignments whose data are whose; a zero whose means any. It is
+// NotFound if there are none.
+func (c *Custody) OfCategory(ctx context.Context, s holdfast.Scope, whose holdfast.PartyID, category string) (holdfast.Scope, error) {
+	iri, err := categoryIRI(category)
+	if err != nil {
+		return s, err
+	}
+	wanted, _ := dpv.Lookup(iri)
+	var in []holdfast.AssignmentID
+	for _, id := range s.Assignments {
+		a, err := c.Assignment(ctx, id)
+		if err != nil {
+			return s, err
+		}
+		if a.State == Erased || !whose.IsZero() && a.Whose() != whose {
+			continue
+		}
+		all, err := c.StreamsOfAssignment(ctx, a)
+		if err != nil {
+			return s, err
+		}
+		before := len(s.Streams)
+		for _, x := range all {
+			if of, ok := dpv.Lookup(x.Category); x.Category == iri || ok && of.Within(wanted) {
+				s.Streams = append(s.Streams, x.ID)
+			}
+		}
+		if len(s.Streams) > before {
+			in = append(in, id)
+		}
+	}
+	s.Whole = false
+	if s.Assignments = in; len(in) == 0 {
+		return s, holdfast.Errorf(holdfast.NotFound, "no stream of the category %s is in this scope", dpv.Short(iri))
+	}
+	return s, nil
+}
+
 func assignmentSet(ids []holdfast.AssignmentID) map[holdfast.AssignmentID]bool {
 	set := make(map[holdfast.AssignmentID]bool, len(ids))
 	for _, id := range ids {
@@ -163,7 +230,7 @@ func (c *Custody) Erase(ctx context.Context, s holdfast.Scope) error {
 	if s.Whole && s.Party == operating {
 		return holdfast.Errorf(holdfast.Denied, "the operating organisation can't be erased")
 	}
-	if s.Partial() {
+	if s.Partial() || s.Month != 0 {
 		return nil
 	}
 	c.changing.Lock()

@@ -12,9 +12,9 @@
 package erasure
 
 import (
+	"cmp"
 	"context"
 	"database/sql"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -25,14 +25,13 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/prometheus/client_golang/prometheus"
-
 	"github.com/holdfast-iot/holdfast"
 	"github.com/holdfast-iot/holdfast/internal/access"
 	"github.com/holdfast-iot/holdfast/internal/catalog"
 	"github.com/holdfast-iot/holdfast/internal/custody"
 	"github.com/holdfast-iot/holdfast/internal/grant"
 	"github.com/holdfast-iot/holdfast/internal/ledger"
+	"github.com/holdfast-iot/holdfast/internal/outbox"
 	"github.com/holdfast-iot/holdfast/internal/seal"
 	"github.com/holdfast-iot/holdfast/internal/series"
 	"github.com/holdfast-iot/holdfast/internal/vault"
@@ -40,9 +39,15 @@ import (
 
 // States of an erasure.
 const (
+	Approval  = "approval"  // a second administrator is to approve it: nothing has happened
+	Waiting   = "waiting"   // refused on every path, and can be undone
 	Asked     = "asked"     // refused on every path
 	Destroyed = "destroyed" // the keys are gone
 	Done      = "done"      // the ciphertext too; there is a certificate
+
+	Undone  = "undone"  // taken back while it waited
+	Refused = "refused" // not approved
+	Expired = "expired" // nobody approved it in time
 )
 
 // Custody closes a party in the transaction that accepts its erasure, and refuses
@@ -52,11 +57,23 @@ type Custody interface {
 	Leave(ctx context.Context, tx *sql.Tx, s holdfast.Scope) error
 	// ReplayErased is Leave for a catalog that was put back to before the erasure.
 	ReplayErased(ctx context.Context, tx *sql.Tx, s holdfast.Scope) error
+	Stay(ctx context.Context, tx *sql.Tx, party holdfast.PartyID) error
+	Operating(ctx context.Context) (holdfast.PartyID, error)
 	Assignment(ctx context.Context, id holdfast.AssignmentID) (custody.Assignment, error)
 	StreamsOfAssignment(ctx context.Context, a custody.Assignment) ([]*custody.Stream, error)
 }
 
-// Deps is what a Gate is built on; all but Paperwork, Now and Fault are required.
+// People is package access: it leaves a party whose erasure waits nothing but to look
+// at that and to undo it, and knows whether a second administrator approves.
+type People interface {
+	Suspend(ctx context.Context, party holdfast.PartyID) error
+	Resume(party holdfast.PartyID)
+	Another(ctx context.Context, by access.Principal, asker holdfast.CredentialID) error
+	Administrators(ctx context.Context) (int, error)
+}
+
+// Deps is what a Gate is built on; all but Paperwork, Now, Fault, People, Outbox and Policy are
+// required.
 type Deps struct {
 	Catalog *catalog.DB
 	Vault   *vault.Vault
@@ -65,6 +82,9 @@ type Deps struct {
 	Grants  *grant.Register
 	Custody Custody
 	Places  Places
+	People  People         // nil: nobody signs in, and nothing needs approval
+	Outbox  *outbox.Outbox // nil: recipients are told by their retractions alone
+	Policy  Policy
 	// Arrival is the time that a reading would arrive at now, ns since 1970: what
 	// came before an erasure is told by it, for the system's clock may be set back.
 	Arrival   func() int64
@@ -94,12 +114,18 @@ type Gate struct {
 
 	holding atomic.Int32 // len(open), for those on the path of a reading
 	mu      sync.RWMutex
-	open    map[holdfast.ErasureID]holdfast.Scope // asked, keys not yet destroyed
-	undone  map[holdfast.ErasureID]time.Time      // when it was asked for; not yet certified
-	done    map[holdfast.ErasureID]chan struct{}  // closed when the erasure ended
+	open    map[holdfast.ErasureID]*opened       // waiting or asked, keys not yet destroyed
+	done    map[holdfast.ErasureID]chan struct{} // closed when the erasure ended
+	why     map[holdfast.ErasureID]error         // why it does not get on
+	undone  map[holdfast.ErasureID]time.Time     // when it began; not yet certified
 	begun   begun
 
 	holders seen // what holders have said since the start
+
+	covering map[holdfast.AssignmentID][]*opened // open by what it covers
+
+	deciding sync.Mutex    // held while an erasure is asked for, undone, approved
+	ripe     chan struct{} // one waits that did not before
 }
 
 // Erasure is one erasure as callers see it. It names ids only.
@@ -125,41 +151,29 @@ type Plan struct {
 	KeysDeadAt time.Time              `json:"keys_destroyed,omitzero"`
 	PurgedAt   time.Time              `json:"purged,omitzero"`
 	Kept       []Kept                 `json:"kept,omitempty"` // what holds keep of what was asked for
+
+	BegunAt time.Time             `json:"begun,omitzero"` // when its window had ended, or it was approved; none: written before there were any
+	Rest    bool                  `json:"rest,omitempty"`
+	OwnWord bool                  `json:"own_word,omitempty"` // the owner asked
+	Undo    time.Duration         `json:"undo,omitempty"`
+	Until   time.Time             `json:"until,omitzero"`    // when the window ends, or the time for approval, by arrival time
+	Asker   holdfast.CredentialID `json:"asker,omitzero"`    // holder
+	Decider holdfast.CredentialID `json:"decider,omitzero"`  // holder who approved or refused it
+	EndedAt time.Time             `json:"ended,omitzero"`    // of one that was undone, refused or expired
+	Clipped bool                  `json:"clipped,omitempty"` // the span ends where it was asked for
+
+	// Of are the streams of each assignment, where there are several.
+	Of [][]holdfast.StreamID `json:"of,omitempty"`
 	Paper
 }
 
-// Scope is holdfast.Scope as it stands in certificates.
-type Scope struct {
-	Assignments []holdfast.AssignmentID `json:"assignments"`
-	Streams     []holdfast.StreamID     `json:"streams,omitempty"`
-	From        *time.Time              `json:"from,omitempty"` // both or neither
-	To          *time.Time              `json:"to,omitempty"`
-	Whole       bool                    `json:"whole_party,omitempty"`
-	Before      time.Time               `json:"arrived_before"`
-}
-
-func scopeText(s holdfast.Scope) Scope {
-	out := Scope{Assignments: s.Assignments, Streams: s.Streams, Whole: s.Whole, Before: time.Unix(0, s.Before).UTC()}
-	if s.Partial() {
-		from, to := time.Unix(0, s.Span.From).UTC(), time.Unix(0, s.Span.To).UTC()
-		out.From, out.To = &from, &to
+// Began returns when the erasure began to be carried out.
+func (p *Plan) Began() time.Time {
+	if p.BegunAt.IsZero() {
+		return p.AskedAt
 	}
-	return out
+	return p.BegunAt
 }
-
-func (p Plan) scope(party holdfast.PartyID) holdfast.Scope {
-	s := holdfast.Scope{Party: party, Assignments: p.Scope.Assignments, Streams: p.Scope.Streams,
-		Span: holdfast.Always, Whole: p.Scope.Whole, Before: p.Scope.Before.UnixNano()}
-	if p.Scope.From != nil {
-		s.Span = holdfast.Span{From: p.Scope.From.UnixNano(), To: p.Scope.To.UnixNano()}
-	}
-	return s
-}
-
-// inPart reports that the assignments live on after the erasure.
-func inPart(s holdfast.Scope) bool { return len(s.Streams) > 0 || s.Partial() }
-
-func (e *Erasure) inPart() bool { return len(e.Scope.Streams) > 0 || e.Scope.From != nil }
 
 // Open reads the erasures that a crash or a shutdown left undone: they are
 // refused again from here on, and Run goes on with them.
@@ -170,19 +184,28 @@ func Open(ctx context.Context, d Deps) (*Gate, error) {
 	if d.Now == nil {
 		d.Now = time.Now
 	}
-	g := &Gate{Deps: d, metrics: newMetrics(), taken: map[holdfast.ErasureID]bool{},
-		open: map[holdfast.ErasureID]holdfast.Scope{}, done: map[holdfast.ErasureID]chan struct{}{},
-		undone: map[holdfast.ErasureID]time.Time{}}
+	g := &Gate{Deps: d, metrics: newMetrics(), taken: map[holdfast.ErasureID]bool{}, ripe: make(chan struct{}, 1),
+		open: map[holdfast.ErasureID]*opened{}, done: map[holdfast.ErasureID]chan struct{}{}, why: map[holdfast.ErasureID]error{},
+		covering: map[holdfast.AssignmentID][]*opened{}, undone: map[holdfast.ErasureID]time.Time{}}
 	g.makeLanes()
-	undone, err := g.Undone(ctx)
+	undone, err := g.list(ctx, `state IN ($1, $2, $3, $4)`, Asked, Destroyed, Waiting, Approval)
 	if err != nil {
 		return nil, fmt.Errorf("open erasures: %w", err)
 	}
+	g.Series.Withhold(g.withholds)
 	for _, e := range undone {
-		g.done[e.ID], g.undone[e.ID] = make(chan struct{}), e.AskedAt
-		if e.State == Asked {
-			g.open[e.ID] = e.scope(e.Party)
-			g.holding.Add(1)
+		switch e.State {
+		case Asked:
+			g.hide(e.ID, e.scope(e.Party), false)
+		case Waiting:
+			if err := g.refuse(ctx, e, e.scope(e.Party)); err != nil {
+				return nil, fmt.Errorf("open erasures: %w", err)
+			}
+		case Destroyed:
+			g.done[e.ID] = make(chan struct{})
+		}
+		if e.State == Asked || e.State == Destroyed {
+			g.undone[e.ID] = e.Began()
 		}
 	}
 	if owed, err := g.rekeying(ctx); err != nil {
@@ -198,6 +221,33 @@ func Open(ctx context.Context, d Deps) (*Gate, error) {
 	return g, nil
 }
 
+// Wish says how an erasure is wanted. Its zero value is: all of the scope, at once.
+type Wish struct {
+	// Rest: what no hold keeps. Without it, a hold on any of the scope refuses all.
+	Rest bool
+	// Undo is how long it can be undone: refused on every path, nothing destroyed.
+	Undo time.Duration
+	// Guarded: somebody asks for it now. The hub's own window holds, a scope that
+	// matches nothing is refused, and an administrator's in bulk needs a second one.
+	Guarded bool
+}
+
+// Policy is what the hub asks of erasures beyond the right to them.
+type Policy struct {
+	Undo   time.Duration // window of every guarded one; 0: none
+	Bulk   int           // most assignments that one administrator has erased alone; 0: any number
+	Window time.Duration // how long a rotation waits for others to share it; 0: not at all
+}
+
+// Limits of erasures.
+const (
+	MaxUndo       = 30 * 24 * time.Hour
+	MaxItems      = 10_000             // assignments and streams of one scope
+	ApproveWithin = 7 * 24 * time.Hour // of an erasure in bulk
+	aloneUndo     = 24 * time.Hour     // least window of one where nobody else can approve
+	ahead         = 5 * time.Minute    // by which devices' clocks may be ahead
+)
+
 // Ask begins an erasure: it is on the owner's record, barred, and refused on
 // every path when Ask returns; keys and ciphertext follow in Run. An owner may
 // ask for what is his, an administrator for anything but the operating
@@ -205,43 +255,189 @@ func Open(ctx context.Context, d Deps) (*Gate, error) {
 //
 // It is Denied where a hold keeps any of the scope; AskRest has the others erased.
 func (g *Gate) Ask(ctx context.Context, by access.Principal, s holdfast.Scope) (Erasure, error) {
-	return g.ask(ctx, by, s, false)
+	return g.Request(ctx, by, s, Wish{})
 }
 
 // AskRest is Ask for what of the scope no hold keeps. The certificate says what was
 // kept.
 func (g *Gate) AskRest(ctx context.Context, by access.Principal, s holdfast.Scope) (Erasure, error) {
-	return g.ask(ctx, by, s, true)
+	return g.Request(ctx, by, s, Wish{Rest: true})
 }
 
-func (g *Gate) ask(ctx context.Context, by access.Principal, s holdfast.Scope, rest bool) (Erasure, error) {
+// Request is Ask for an erasure as it is wished. It may begin at once, wait for its
+// window to end, or for a second administrator.
+func (g *Gate) Request(ctx context.Context, by access.Principal, s holdfast.Scope, w Wish) (Erasure, error) {
+	if err := mayAsk(by, s); err != nil {
+		return Erasure{}, err
+	}
+	e, s, err := g.planned(ctx, by, s, w)
+	if err != nil {
+		return Erasure{}, err
+	}
+	g.deciding.Lock()
+	defer g.deciding.Unlock()
+	approvals, err := g.guard(ctx, by, &e, s, w)
+	switch {
+	case err != nil:
+		return Erasure{}, err
+	case approvals:
+		return g.propose(ctx, e)
+	case e.Undo > 0:
+		return g.wait(ctx, e, s)
+	}
+	return g.accept(ctx, e, s)
+}
+
+// mayAsk refuses who has no right to an erasure.
+func mayAsk(by access.Principal, s holdfast.Scope) error {
 	switch {
 	case !by.Can(access.ScopeWrite):
-		return Erasure{}, holdfast.Errorf(holdfast.Denied, "this credential can't change anything")
+		return holdfast.Errorf(holdfast.Denied, "this credential can't change anything")
 	case by.Role == access.Owner && !s.Party.IsZero() && by.Party == s.Party:
 	case by.Role == access.Administrator:
 	default:
-		return Erasure{}, holdfast.Errorf(holdfast.Denied, "only the owner of data or an administrator can have it erased")
+		return holdfast.Errorf(holdfast.Denied, "only the owner of data or an administrator can have it erased")
 	}
-	if err := by.MustBeSettled(); err != nil {
-		return Erasure{}, err
-	}
-	if len(s.Assignments) == 0 && !s.Whole {
-		return Erasure{}, holdfast.Errorf(holdfast.NotFound, "nothing is in this scope")
-	}
-	if s.Span.From > s.Span.To {
-		return Erasure{}, holdfast.Errorf(holdfast.Invalid, "the range ends before it begins")
+	return by.MustBeSettled()
+}
+
+// planned checks a scope and takes out of it what holds keep.
+func (g *Gate) planned(ctx context.Context, by access.Principal, s holdfast.Scope, w Wish) (Erasure, holdfast.Scope, error) {
+	if err := g.check(ctx, s, w); err != nil {
+		return Erasure{}, s, err
 	}
 	s, kept, err := g.withoutHeld(ctx, s, by.Role == access.Owner)
 	switch {
 	case err != nil:
-		return Erasure{}, err
-	case len(kept) > 0 && (!rest || len(s.Assignments) == 0):
-		return Erasure{}, refuseHeld(kept, s)
+		return Erasure{}, s, err
+	case len(kept) > 0 && (!w.Rest || len(s.Assignments) == 0):
+		return Erasure{}, s, refuseHeld(kept, s)
 	}
+	e := Erasure{ID: holdfast.NewID[holdfast.ErasureID](), Party: s.Party, State: Asked, Plan: Plan{
+		By: by.Role.String(), AskedAt: time.Now().UTC(), Kept: kept, Rest: w.Rest, Undo: w.Undo, Asker: by.Holder, OwnWord: by.Role == access.Owner}}
+	if e.Of, err = g.streamsByAssignment(ctx, s); err != nil {
+		return Erasure{}, s, err
+	}
+	e.Scope = scopeText(s)
+	return e, s, nil
+}
+
+// check refuses a scope that makes no sense.
+func (g *Gate) check(ctx context.Context, s holdfast.Scope, w Wish) error {
+	switch {
+	case len(s.Assignments) == 0 && !s.Whole:
+		return holdfast.Errorf(holdfast.NotFound, "nothing is in this scope")
+	case s.Span.From > s.Span.To:
+		return holdfast.Errorf(holdfast.Invalid, "the range ends before it begins")
+	case w.Guarded && s.Partial() && s.Span.From > g.Arrival()+int64(ahead):
+		return holdfast.Errorf(holdfast.Invalid, "the range begins in the future: there is nothing to erase yet")
+	case len(s.Streams) > MaxItems || len(s.Assignments) > MaxItems && inPart(s):
+		return holdfast.Errorf(holdfast.TooLarge, "an erasure in part covers at most %d assignments and streams: ask for it device by device", MaxItems)
+	case w.Undo < 0 || w.Undo > MaxUndo:
+		return holdfast.Errorf(holdfast.Invalid, "an erasure can be undone for at most %d days", MaxUndo/(24*time.Hour))
+	case s.Month != 0 && (s.Partial() || s.Whole):
+		return holdfast.Errorf(holdfast.Invalid, "what arrived in a month is erased of devices and streams, whatever the time of its readings: leave out the range")
+	}
+	if s.Month != 0 {
+		if err := g.checkMonth(s.Month); err != nil {
+			return err
+		}
+		if err := g.Series.Roll(ctx); err != nil { // what is in the journal is in no cell yet
+			return err
+		}
+	}
+	if !w.Guarded || !s.Partial() && s.Month == 0 {
+		return nil
+	}
+	some, err := g.any(ctx, s)
+	if err == nil && !some {
+		err = g.nothing(s)
+	}
+	return err
+}
+
+// checkMonth refuses a month that is not over: its keys still seal what comes in.
+func (g *Gate) checkMonth(month int) error {
+	if b := seal.Bucket(month); month%100 < 1 || month%100 > 12 || month < 197001 || month > 999912 {
+		return holdfast.Errorf(holdfast.Invalid, "a month looks like 2026-03")
+	} else if b.Ends() > g.Arrival()-int64(leaseSlack) {
+		return holdfast.Errorf(holdfast.Invalid, "%s is not over: a month goes as a whole when it is; until then erase a range of time", monthText(month))
+	}
+	return nil
+}
+
+// any reports whether there is a reading in a scope.
+func (g *Gate) any(ctx context.Context, s holdfast.Scope) (bool, error) {
+	for _, a := range s.Assignments {
+		of, err := g.streamsIn(ctx, a, s)
+		if err != nil {
+			return false, err
+		}
+		for _, x := range of {
+			if w, err := g.Series.Weigh(ctx, a, x.ID, s.Span, s.Month); err != nil || w.Rows > 0 {
+				return err == nil, err
+			}
+		}
+	}
+	return false, nil
+}
+
+func (g *Gate) nothing(s holdfast.Scope) error {
+	if s.Month != 0 {
+		return holdfast.Errorf(holdfast.NotFound, "nothing of this arrived in %s", monthText(s.Month))
+	}
+	t := scopeText(s)
+	return holdfast.Errorf(holdfast.NotFound, "no reading of this was taken from %s to %s", edge(t.From, "the beginning"), edge(t.To, "now"))
+}
+
+// edge writes an end of a range, by its name if it is open.
+func edge(t *time.Time, open string) string {
+	if ns := t.UnixNano(); ns == math.MinInt64 || ns == math.MaxInt64 {
+		return open
+	}
+	return t.Format(time.RFC3339)
+}
+
+// streamsIn returns the streams of an assignment that are in a scope.
+func (g *Gate) streamsIn(ctx context.Context, id holdfast.AssignmentID, s holdfast.Scope) ([]*custody.Stream, error) {
+	a, err := g.Custody.Assignment(ctx, id)
+	if err != nil {
+		return nil, err
+	}
+	all, err := g.Custody.StreamsOfAssignment(ctx, a)
+	if err != nil || len(s.Streams) == 0 {
+		return all, err
+	}
+	return slices.DeleteFunc(slices.Clone(all), func(x *custody.Stream) bool { return !slices.Contains(s.Streams, x.ID) }), nil
+}
+
+// streamsByAssignment tells apart the streams of a scope with several assignments.
+func (g *Gate) streamsByAssignment(ctx context.Context, s holdfast.Scope) ([][]holdfast.StreamID, error) {
+	if len(s.Assignments) < 2 || len(s.Streams) == 0 {
+		return nil, nil
+	}
+	in := newOpened(s, false)
+	out := make([][]holdfast.StreamID, len(s.Assignments))
+	for i, id := range s.Assignments {
+		of, err := g.streamsIn(ctx, id, holdfast.Scope{})
+		if err != nil {
+			return nil, err
+		}
+		for _, x := range of {
+			if in.has(x.ID) {
+				out[i] = append(out[i], x.ID)
+			}
+		}
+	}
+	return out, nil
+}
+
+// accept has an erasure carried out. e.State says what it was until now; a fresh one
+// is Asked.
+func (g *Gate) accept(ctx context.Context, e Erasure, s holdfast.Scope) (Erasure, error) {
+	was := e.State
 	s.Before = g.Arrival()
-	e := Erasure{ID: holdfast.NewID[holdfast.ErasureID](), Party: s.Party, State: Asked,
-		Plan: Plan{Scope: scopeText(s), By: by.Role.String(), AskedAt: time.Now().UTC(), Kept: kept}}
+	e.State, e.Scope, e.BegunAt = Asked, scopeText(s), time.Now().UTC()
 	if !inPart(s) {
 		keys, records, err := g.Vault.Doomed(ctx, owners(s))
 		if err != nil {
@@ -249,24 +445,28 @@ func (g *Gate) ask(ctx context.Context, by access.Principal, s holdfast.Scope, r
 		}
 		e.OwnerKeys, e.RecordKeys = slices.Collect(maps.Values(keys)), records
 	}
+	drafts, err := g.retract(ctx, e, s)
+	if err != nil {
+		return Erasure{}, err
+	}
 	// No read shows it and nothing of it comes in from here on; if the writing down
 	// fails, nothing has happened.
-	g.mu.Lock()
-	g.open[e.ID] = s
-	g.holding.Add(1)
-	g.begun.add(s)
-	g.done[e.ID], g.undone[e.ID] = make(chan struct{}), e.AskedAt
-	g.mu.Unlock()
-	e.RefusedAt = time.Now().UTC()
-	if err := g.writeDown(ctx, e, s); err != nil {
-		g.mu.Lock()
-		delete(g.open, e.ID)
-		g.holding.Add(-1)
-		delete(g.done, e.ID)
-		delete(g.undone, e.ID)
-		g.mu.Unlock()
+	g.hide(e.ID, s, false)
+	if e.RefusedAt.IsZero() {
+		e.RefusedAt = time.Now().UTC()
+	}
+	if err := g.writeDown(ctx, e, s, was, drafts); err != nil {
+		if was == Waiting {
+			g.hide(e.ID, s, true)
+		} else {
+			g.show(e.ID)
+		}
 		return Erasure{}, fmt.Errorf("ask for erasure: %w", err)
 	}
+	g.mu.Lock()
+	g.undone[e.ID] = e.Began()
+	g.mu.Unlock()
+	g.tell(drafts)
 	for _, place := range g.Places.refuse() {
 		if err := place(ctx, s); err != nil {
 			g.Logger.Error("erasure: refuse at once", "erasure", e.ID, "err", err)
@@ -284,36 +484,24 @@ func (g *Gate) ask(ctx context.Context, by access.Principal, s holdfast.Scope, r
 	return e, nil
 }
 
-func owners(s holdfast.Scope) []vault.Owner {
-	var out []vault.Owner
-	for _, a := range s.Assignments {
-		out = append(out, vault.OfAssignment(a))
-	}
-	if s.Whole {
-		out = append(out, vault.OfParty(s.Party))
-	}
-	return out
-}
-
 // writeDown puts the erasure, its bars and its ledger entry into one transaction.
-func (g *Gate) writeDown(ctx context.Context, e Erasure, s holdfast.Scope) error {
+func (g *Gate) writeDown(ctx context.Context, e Erasure, s holdfast.Scope, was string, told []*retracting) error {
+	bars, err := g.barsOf(ctx, e, s)
+	if err != nil {
+		return err
+	}
 	box, err := g.sealPlan(ctx, e)
 	if err != nil {
 		return err
 	}
-	on := vault.Hub
-	if !s.Party.IsZero() {
-		on = vault.OfParty(s.Party)
-	}
 	err = g.Catalog.Write(ctx, func(tx *sql.Tx) error {
-		if _, err := tx.ExecContext(ctx, `INSERT INTO erasure (id, number, party, state, plan_sealed)
-			VALUES ($1, (SELECT coalesce(max(number), 0) + 1 FROM erasure), $2, $3, $4)`, e.ID, e.Party, Asked, box); err != nil {
+		if err := put(ctx, tx, e, was, box); err != nil {
 			return err
 		}
 		if err := g.Custody.Leave(ctx, tx, s); err != nil {
 			return err
 		}
-		for _, bar := range bars(s) {
+		for _, bar := range bars {
 			if err := g.Grants.SetBar(ctx, tx, bar); err != nil {
 				return err
 			}
@@ -321,18 +509,15 @@ func (g *Gate) writeDown(ctx context.Context, e Erasure, s holdfast.Scope) error
 		if err := takeBack(ctx, tx, e); err != nil {
 			return err
 		}
+		if err := insertRetractions(ctx, tx, s, told); err != nil {
+			return err
+		}
 		if len(e.RecordKeys) > 0 { // from when they die, the ledger has rows that do not open
 			if _, err := g.Ledger.Append(ctx, tx, vault.Hub, ledger.KindErasureBegun, beginning{Erasure: e.ID, Covers: ledger.Covers{RecordKeys: e.RecordKeys}}); err != nil {
 				return err
 			}
 		}
-		_, err := g.Ledger.Append(ctx, tx, on, "erasure asked", struct {
-			Erasure holdfast.ErasureID `json:"erasure"`
-			Scope   Scope              `json:"scope"`
-			By      string             `json:"by"`
-			Kept    []Kept             `json:"kept,omitempty"`
-		}{e.ID, e.Scope, e.By, e.Kept})
-		return err
+		return g.record(ctx, tx, "erasure asked", e)
 	})
 	if err != nil {
 		// Whoever asked may have gone away: that must not leave bars of what did not happen.
@@ -341,189 +526,69 @@ func (g *Gate) writeDown(ctx context.Context, e Erasure, s holdfast.Scope) error
 	return nil
 }
 
-// bars keep out what the scope covers: of assignments that end, whatever comes;
-// of those that live on, what arrived or was taken before the erasure.
-func bars(s holdfast.Scope) (out []grant.Bar) {
-	before := s.Before
-	if !inPart(s) {
-		before = math.MaxInt64
+// put writes the row of an erasure that was in another state, or none, until now. It
+// is a Conflict if it is in that no more.
+func put(ctx context.Context, tx *sql.Tx, e Erasure, was string, box []byte) error {
+	if was == Asked || was == e.State {
+		_, err := tx.ExecContext(ctx, `INSERT INTO erasure (id, number, party, state, plan_sealed)
+			VALUES ($1, (SELECT coalesce(max(number), 0) + 1 FROM erasure), $2, $3, $4)`, e.ID, e.Party, e.State, box)
+		return err
 	}
-	streams := s.Streams
-	if len(streams) == 0 {
-		streams = []holdfast.StreamID{{}} // every one
+	res, err := tx.ExecContext(ctx, `UPDATE erasure SET state = $1, plan_sealed = $2 WHERE id = $3 AND state = $4`, e.State, box, e.ID, was)
+	if err != nil {
+		return err
 	}
-	for _, a := range s.Assignments {
-		for _, stream := range streams {
-			out = append(out, grant.Bar{Party: s.Party, Assignment: a, Stream: stream, Span: s.Span, ArrivedBefore: before})
-		}
-	}
-	return out
-}
-
-// Hold says whether readings of a stream may come in now: not while an erasure
-// that covers it is under way. Of what ends for good they are Denied; of what
-// lives on they are Unavailable, for the moment that it takes.
-func (g *Gate) Hold(a holdfast.AssignmentID, stream holdfast.StreamID) error {
-	if g.holding.Load() == 0 {
-		return nil
-	}
-	g.mu.RLock()
-	defer g.mu.RUnlock()
-	for _, s := range g.open {
-		switch {
-		case !slices.Contains(s.Assignments, a):
-		case !inPart(s):
-			return holdfast.Errorf(holdfast.Denied, "the device was erased")
-		case len(s.Streams) == 0 || slices.Contains(s.Streams, stream):
-			return holdfast.Errorf(holdfast.Unavailable, "readings of this stream are being erased: send again in a moment")
-		}
+	if n, err := res.RowsAffected(); err != nil || n == 0 {
+		return cmp.Or(err, holdfast.Errorf(holdfast.Conflict, "erasure %s is not %s any more", e.ID, was))
 	}
 	return nil
 }
 
-// Erasure returns one erasure. Whoever knows its random id may ask: an owner who
-// erased himself has no credential left to ask with.
-func (g *Gate) Erasure(ctx context.Context, id holdfast.ErasureID) (Erasure, error) {
-	all, err := g.list(ctx, `id = $1`, id)
-	if err != nil {
-		return Erasure{}, err
+// record appends what happened to an erasure to the record of whose data it covers.
+func (g *Gate) record(ctx context.Context, tx *sql.Tx, kind string, e Erasure) error {
+	on := vault.Hub
+	if !e.Party.IsZero() && g.Vault.HasOwner(vault.OfParty(e.Party)) {
+		on = vault.OfParty(e.Party)
 	}
-	if len(all) == 0 {
-		return Erasure{}, holdfast.Errorf(holdfast.NotFound, "there is no such erasure")
-	}
-	return all[0], nil
+	_, err := g.Ledger.Append(ctx, tx, on, kind, struct {
+		Erasure holdfast.ErasureID `json:"erasure"`
+		Scope   Scope              `json:"scope"`
+		By      string             `json:"by"`
+		Kept    []Kept             `json:"kept,omitempty"`
+		Until   time.Time          `json:"until,omitzero"`
+	}{e.ID, e.Scope, e.By, e.Kept, e.Until})
+	return err
 }
 
-// Erasures returns all of them, oldest first; an owner's own only.
-func (g *Gate) Erasures(ctx context.Context, by access.Principal) ([]Erasure, error) {
-	switch by.Role {
-	case access.Administrator, access.Auditor:
-		return g.list(ctx, `1 = 1`)
-	case access.Owner:
-		return g.list(ctx, `party = $1`, by.Party)
+// barsOf are the bars that an erasure leaves. Of a month, nobody knows which readings
+// would arrive in it again: all that were taken in the time of those that did are
+// barred.
+func (g *Gate) barsOf(ctx context.Context, e Erasure, s holdfast.Scope) ([]grant.Bar, error) {
+	all := bars(s, e.Of...)
+	if s.Month == 0 {
+		return all, nil
 	}
-	return nil, holdfast.Errorf(holdfast.Denied, "only owners and administrators see erasures")
-}
-
-// Wait returns when the erasure is done, or ctx ends.
-func (g *Gate) Wait(ctx context.Context, id holdfast.ErasureID) error {
-	g.mu.RLock()
-	ended := g.done[id]
-	g.mu.RUnlock()
-	if ended == nil {
-		return nil
-	}
-	select {
-	case <-ended:
-		return nil
-	case <-ctx.Done():
-		return ctx.Err()
-	}
-}
-
-// Undone returns the erasures that are not done, oldest first.
-func (g *Gate) Undone(ctx context.Context) ([]Erasure, error) {
-	return g.list(ctx, `state NOT IN ($1, $2)`, Done, incomplete)
-}
-
-// list reads erasures in the order in which they were asked.
-func (g *Gate) list(ctx context.Context, where string, args ...any) ([]Erasure, error) {
-	var out []Erasure
-	var boxes [][]byte
-	err := g.Catalog.Read(ctx, func(tx *sql.Tx) error {
-		rows, err := tx.QueryContext(ctx, `SELECT id, party, state, plan_sealed, certificate FROM erasure WHERE `+where+` ORDER BY number`, args...)
-		if err != nil {
-			return err
+	var out []grant.Bar
+	for i := range all {
+		b := all[i]
+		narrow := s
+		if narrow.Streams = nil; !b.Stream.IsZero() {
+			narrow.Streams = []holdfast.StreamID{b.Stream}
 		}
-		defer rows.Close()
-		for rows.Next() {
-			var e Erasure
-			var box []byte
-			if err := rows.Scan(&e.ID, &e.Party, &e.State, &box, &e.Certificate); err != nil {
-				return err
-			}
-			if e.State == incomplete {
-				e.State, e.Incomplete = Done, true
-			}
-			out, boxes = append(out, e), append(boxes, box)
-		}
-		return rows.Err()
-	})
-	if err != nil {
-		return nil, fmt.Errorf("read erasures: %w", err)
-	}
-	for i := range out {
-		plain, err := g.Vault.OpenField(ctx, vault.Hub, "erasure", out[i].ID[:], "plan", boxes[i])
+		of, err := g.streamsIn(ctx, b.Assignment, narrow)
 		if err != nil {
 			return nil, err
 		}
-		if err := json.Unmarshal(plain, &out[i].Plan); err != nil {
-			return nil, fmt.Errorf("decode erasure %s: %w", out[i].ID, err)
+		for _, x := range of {
+			w, err := g.Series.Weigh(ctx, b.Assignment, x.ID, s.Span, s.Month)
+			if err != nil {
+				return nil, err
+			}
+			if w.Rows > 0 {
+				b.Stream, b.Span = x.ID, holdfast.Span{From: w.First, To: w.Last}
+				out = append(out, b)
+			}
 		}
 	}
 	return out, nil
-}
-
-func (g *Gate) sealPlan(ctx context.Context, e Erasure) ([]byte, error) {
-	plain, err := json.Marshal(e.Plan)
-	if err != nil {
-		return nil, err
-	}
-	return g.Vault.SealField(ctx, vault.Hub, "erasure", e.ID[:], "plan", plain)
-}
-
-// save writes down how far an erasure has come.
-func (g *Gate) save(ctx context.Context, e Erasure, more func(*sql.Tx) error) error {
-	box, err := g.sealPlan(ctx, e)
-	if err != nil {
-		return err
-	}
-	state := e.State
-	if e.Incomplete {
-		state = incomplete
-	}
-	return g.Catalog.Write(ctx, func(tx *sql.Tx) error {
-		if more != nil {
-			if err := more(tx); err != nil {
-				return err
-			}
-		}
-		_, err := tx.ExecContext(ctx, `UPDATE erasure SET state = $1, plan_sealed = $2, certificate = $3 WHERE id = $4`, state, box, e.Certificate, e.ID)
-		return err
-	})
-}
-
-type metrics struct {
-	asked, finished prometheus.Counter
-	seconds         prometheus.Histogram
-	expired         prometheus.Counter
-	lastExpiry      prometheus.Gauge
-}
-
-func newMetrics() metrics {
-	return metrics{
-		asked:      prometheus.NewCounter(prometheus.CounterOpts{Name: "holdfast_erasures_asked_total", Help: "Erasures asked for."}),
-		finished:   prometheus.NewCounter(prometheus.CounterOpts{Name: "holdfast_erasures_done_total", Help: "Erasures with a certificate."}),
-		expired:    prometheus.NewCounter(prometheus.CounterOpts{Name: "holdfast_retention_keys_destroyed_total", Help: "Keys of a stream's month or day destroyed by age."}),
-		lastExpiry: prometheus.NewGauge(prometheus.GaugeOpts{Name: "holdfast_retention_last_run_timestamp_seconds", Help: "When the last run of retention since the start ended."}),
-		seconds: prometheus.NewHistogram(prometheus.HistogramOpts{Name: "holdfast_erasure_key_seconds",
-			Help: "Seconds from asking to the destruction of the keys.", Buckets: []float64{.05, .1, .25, .5, 1, 2.5, 5, 10, 30, 60, 120}}),
-	}
-}
-
-// Metrics returns the collectors of this package.
-func (g *Gate) Metrics() []prometheus.Collector {
-	return []prometheus.Collector{g.metrics.asked, g.metrics.finished, g.metrics.seconds, g.metrics.expired, g.metrics.lastExpiry,
-		prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "holdfast_erasure_oldest_unpurged_seconds",
-			Help: "How long ago the oldest erasure was asked for of which ciphertext is still there; 0: none is."}, func() float64 { return g.oldest().Seconds() })}
-}
-
-// oldest is how long ago the oldest erasure was asked for that has no certificate.
-func (g *Gate) oldest() (age time.Duration) {
-	g.mu.RLock()
-	defer g.mu.RUnlock()
-	for _, at := range g.undone {
-		age = max(age, time.Since(at))
-	}
-	return age
 }

@@ -5,15 +5,48 @@ import (
 	"sync/atomic"
 
 	"github.com/holdfast-iot/holdfast"
+	"github.com/holdfast-iot/holdfast/internal/series"
 )
 
-// What reads ask. A reading that an erasure covers shows in no read from the moment
-// at which the erasure is asked for, though its key may still live for a moment.
+// What reads and ingest ask. A reading that an erasure covers shows in no read from
+// the moment at which the erasure is asked for, though its key may still live: for a
+// moment, or until the window in which it can be undone is over.
+
+// opened is a scope that hides what it covers.
+type opened struct {
+	holdfast.Scope
+	assignments map[holdfast.AssignmentID]struct{}
+	streams     map[holdfast.StreamID]struct{} // none: every one
+	waits       bool                           // it may still be undone
+}
+
+func newOpened(s holdfast.Scope, waits bool) *opened {
+	o := &opened{Scope: s, assignments: make(map[holdfast.AssignmentID]struct{}, len(s.Assignments)), streams: make(map[holdfast.StreamID]struct{}, len(s.Streams)), waits: waits}
+	for _, a := range s.Assignments {
+		o.assignments[a] = struct{}{}
+	}
+	for _, x := range s.Streams {
+		o.streams[x] = struct{}{}
+	}
+	return o
+}
+
+func (o *opened) covers(a holdfast.AssignmentID, stream holdfast.StreamID, span holdfast.Span) bool {
+	if _, ok := o.assignments[a]; !ok || !o.Span.Overlaps(span) {
+		return false
+	}
+	return o.has(stream)
+}
+
+func (o *opened) has(stream holdfast.StreamID) bool {
+	_, ok := o.streams[stream]
+	return ok || len(o.streams) == 0
+}
 
 // begun counts the erasures that were asked for, and remembers the last of them.
 type begun struct {
 	n    atomic.Uint64
-	last []holdfast.Scope // number n is at n % rememberBegun; under Gate.mu
+	last []*opened // number n is at n % rememberBegun; under Gate.mu
 }
 
 // rememberBegun is how many erasures may be asked for while a read is under way
@@ -21,12 +54,12 @@ type begun struct {
 const rememberBegun = 256
 
 // add is called under Gate.mu.
-func (b *begun) add(s holdfast.Scope) {
+func (b *begun) add(o *opened) {
 	n := b.n.Load() + 1
 	if len(b.last) < rememberBegun {
-		b.last = append(b.last, holdfast.Scope{})
+		b.last = append(b.last, nil)
 	}
-	b.last[int(n-1)%rememberBegun] = s
+	b.last[int(n-1)%rememberBegun] = o
 	b.n.Store(n)
 }
 
@@ -34,7 +67,8 @@ func (b *begun) add(s holdfast.Scope) {
 func (g *Gate) Begun() uint64 { return g.begun.n.Load() }
 
 // BegunSince reports whether an erasure asked for after the one numbered n covers
-// any of a stream's span; true also if that is so long ago that it is not known.
+// any of a stream's span; true also if that is so long ago that it is not known, or
+// if only the arrival of a reading says whether it is covered.
 func (g *Gate) BegunSince(n uint64, a holdfast.AssignmentID, stream holdfast.StreamID, span holdfast.Span) bool {
 	now := g.begun.n.Load()
 	if now == n {
@@ -47,11 +81,65 @@ func (g *Gate) BegunSince(n uint64, a holdfast.AssignmentID, stream holdfast.Str
 		return true
 	}
 	for ; n < now; n++ {
-		if covers(g.begun.last[int(n)%rememberBegun], a, stream, span) {
+		if g.begun.last[int(n)%rememberBegun].covers(a, stream, span) {
 			return true
 		}
 	}
 	return false
+}
+
+// hide has a scope refused from here on. One that is hidden already goes on as it is
+// now. waits: it may be undone.
+func (g *Gate) hide(id holdfast.ErasureID, s holdfast.Scope, waits bool) {
+	o := newOpened(s, waits)
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.open[id] == nil {
+		g.holding.Add(1)
+		g.begun.add(o)
+	} else {
+		g.unlist(id)
+	}
+	g.open[id] = o
+	for a := range o.assignments {
+		g.covering[a] = append(g.covering[a], o)
+	}
+	if g.done[id] == nil {
+		g.done[id] = make(chan struct{})
+	}
+}
+
+// unlist is called under Gate.mu.
+func (g *Gate) unlist(id holdfast.ErasureID) {
+	o := g.open[id]
+	if o == nil {
+		return
+	}
+	for a := range o.assignments {
+		if left := slices.DeleteFunc(slices.Clone(g.covering[a]), func(x *opened) bool { return x == o }); len(left) > 0 {
+			g.covering[a] = left
+		} else {
+			delete(g.covering, a)
+		}
+	}
+}
+
+// show ends what hide began: the keys of all that was hidden are gone, or nothing
+// happened.
+func (g *Gate) show(id holdfast.ErasureID) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.open[id] != nil {
+		g.unlist(id)
+		delete(g.open, id)
+		g.holding.Add(-1)
+	}
+	if ended := g.done[id]; ended != nil {
+		close(ended)
+		delete(g.done, id)
+	}
+	delete(g.why, id)
+	delete(g.undone, id)
 }
 
 // Hides reports whether an erasure that is under way covers a reading.
@@ -60,21 +148,61 @@ func (g *Gate) Hides(a holdfast.AssignmentID, stream holdfast.StreamID, at int64
 }
 
 // Touches reports whether an erasure that is under way covers any of a stream's
-// span.
+// span. What goes by its month of arrival is withheld where readings are stored.
 func (g *Gate) Touches(a holdfast.AssignmentID, stream holdfast.StreamID, span holdfast.Span) bool {
 	if g.holding.Load() == 0 {
 		return false
 	}
 	g.mu.RLock()
 	defer g.mu.RUnlock()
-	for _, s := range g.open {
-		if covers(s, a, stream, span) {
+	for _, o := range g.covering[a] {
+		if o.Month == 0 && o.covers(a, stream, span) {
 			return true
 		}
 	}
 	return false
 }
 
-func covers(s holdfast.Scope, a holdfast.AssignmentID, stream holdfast.StreamID, span holdfast.Span) bool {
-	return slices.Contains(s.Assignments, a) && (len(s.Streams) == 0 || slices.Contains(s.Streams, stream)) && s.Span.Overlaps(span)
+// withholds reports whether an erasure that is under way covers a cell by its month.
+func (g *Gate) withholds(c series.Cell) bool {
+	if g.holding.Load() == 0 {
+		return false
+	}
+	g.mu.RLock()
+	defer g.mu.RUnlock()
+	for _, o := range g.covering[c.Assignment] {
+		if o.Month != 0 && o.Month == c.Bucket.Month() && o.has(c.Stream) {
+			return true
+		}
+	}
+	return false
+}
+
+// Hold says whether readings of a stream, taken at a time, may come in now: not while
+// an erasure that covers it is under way. Of what ends for good they are Denied; of
+// what lives on they are Unavailable, for the moment that it takes. While it may be
+// undone, those of a whole assignment are Unavailable, so that a device keeps them;
+// of a part only what was taken before it was asked for is refused.
+func (g *Gate) Hold(a holdfast.AssignmentID, stream holdfast.StreamID, at int64) error {
+	if g.holding.Load() == 0 {
+		return nil
+	}
+	g.mu.RLock()
+	defer g.mu.RUnlock()
+	var held error
+	for _, o := range g.covering[a] {
+		whole := !inPart(o.Scope)
+		switch {
+		case !o.has(stream), o.waits && o.Month != 0:
+		case whole && !o.waits:
+			return holdfast.Errorf(holdfast.Denied, "the device was erased")
+		case whole:
+			held = holdfast.Errorf(holdfast.Unavailable, "the device waits to be erased: keep its readings and send them later, that may be undone")
+		case o.waits && o.Span.Contains(at):
+			return holdfast.Errorf(holdfast.Denied, "readings of this time are about to be erased: they are not taken in")
+		case !o.waits:
+			held = holdfast.Errorf(holdfast.Unavailable, "readings of this stream are being erased: send again in a moment")
+		}
+	}
+	return held
 }

@@ -17,7 +17,7 @@ func TestBegunSince(t *testing.T) {
 	if g.BegunSince(since, a, s, all) {
 		t.Error("of no erasure")
 	}
-	g.begun.add(holdfast.Scope{Assignments: []holdfast.AssignmentID{a}, Streams: []holdfast.StreamID{s}, Span: holdfast.Span{From: 10, To: 20}})
+	g.begun.add(newOpened(holdfast.Scope{Assignments: []holdfast.AssignmentID{a}, Streams: []holdfast.StreamID{s}, Span: holdfast.Span{From: 10, To: 20}}, false))
 	for _, c := range []struct {
 		a    holdfast.AssignmentID
 		s    holdfast.StreamID
@@ -40,7 +40,7 @@ func TestBegunSince(t *testing.T) {
 		t.Error("of one before")
 	}
 	for range rememberBegun {
-		g.begun.add(holdfast.Scope{Assignments: []holdfast.AssignmentID{a}, Span: all})
+		g.begun.add(newOpened(holdfast.Scope{Assignments: []holdfast.AssignmentID{a}, Span: all}, false))
 	}
 	if g.BegunSince(mark, b, s, all) || !g.BegunSince(mark, a, s, all) {
 		t.Error("of as many as are remembered")

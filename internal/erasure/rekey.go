@@ -200,7 +200,7 @@ func (g *Gate) ending(o vault.Owner) bool {
 	g.mu.RLock()
 	defer g.mu.RUnlock()
 	for _, s := range g.open {
-		if !inPart(s) && slices.Contains(owners(s), o) {
+		if !s.waits && !inPart(s.Scope) && slices.Contains(owners(s.Scope), o) {
 			return true
 		}
 	}

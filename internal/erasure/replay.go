@@ -24,11 +24,13 @@ type Accepted struct {
 	OwnerKeys  []seal.KeyID     `json:"owner_keys,omitempty"`
 	RecordKeys []seal.KeyID     `json:"record_keys,omitempty"`
 	Kept       []Kept           `json:"kept,omitempty"`
+
+	Of [][]holdfast.StreamID `json:"of,omitempty"` // as in Plan
 }
 
 // takeBack writes an accepted erasure down for a restore, with its bars.
 func takeBack(ctx context.Context, tx *sql.Tx, e Erasure) error {
-	said, err := json.Marshal(Accepted{e.Party, e.Scope, e.By, e.AskedAt, e.RefusedAt, e.OwnerKeys, e.RecordKeys, e.Kept})
+	said, err := json.Marshal(Accepted{e.Party, e.Scope, e.By, e.AskedAt, e.RefusedAt, e.OwnerKeys, e.RecordKeys, e.Kept, e.Of})
 	if err != nil {
 		return err
 	}
@@ -48,7 +50,7 @@ func (g *Gate) Replay(ctx context.Context, t ledger.TakeBack) error {
 		return holdfast.Errorf(holdfast.Invalid, "take-back %d can't be read", t.Number)
 	}
 	e := Erasure{ID: holdfast.ErasureID(t.ID), Party: a.Party, State: Asked, Plan: Plan{Scope: a.Scope, By: a.By, AskedAt: a.Asked, RefusedAt: a.Refused,
-		OwnerKeys: a.OwnerKeys, RecordKeys: a.RecordKeys, Kept: a.Kept}}
+		OwnerKeys: a.OwnerKeys, RecordKeys: a.RecordKeys, Kept: a.Kept, Of: a.Of}}
 	box, err := g.sealPlan(ctx, e)
 	if err != nil {
 		return err
@@ -56,7 +58,8 @@ func (g *Gate) Replay(ctx context.Context, t ledger.TakeBack) error {
 	s := e.scope(e.Party)
 	err = g.Catalog.Write(ctx, func(tx *sql.Tx) error {
 		res, err := tx.ExecContext(ctx, `INSERT INTO erasure (id, number, party, state, plan_sealed)
-			VALUES ($1, (SELECT coalesce(max(number), 0) + 1 FROM erasure), $2, $3, $4) ON CONFLICT (id) DO NOTHING`, e.ID, e.Party, Asked, box)
+			VALUES ($1, (SELECT coalesce(max(number), 0) + 1 FROM erasure), $2, $3, $4)
+			ON CONFLICT (id) DO UPDATE SET state = excluded.state, plan_sealed = excluded.plan_sealed WHERE erasure.state IN ('waiting', 'approval')`, e.ID, e.Party, Asked, box)
 		if err != nil {
 			return err
 		}
@@ -66,7 +69,11 @@ func (g *Gate) Replay(ctx context.Context, t ledger.TakeBack) error {
 		if err := g.Custody.ReplayErased(ctx, tx, s); err != nil {
 			return err
 		}
-		for _, bar := range bars(s) {
+		barred := s
+		if s.Month != 0 { // what arrived in it was taken before it was over
+			barred.Span.To = seal.Bucket(s.Month).Ends() - 1
+		}
+		for _, bar := range bars(barred, e.Of...) {
 			if err := g.Grants.ReplayBar(ctx, tx, bar, a.Asked); err != nil {
 				return err
 			}

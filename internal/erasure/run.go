@@ -65,6 +65,7 @@ func (g *Gate) Run(ctx context.Context) error {
 		lanes.Go(func() error { g.run(ctx, l); return nil })
 	}
 	lanes.Go(func() error { g.tick(ctx); return nil })
+	lanes.Go(func() error { g.ripen(ctx); return nil })
 	return lanes.Wait()
 }
 
@@ -75,6 +76,9 @@ func (g *Gate) run(ctx context.Context, l *lane) {
 		case <-ctx.Done():
 			return
 		case <-l.wake:
+		}
+		if l.rest && g.Policy.Window > 0 && !g.linger(ctx) {
+			return
 		}
 		began := time.Now()
 		err := l.once(ctx)
@@ -100,6 +104,17 @@ func (g *Gate) run(ctx context.Context, l *lane) {
 	}
 }
 
+// linger gives others the time to be asked for, so that they share the rotation. It is
+// false when ctx has ended.
+func (g *Gate) linger(ctx context.Context) bool {
+	select {
+	case <-ctx.Done():
+		return false
+	case <-time.After(g.Policy.Window):
+		return true
+	}
+}
+
 func (l *lane) once(ctx context.Context) error {
 	l.busy.Lock()
 	defer l.busy.Unlock()
@@ -108,6 +123,9 @@ func (l *lane) once(ctx context.Context) error {
 
 // Once carries out everything that is asked for now.
 func (g *Gate) Once(ctx context.Context) error {
+	if _, err := g.ripenNow(ctx); err != nil { // what can't begin keeps nothing else
+		g.Logger.Error("erasure: not begun, will be tried again", "err", err)
+	}
 	for _, l := range []*lane{g.whole, g.part, g.purge} {
 		if err := l.once(ctx); err != nil {
 			return err
@@ -181,7 +199,9 @@ func (g *Gate) destroyWhole(ctx context.Context) error {
 	if err := g.step("barred"); err != nil {
 		return err
 	}
-	if err := g.rotate(ctx, d, batch); err != nil {
+	err = g.rotate(ctx, d, batch)
+	g.blame(batch, err)
+	if err != nil {
 		return fmt.Errorf("destroy keys: %w", err)
 	}
 	return nil
@@ -206,6 +226,7 @@ func (g *Gate) destroyParts(ctx context.Context) error {
 			continue
 		}
 		err = g.destroyPart(ctx, batch)
+		g.blame(batch, err)
 		g.give(batch, g.purge)
 		if err != nil {
 			return fmt.Errorf("destroy keys in part: %w", err)
@@ -256,8 +277,10 @@ func (g *Gate) destroyPart(ctx context.Context, batch []Erasure) error {
 	}
 	var d vault.Destruction
 	for _, e := range batch {
-		if d.Reissue, err = g.reseal(ctx, rw, e.scope(e.Party), d.Reissue); err != nil {
-			return err
+		for _, s := range e.parts() {
+			if d.Reissue, err = g.reseal(ctx, rw, s, d.Reissue); err != nil {
+				return err
+			}
 		}
 	}
 	if err := g.step("resealed"); err != nil {
@@ -283,6 +306,7 @@ func (g *Gate) purgeDestroyed(ctx context.Context) error {
 	var purged []Erasure
 	for _, e := range gone {
 		if err := g.purgePlaces(ctx, e); err != nil {
+			g.blame([]Erasure{e}, err)
 			errs = append(errs, fmt.Errorf("purge erasure %s: %w", e.ID, err))
 			continue
 		}
@@ -296,6 +320,7 @@ func (g *Gate) purgeDestroyed(ctx context.Context) error {
 	}
 	for _, place := range g.Places.shared() {
 		if err := place.of(ctx); err != nil {
+			g.blame(purged, err)
 			return errors.Join(append(errs, fmt.Errorf("purge %s: %w", place.name, err))...)
 		}
 		if err := g.step(place.name); err != nil {
@@ -304,6 +329,7 @@ func (g *Gate) purgeDestroyed(ctx context.Context) error {
 	}
 	for _, e := range purged {
 		if err := g.finish(ctx, e); err != nil {
+			g.blame([]Erasure{e}, err)
 			errs = append(errs, fmt.Errorf("finish erasure %s: %w", e.ID, err))
 		}
 	}
@@ -312,8 +338,10 @@ func (g *Gate) purgeDestroyed(ctx context.Context) error {
 
 func (g *Gate) purgePlaces(ctx context.Context, e Erasure) error {
 	for _, place := range g.Places.purge() {
-		if err := place.of(ctx, e.scope(e.Party)); err != nil {
-			return fmt.Errorf("%s: %w", place.name, err)
+		for _, s := range e.parts() {
+			if err := place.of(ctx, s); err != nil {
+				return fmt.Errorf("%s: %w", place.name, err)
+			}
 		}
 		if err := g.step(place.name); err != nil {
 			return err
@@ -333,6 +361,20 @@ func (g *Gate) living(all []holdfast.AssignmentID) []holdfast.AssignmentID {
 func (g *Gate) reseal(ctx context.Context, rw *series.Rewrite, s holdfast.Scope, out []vault.Reissue) ([]vault.Reissue, error) {
 	for _, a := range g.living(s.Assignments) {
 		r := vault.Reissue{Assignment: a, Replace: map[vault.StreamBucket]seal.Key{}}
+		if s.Month != 0 {
+			cells, err := g.Series.Cells(ctx, a, s.Streams, holdfast.Always)
+			if err != nil {
+				return nil, err
+			}
+			for _, c := range cells {
+				if c.Bucket.Month() == s.Month {
+					r.Drop = append(r.Drop, vault.StreamBucket{Stream: c.Stream, Bucket: c.Bucket})
+					rw.Drop(c)
+				}
+			}
+			out = append(out, r)
+			continue
+		}
 		if !s.Partial() {
 			for _, stream := range s.Streams {
 				r.Drop = append(r.Drop, vault.StreamBucket{Stream: stream})
@@ -387,7 +429,7 @@ func (g *Gate) rotate(ctx context.Context, d vault.Destruction, batch []Erasure)
 		if err := g.save(ctx, e, nil); err != nil {
 			return err
 		}
-		g.metrics.seconds.Observe(rot.At.Sub(e.AskedAt).Seconds())
+		g.metrics.seconds.Observe(rot.At.Sub(e.Began()).Seconds())
 	}
 	return g.step("destroyed")
 }
@@ -420,17 +462,7 @@ func (g *Gate) finish(ctx context.Context, e Erasure) error {
 	if err := g.issue(ctx, e, index); err != nil {
 		return err
 	}
-	g.mu.Lock()
-	if _, ok := g.open[e.ID]; ok {
-		delete(g.open, e.ID)
-		g.holding.Add(-1)
-	}
-	delete(g.undone, e.ID)
-	if ended := g.done[e.ID]; ended != nil {
-		close(ended)
-		delete(g.done, e.ID)
-	}
-	g.mu.Unlock()
+	g.show(e.ID)
 	g.metrics.finished.Inc()
 	return g.step("certified")
 }

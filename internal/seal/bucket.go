@@ -21,6 +21,14 @@ func BucketOf(arrival int64, daily bool) Bucket {
 	return b
 }
 
+// Month returns the month that the bucket is, or that its day is in, as YYYYMM.
+func (b Bucket) Month() int {
+	if b >= 1_000_000 {
+		return int(b / 100)
+	}
+	return int(b)
+}
+
 // Ends returns the first nanosecond after the bucket.
 func (b Bucket) Ends() int64 {
 	if b >= 1_000_000 {

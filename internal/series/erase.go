@@ -87,7 +87,12 @@ func (s *Series) eraseOf(ctx context.Context, a holdfast.AssignmentID, scope hol
 		return done, err
 	}
 	gone := rows
-	if whole := len(scope.Streams) == 0 && !scope.Partial(); whole {
+	if scope.Month != 0 {
+		gone, err = s.deadOf(ctx, rows, scope.Month)
+		if err != nil {
+			return done, err
+		}
+	} else if whole := len(scope.Streams) == 0 && !scope.Partial(); whole {
 		s.tail.forget(a)
 		s.live.forget(a)
 		s.overtake(func(n streamName) bool { return n.assignment == a })
@@ -137,6 +142,25 @@ func (s *Series) dying(ctx context.Context, rows []chunkRow, scope holdfast.Scop
 			}
 		}
 		gone = append(gone, *r)
+	}
+	return gone, nil
+}
+
+// deadOf picks of a month's rows those whose key was destroyed.
+func (s *Series) deadOf(ctx context.Context, rows []chunkRow, month int) (gone []chunkRow, err error) {
+	for cell := range cells(rows) {
+		if cell[0].Bucket.Month() != month {
+			continue
+		}
+		c, err := s.cellCipher(ctx, cell[0].Cell)
+		if err != nil {
+			return nil, err
+		}
+		for i := range cell {
+			if cell[i].key != keyOf(c) && !cell[i].pending {
+				gone = append(gone, cell[i])
+			}
+		}
 	}
 	return gone, nil
 }

@@ -30,6 +30,7 @@ import (
 	"context"
 	"log/slog"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/holdfast-iot/holdfast"
@@ -87,6 +88,7 @@ type Series struct {
 	cache     *cache
 	stats     *stats
 	rolling   rolling
+	withheld  atomic.Pointer[func(Cell) bool]
 	full      chan struct{} // the tail exceeds Options.Bytes
 	cells     sync.Pool     // of empty *sliceCell: rolls make as many as there are streams
 

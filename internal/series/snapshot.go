@@ -137,8 +137,16 @@ func (s *Series) trySnapshot(ctx context.Context, n streamName, span holdfast.Sp
 	if v.chunks, err = s.openCells(ctx, rows, span); since > 0 {
 		v.chunks = slices.DeleteFunc(v.chunks, func(o openChunk) bool { return o.row.extent.expired(since) })
 	}
+	if hides := s.withheld.Load(); hides != nil {
+		v.chunks = slices.DeleteFunc(v.chunks, func(o openChunk) bool { return (*hides)(o.row.Cell) })
+	}
 	return v, err
 }
+
+// Withhold has every scan pass over the cells that hides names, whose keys are about
+// to die. It is asked for each chunk, and called from many goroutines. What is in the
+// journal's tail has no cell yet and shows: roll first.
+func (s *Series) Withhold(hides func(Cell) bool) { s.withheld.Store(&hides) }
 
 // lookUp reads the rows of a stream and opens the extents of those under the key
 // in force.

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/holdfast-iot/holdfast/internal/api"
+	"github.com/holdfast-iot/holdfast/internal/erasure"
 	"github.com/holdfast-iot/holdfast/internal/issuer"
 	"github.com/holdfast-iot/holdfast/internal/outbox"
 	"github.com/holdfast-iot/holdfast/internal/witness"
@@ -66,6 +67,9 @@ type Config struct {
 	// PurposeGrace is how long a purpose that has ended can be revived, and its data are
 	// not destroyed for its end; 0: a day, negative: not at all.
 	PurposeGrace time.Duration
+
+	// Erasures is what is asked of erasures beyond the right to them; zero: nothing.
+	Erasures erasure.Policy
 
 	// WebhookAllow are networks that are not public and webhooks may be in;
 	// WebhookRoots certify webhooks' servers, nil: whom the system trusts.

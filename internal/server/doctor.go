@@ -221,7 +221,7 @@ func (s *Server) examineKeepers(ctx context.Context, x *examination) error {
 		return err
 	}
 	for _, e := range undone {
-		age := x.now.Sub(e.AskedAt)
+		age := x.now.Sub(e.Began())
 		if age > latePurge && e.State == erasure.Destroyed {
 			x.since("erasure-unpurged", e.AskedAt, fmt.Sprintf("erasure %s was asked for %s ago: its keys are gone, its ciphertext is still there", e.ID, age.Round(time.Minute)),
 				"look for erasure in the log: it says which place can't be purged, mostly that the disk is full or broken; it goes on by itself when that is mended")

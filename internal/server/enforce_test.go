@@ -198,13 +198,14 @@ func (e *estate) scene() {
 			x.names[name] = m.ID
 		}
 		x.names["slug"], x.names["index"] = slug, "9"
-		for _, name := range []string{"house", "joint", "grant", "permission", "transfer", "notice", "membership", "erasure", "alarm", "webhook", "delivery"} {
+		for _, name := range []string{"house", "joint", "grant", "permission", "transfer", "notice", "membership", "erasure", "alarm", "webhook", "delivery", "retraction"} {
 			x.names[name] = holdfast.NewID[holdfast.JointID]().String()
 		}
 		i := slices.IndexFunc(e.readers, func(r *reader) bool { return strings.HasPrefix(r.name, as[0]) })
 		x.names["credential"] = e.readers[i].credential.String()
 		set("group", as[0], "POST", "/v1/groups", `{"name":"group-of-{slug}","devices":["{device}"]}`)
-		set("erasure", as[0], "POST", "/v1/erasures?wait=0", `{"device":"{device}","stream":"{ticks}","to":"1990-01-01","rest":true}`)
+		set("erasure", as[0], "POST", "/v1/erasures?wait=0", `{"device":"{device}","stream":"{ticks}","undo":"24h","rest":true}`)
+		set("erasure", as[0], "DELETE", "/v1/erasures/{erasure}", "") // that leaves what it was of
 		set("hold", "an admin", "POST", "/v1/holds", `{"kind":"claim","reason":"{reason}","party":"{party}"}`)
 		set("webhook", as[0], "POST", "/v1/webhooks", `{"name":"hook-of-{slug}","url":"https://hook-of-{slug}.invalid/"}`)
 		set("alarm", as[0], "POST", "/v1/alarms", `{"name":"alarm-of-{slug}","kind":"silence","silence":"700h","device":"{device}","stream":"{stream}","webhooks":["hook-of-{slug}"]}`)

@@ -215,6 +215,7 @@ func (s *Server) openGates(ctx context.Context) (err error) {
 		Catalog: s.stores.catalog, Vault: s.stores.vault, Ledger: s.ledger, Series: s.series,
 		Grants: s.grants, Custody: s.custody, Places: s.places(), Logger: s.log,
 		Arrival: func() int64 { return s.clock.Now() }, Fault: s.config.Ground.Erasing,
+		People: s.access, Outbox: s.outbox, Policy: s.config.Erasures,
 	})
 	if err != nil {
 		return err

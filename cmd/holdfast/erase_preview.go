@@ -1,0 +1,82 @@
+package main
+
+import (
+	"fmt"
+	"net/http"
+	"strconv"
+
+	"github.com/holdfast-iot/holdfast/client"
+	"github.com/holdfast-iot/holdfast/internal/api"
+)
+
+// preview shows what the erasure would do.
+func (c *eraseCmd) preview(a *app, hub *client.Client, t target) error {
+	var p api.ErasurePreview
+	if err := hub.Do(a.ctx, http.MethodPost, "/v1/erasures/preview", t, &p); err != nil {
+		return err
+	}
+	if c.json() {
+		return c.print(a, p, nil, nil)
+	}
+	fmt.Fprintf(a.stdout, "Would go: %s of %s.\n", c.What+c.span(), many(p.Devices, "device"))
+	if p.First != nil {
+		about := ""
+		if p.About {
+			about = "About "
+		}
+		fmt.Fprintf(a.stdout, "%s%s, taken %s to %s, %d bytes sealed.\n", about, many(int(p.Readings), "reading"), whenever(p.First), whenever(p.Last), p.Bytes)
+	}
+	if err := c.previewTables(a, p); err != nil {
+		return err
+	}
+	if p.Recipients > 0 && len(p.Received) == 0 {
+		fmt.Fprintf(a.stdout, "%s have received some of it and are told to delete it.\n", many(p.Recipients, "recipient"))
+	}
+	if x := p.Also; x != nil {
+		fmt.Fprintf(a.stdout, "With it go %s, %s, %s and %s.\n", many(x.Credentials, "credential"), many(x.Grants, "grant"), many(x.Webhooks, "webhook"), many(x.Alarms, "alarm"))
+	}
+	for _, k := range p.Kept {
+		fmt.Fprintf(a.stdout, "Kept: assignment %s, by %s %s\n", k.Assignment, k.Why, k.Hold)
+	}
+	if p.Refused != "" {
+		fmt.Fprintf(a.stdout, "It would be refused: %s.\n", p.Refused)
+	}
+	switch {
+	case p.How == "part" && p.Reseal > 0:
+		fmt.Fprintf(a.stdout, "In part: about %s that share a key with it are sealed again.\n", many(int(p.Reseal), "reading"))
+	case p.How == "month":
+		fmt.Fprintln(a.stdout, "By dropping the keys of the month: nothing is sealed again.")
+	}
+	if p.Approval {
+		fmt.Fprintln(a.stdout, "A second administrator has to approve it.")
+	}
+	if p.Undo != "" {
+		fmt.Fprintf(a.stdout, "It can be undone for %s.\n", p.Undo)
+	}
+	fmt.Fprintln(a.stdout, "Nothing was erased.")
+	return nil
+}
+
+func (c *eraseCmd) previewTables(a *app, p api.ErasurePreview) error {
+	if len(p.Streams) > 0 {
+		rows := make([][]string, len(p.Streams))
+		for i, s := range p.Streams {
+			device := s.Label
+			if device == "" {
+				device = s.Device
+			}
+			rows[i] = []string{device, s.Stream, strconv.FormatUint(s.Readings, 10), strconv.FormatInt(s.Bytes, 10), whenever(s.First), whenever(s.Last)}
+		}
+		if err := printTable(a.stdout, []string{"DEVICE", "STREAM", "READINGS", "BYTES", "FIRST", "LAST"}, rows); err != nil {
+			return err
+		}
+	}
+	if len(p.Received) == 0 {
+		return nil
+	}
+	rows := make([][]string, len(p.Received))
+	for i, r := range p.Received {
+		rows[i] = []string{partyName(r.Recipient), r.Purpose, strconv.FormatUint(r.Rows, 10), whenever(r.Last)}
+	}
+	return printTable(a.stdout, []string{"RECEIVED BY", "FOR", "ROWS", "LAST"}, rows)
+}

@@ -1,0 +1,75 @@
+package access
+
+import (
+	"context"
+	"database/sql"
+	"fmt"
+
+	"github.com/holdfast-iot/holdfast"
+)
+
+// Suspend leaves the credentials of a party whose erasure waits nothing but to look at
+// that and to take it back: what they have open ends, and who shows one is Leaving.
+// Memory alone knows of it; whoever keeps the erasure says so again after a start.
+func (a *Access) Suspend(ctx context.Context, party holdfast.PartyID) error {
+	var all []holdfast.CredentialID
+	err := a.catalog.Read(ctx, func(tx *sql.Tx) (err error) {
+		all, err = credentialsOf(ctx, tx, party)
+		return err
+	})
+	if err != nil {
+		return fmt.Errorf("suspend credentials: %w", err)
+	}
+	a.mu.Lock()
+	a.leaving[party] = struct{}{}
+	clear(a.permits)
+	var open []*tracked
+	for _, id := range all {
+		for t := range a.tracks[id] {
+			open = append(open, t)
+		}
+	}
+	a.mu.Unlock()
+	cutOff(open)
+	return nil
+}
+
+// Resume takes Suspend back.
+func (a *Access) Resume(party holdfast.PartyID) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	delete(a.leaving, party)
+}
+
+func (a *Access) isLeaving(party holdfast.PartyID) bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	_, leaving := a.leaving[party]
+	return leaving
+}
+
+// staying refuses who is Leaving.
+func (a *Access) staying(p Principal, err error) (Principal, error) {
+	if err == nil && p.Leaving {
+		return Principal{}, a.refusal("leaving")
+	}
+	return p, err
+}
+
+// Another refuses by as the second person beside the holder who asked for something:
+// DecidePermission has the rule.
+func (a *Access) Another(ctx context.Context, by Principal, asker holdfast.CredentialID) error {
+	return a.anotherPerson(ctx, by, asker, a.now())
+}
+
+// Administrators counts the holders who may change anything.
+func (a *Access) Administrators(ctx context.Context) (n int, err error) {
+	err = a.catalog.Read(ctx, func(tx *sql.Tx) error {
+		return tx.QueryRowContext(ctx, `SELECT COUNT(DISTINCT holder) FROM access_credential WHERE role = $1 AND revoked = 0 AND not_after > $2 AND (scopes & $3) <> 0`,
+			int(Administrator), a.now().UnixNano(), int(ScopeWrite)).Scan(&n)
+	})
+	if err != nil {
+		return 0, fmt.Errorf("count administrators: %w", err)
+	}
+	return n, nil
+}

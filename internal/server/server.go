@@ -216,6 +216,7 @@ func (s *Server) openGates(ctx context.Context) (err error) {
 		Grants: s.grants, Custody: s.custody, Places: s.places(), Logger: s.log,
 		Arrival: func() int64 { return s.clock.Now() }, Fault: s.config.Ground.Erasing,
 		People: s.access, Outbox: s.outbox, Policy: s.config.Erasures,
+		Paperwork: erasure.Paperwork{Told: s.toldOf},
 	})
 	if err != nil {
 		return err
@@ -259,6 +260,12 @@ func (s *Server) undecided(policies []string) {
 	s.failedDecisions.Inc()
 	s.undecidedEver.Add(1)
 	s.log.Error("query: a decision could not be made and is a denial", "policies", policies)
+}
+
+// toldOf counts the recipients of what an erasure covers: whoever there is was told.
+func (s *Server) toldOf(ctx context.Context, e erasure.Erasure) (*erasure.Told, error) {
+	told, _, err := s.erasure.Retractions(ctx, e.ID)
+	return &erasure.Told{Recipients: told, Told: told}, err
 }
 
 // places is where an owner's data can be, for package erasure.

@@ -178,12 +178,13 @@ func (g *Gate) withholds(c series.Cell) bool {
 	return false
 }
 
-// Hold says whether readings of a stream, taken at a time, may come in now: not while
-// an erasure that covers it is under way. Of what ends for good they are Denied; of
-// what lives on they are Unavailable, for the moment that it takes. While it may be
-// undone, those of a whole assignment are Unavailable, so that a device keeps them;
-// of a part only what was taken before it was asked for is refused.
-func (g *Gate) Hold(a holdfast.AssignmentID, stream holdfast.StreamID, at int64) error {
+// Hold says whether readings of a stream may come in now: not while an erasure that
+// covers it is under way. Of what ends for good they are Denied; of what lives on they
+// are Unavailable, for the moment that it takes. While it may be undone, those of a
+// whole assignment are Unavailable, so that a device keeps them. Those of a part come
+// in, for the device must not be kept from sending others: what the erasure covers of
+// them shows in no read, and goes with the rest, or is there if it is undone.
+func (g *Gate) Hold(a holdfast.AssignmentID, stream holdfast.StreamID) error {
 	if g.holding.Load() == 0 {
 		return nil
 	}
@@ -193,14 +194,12 @@ func (g *Gate) Hold(a holdfast.AssignmentID, stream holdfast.StreamID, at int64)
 	for _, o := range g.covering[a] {
 		whole := !inPart(o.Scope)
 		switch {
-		case !o.has(stream), o.waits && o.Month != 0:
+		case !o.has(stream), !whole && o.waits:
 		case whole && !o.waits:
 			return holdfast.Errorf(holdfast.Denied, "the device was erased")
 		case whole:
 			held = holdfast.Errorf(holdfast.Unavailable, "the device waits to be erased: keep its readings and send them later, that may be undone")
-		case o.waits && o.Span.Contains(at):
-			return holdfast.Errorf(holdfast.Denied, "readings of this time are about to be erased: they are not taken in")
-		case !o.waits:
+		default:
 			held = holdfast.Errorf(holdfast.Unavailable, "readings of this stream are being erased: send again in a moment")
 		}
 	}

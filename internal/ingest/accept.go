@@ -224,12 +224,12 @@ func (b *Batch) reading(m *message, x *holdfast.Sample) error {
 	if m.bars.Bar(stream.ID, r.Time, b.arrival) {
 		return holdfast.Errorf(holdfast.Denied, "these readings were erased: they are not taken back in")
 	}
-	if err := b.gate.opt.Hold(to.Assignment, stream.ID, r.Time); err != nil {
-		return err
-	}
 	if stream != m.live {
 		if !slices.ContainsFunc(stream.Purposes, func(p holdfast.Purpose) bool { return b.gate.purposes.Live(b.ctx, p) }) {
 			return holdfast.Errorf(holdfast.Denied, "the stream has no live purpose: it is not collected")
+		}
+		if err := b.gate.opt.Hold(to.Assignment, stream.ID); err != nil {
+			return err
 		}
 		m.live, m.part = stream, b.part(m.route, to.Assignment, seal.BucketOf(b.arrival, b.daily(stream)))
 	}
@@ -399,8 +399,10 @@ func (b *Batch) sealAll() error {
 		bars := b.gate.purposes.Bars(p.header.Assignment)
 		for i := range p.content.Rows {
 			r := &p.content.Rows[i]
-			if err := b.gate.opt.Hold(p.header.Assignment, r.Stream, r.Time); err != nil {
-				return err
+			if i == 0 || r.Stream != p.content.Rows[i-1].Stream {
+				if err := b.gate.opt.Hold(p.header.Assignment, r.Stream); err != nil {
+					return err
+				}
 			}
 			if !b.moves && bars.Bar(r.Stream, r.Time, b.arrival) {
 				return holdfast.Errorf(holdfast.Unavailable, "readings of this stream were erased while they came in: send again")

@@ -61,7 +61,7 @@ type Tail interface {
 type Options struct {
 	// Hold says why readings of a stream may not come in now, nil if they may: an
 	// erasure of it is under way.
-	Hold func(a holdfast.AssignmentID, s holdfast.StreamID, at int64) error
+	Hold func(a holdfast.AssignmentID, s holdfast.StreamID) error
 	// MaxBatchReadings bounds what one message carries; default 10,000.
 	MaxBatchReadings int
 }
@@ -86,7 +86,7 @@ type Gate struct {
 // New makes a Gate over what it needs.
 func New(c Custody, p Purposes, k Keys, log journal.Log, t Tail, s *Sessions, clock *Clock, o Options) *Gate {
 	if o.Hold == nil {
-		o.Hold = func(holdfast.AssignmentID, holdfast.StreamID, int64) error { return nil }
+		o.Hold = func(holdfast.AssignmentID, holdfast.StreamID) error { return nil }
 	}
 	if o.MaxBatchReadings <= 0 {
 		o.MaxBatchReadings = 10_000

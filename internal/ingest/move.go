@@ -64,7 +64,7 @@ func (b *Batch) move(into *custody.Route, of *custody.Stream, r holdfast.Reading
 	if !slices.ContainsFunc(stream.Purposes, func(p holdfast.Purpose) bool { return b.gate.purposes.Live(b.ctx, p) }) {
 		return holdfast.Errorf(holdfast.Denied, "the stream has no live purpose: it is not collected")
 	}
-	if err := b.gate.opt.Hold(into.Assignment, stream.ID, r.Time); err != nil {
+	if err := b.gate.opt.Hold(into.Assignment, stream.ID); err != nil {
 		return err
 	}
 	b.touched = b.touched[:0]

@@ -92,7 +92,7 @@ type Maker func(ctx context.Context, b *Bench) (*Side, error)
 
 // Figures are all that there are, in the order of the page.
 func Figures() []Figure {
-	return []Figure{p1(), p2(), p3(), p4(), p5(), p6(), p7(), p8(), p9(), gdpr()}
+	return []Figure{p1(), p2(), p3(), p4(), p5(), p6(), p7(), p8(), p9(), gdpr(), erasure()}
 }
 
 // Find returns the figures of the given ids, all for "all", in their own order.

@@ -122,16 +122,27 @@ func (b *Bench) eraseOwners(ctx context.Context, round int, v Values) (err error
 
 // addOwner makes a person with ten devices behind the gateway and their readings.
 func (g *Gateway) addOwner(ctx context.Context, name string, c corpus.Corpus) (string, error) {
+	party, err := g.addPerson(ctx, name, c)
+	if err != nil {
+		return "", err
+	}
+	return party, g.fill(ctx, c)
+}
+
+// addPerson makes him and the devices of a corpus.
+func (g *Gateway) addPerson(ctx context.Context, name string, c corpus.Corpus) (string, error) {
 	var party struct{ ID string }
 	if err := g.admin.Do(ctx, http.MethodPost, "/v1/parties", map[string]string{"name": name, "kind": "person"}, &party); err != nil {
 		return "", err
 	}
-	if err := g.declare(ctx, party.ID, c.First, c.Devices); err != nil {
-		return "", err
-	}
+	return party.ID, g.declare(ctx, party.ID, c.First, c.Devices)
+}
+
+// fill sends the readings of a corpus.
+func (g *Gateway) fill(ctx context.Context, c corpus.Corpus) error {
 	load := c.Load(corpus.Texts, LinesPerRequest)
 	_, err := Pour(ctx, LineSenders, len(load.Bodies), func(ctx context.Context, i int) error { return g.Write(ctx, load.Bodies[i]) })
-	return party.ID, err
+	return err
 }
 
 // erased is how long after the request was sent an erasure had come so far.

@@ -44,7 +44,8 @@ func peersOf(figure string) []bench.Maker {
 		"P7": {queriesOfVictoriaMetrics},
 		"P8": {eraseOfPostgreSQL},
 
-		"GDPR": {recordsOfPostgreSQL},
+		"GDPR":    {recordsOfPostgreSQL},
+		"ERASURE": remainsPeers(),
 	}[figure]
 }
 

@@ -6,6 +6,7 @@ import (
 	"net/url"
 	"time"
 
+	"github.com/holdfast-iot/holdfast"
 	"github.com/holdfast-iot/holdfast/internal/bench"
 	"github.com/holdfast-iot/holdfast/internal/bench/corpus"
 )
@@ -65,7 +66,7 @@ func remainsOfVictoriaMetrics(ctx context.Context) (*remainer, error) {
 				return err
 			}
 			select { // until what is in memory is written, which it does each five seconds
-			case <-time.After(7 * time.Second):
+			case <-time.After(12 * time.Second):
 				return nil
 			case <-ctx.Done():
 				return ctx.Err()
@@ -131,5 +132,11 @@ func remainsRound(ctx context.Context, fresh func(context.Context) (*remainer, e
 		return nil, err
 	}
 	v = bench.Values{"refused": refused.Seconds(), "done": time.Since(began).Seconds()}
-	return v, left.Left(v, r.data)
+	if err := left.Left(v, r.data); err != nil {
+		return nil, err
+	}
+	if least := float64(bench.RemainsDevices * bench.RemainsSteps / 10); v["came"] < least {
+		return nil, holdfast.Errorf(holdfast.Internal, "%s had written only %g bytes of the owner's readings before it was to delete them", r.Name, v["came"])
+	}
+	return v, nil
 }

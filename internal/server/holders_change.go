@@ -432,7 +432,7 @@ func RemoveHolder(ctx context.Context, c Config, name, vouched string) (_ vault.
 		if err := checkVouch(vouched); err != nil {
 			return said, err
 		}
-		if said, err = s.vault.LeaveFor(name, vouched); err != nil {
+		if said, err = s.vault.LeaveFor(ctx, name, vouched); err != nil {
 			return said, fmt.Errorf("%w: without --vouch it destroys by itself", err)
 		}
 	} else if said, err = s.leave(ctx, c, data, e); err != nil {

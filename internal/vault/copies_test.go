@@ -343,3 +343,65 @@ func TestAnOlderCatalogAdoptsTheKeyring(t *testing.T) {
 		t.Errorf("open once more: %v", err)
 	}
 }
+
+// A copy has the head of who holds the root key now, and without a copy nobody comes
+// or goes.
+func TestCopiesFollowTheHolders(t *testing.T) {
+	c := newCopied(t, 0)
+	c.add(t, 2)
+	second, err := CreateFileHolder(filepath.Join(t.TempDir(), "second.key"), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	h := Registered(second, "second", "")
+	one, two := c.one.Place, c.two.Place
+	c.one.Place, c.two.Place = Dir(filepath.Join(c.dir, "gone")), Dir(filepath.Join(c.dir, "gone"))
+	before := snapshot(t, filepath.Join(c.dir, "keyring"))
+	if _, err := c.Join(t.Context(), h, true); holdfast.KindOf(err) != holdfast.Unavailable || !strings.Contains(err.Error(), "no such file") {
+		t.Fatalf("a holder joins without a copy: %v", err)
+	}
+	if len(c.ring.boxes) != 1 || len(c.holders) != 1 {
+		t.Errorf("%d boxes and %d holders afterwards", len(c.ring.boxes), len(c.holders))
+	}
+	if _, err := c.Leave(t.Context(), h); err != nil { // as `holder add` undoes it
+		t.Fatal(err)
+	}
+	if heads, err := readHeads(c.place()); err != nil || len(heads) != 1 || len(heads[0].boxes) != 1 || len(snapshot(t, filepath.Join(c.dir, "keyring"))) != len(before) {
+		t.Errorf("the keyring afterwards: %v", err)
+	}
+	c.one.Place, c.two.Place = one, two
+	boxes := func(want int) {
+		t.Helper()
+		for _, p := range []Place{c.one, c.two} {
+			c.same(t, p)
+			if heads, err := readHeads(p); err != nil || len(heads) != 1 || len(heads[0].boxes) != want {
+				t.Errorf("a copy is to name %d holders: %v", want, err)
+			}
+		}
+	}
+	c.tend(t)
+	boxes(1)
+	if _, err := c.Join(t.Context(), h, true); err != nil {
+		t.Fatal(err)
+	}
+	boxes(2)
+	taken := t.TempDir()
+	if err := os.CopyFS(taken, os.DirFS(filepath.Join(c.dir, "one"))); err != nil {
+		t.Fatal(err)
+	}
+	if v, err := Open(t.Context(), c.db, Dir(taken), []Holder{c.holder, h}, Options{}); err != nil || v.Generation() != c.Generation() {
+		t.Errorf("the copy opens: %v", err)
+	}
+	if _, err := c.Leave(t.Context(), h); err != nil {
+		t.Fatal(err)
+	}
+	boxes(1)
+	if _, err := c.Join(t.Context(), h, false); err != nil {
+		t.Fatal(err)
+	}
+	c.Vault.opts.Fenced = []Fenced{{Name: "second", Kind: "file", Grade: Clear}}
+	if _, err := c.LeaveFor(t.Context(), "second", "Ada Lovelace"); err != nil {
+		t.Fatal(err)
+	}
+	boxes(1)
+}

@@ -2,6 +2,7 @@ package vault
 
 import (
 	"context"
+	"errors"
 	"slices"
 	"time"
 
@@ -80,7 +81,7 @@ func (v *Vault) Join(ctx context.Context, h Holder, fresh bool) (Statement, erro
 		v.highest = max(v.highest, n)
 	}
 	boxes := slices.DeleteFunc(slices.Clone(v.ring.boxes), func(o holderBox) bool { return o.name == h.Name() })
-	if err := v.rewriteHead(append(boxes, b)); err != nil {
+	if err := v.rewriteHead(ctx, append(boxes, b)); err != nil {
 		return Statement{}, err
 	}
 	v.holders = append(slices.Clip(v.holders), h)
@@ -92,8 +93,8 @@ func (v *Vault) Join(ctx context.Context, h Holder, fresh bool) (Statement, erro
 	return s, nil
 }
 
-// maxHolders is what a head has room for.
-const maxHolders = 1<<8 - 1
+// maxHolders is what a head has room for, beside a box for shareholders.
+const maxHolders = 1<<8 - 2
 
 // Leave ends a holder's part in the keyring: it destroys all that it holds, and the
 // head no longer names it. It is registered as fenced by then. h need not have a
@@ -118,12 +119,12 @@ func (v *Vault) Leave(ctx context.Context, h Holder) (Statement, error) {
 		return Statement{}, err
 	}
 	s := Statement{said, v.highest + 1}
-	return s, v.forget(h.Name(), s)
+	return s, v.forget(ctx, h.Name(), s)
 }
 
 // LeaveFor ends the part of a fenced holder that can't be asked: somebody answers
 // for it that what it held is destroyed.
-func (v *Vault) LeaveFor(name, vouched string) (Statement, error) {
+func (v *Vault) LeaveFor(ctx context.Context, name, vouched string) (Statement, error) {
 	v.rotating.Lock()
 	defer v.rotating.Unlock()
 	i := slices.IndexFunc(v.opts.Fenced, func(f Fenced) bool { return f.Name == name })
@@ -132,14 +133,14 @@ func (v *Vault) LeaveFor(name, vouched string) (Statement, error) {
 	}
 	f := v.opts.Fenced[i]
 	s := Statement{HolderEvidence{Holder: name, Kind: f.Kind, Grade: f.Grade, Vouched: vouched, State: HolderDestroyed, At: time.Now().UTC()}, v.highest + 1}
-	return s, v.forget(name, s)
+	return s, v.forget(ctx, name, s)
 }
 
 // forget writes a head without a holder.
-func (v *Vault) forget(name string, s Statement) error {
+func (v *Vault) forget(ctx context.Context, name string, s Statement) error {
 	boxes := slices.DeleteFunc(slices.Clone(v.ring.boxes), func(b holderBox) bool { return b.name == name })
 	if len(boxes) < len(v.ring.boxes) {
-		if err := v.rewriteHead(boxes); err != nil {
+		if err := v.rewriteHead(ctx, boxes); err != nil {
 			return err
 		}
 	}
@@ -150,15 +151,20 @@ func (v *Vault) forget(name string, s Statement) error {
 }
 
 // rewriteHead puts a head of the generation in force, with other boxes, in the place
-// of the head.
-func (v *Vault) rewriteHead(boxes []holderBox) error {
-	v.ringMu.Lock()
-	defer v.ringMu.Unlock()
+// of the head, here and in the copies; if no copy can take it, here neither.
+func (v *Vault) rewriteHead(ctx context.Context, boxes []holderBox) error {
 	next := *v.ring
 	next.boxes = boxes
-	if err := next.writeHead(v.place); err != nil {
+	rec := &recording{Place: v.place}
+	if err := next.writeHead(rec); err != nil {
 		return err
 	}
+	if err := v.changeCopies(ctx, rec.again); err != nil {
+		v.copies.dirty() // one may have it, and not have said so
+		return errors.Join(err, v.ring.writeHead(v.place))
+	}
+	v.ringMu.Lock()
 	v.ring.boxes = boxes
+	v.ringMu.Unlock()
 	return nil
 }

@@ -268,12 +268,12 @@ func TestHolderLeaves(t *testing.T) {
 	if _, err := p.Join(t.Context(), Registered(h, "third", ""), true); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := p.LeaveFor("third", "Ada Lovelace"); holdfast.KindOf(err) != holdfast.Conflict {
+	if _, err := p.LeaveFor(t.Context(), "third", "Ada Lovelace"); holdfast.KindOf(err) != holdfast.Conflict {
 		t.Errorf("of one that is asked: %v", err)
 	}
 	p.fence("third")
 	p.restart("file")
-	if said, err := p.LeaveFor("third", "Ada Lovelace"); err != nil || said.Vouched != "Ada Lovelace" || said.State != HolderDestroyed {
+	if said, err := p.LeaveFor(t.Context(), "third", "Ada Lovelace"); err != nil || said.Vouched != "Ada Lovelace" || said.State != HolderDestroyed {
 		t.Errorf("%+v, %v", said, err)
 	}
 	p.fenced = nil

@@ -37,8 +37,9 @@ type Paperwork struct {
 	// Backups returns when the last backup ends that may hold ciphertext of now; zero:
 	// there is none that the hub knows of.
 	Backups func(context.Context) (time.Time, error)
-	// Escrow says how recovery shares of root key generation n and before stand.
-	Escrow func(ctx context.Context, n uint64) (Escrow, error)
+	// Escrow says how the recovery shares stand that may open a root key which was
+	// destroyed then.
+	Escrow func(ctx context.Context, destroyed time.Time) (Escrow, error)
 	// Told counts the recipients of what an erasure covers.
 	Told func(context.Context, Erasure) (*Told, error)
 }
@@ -57,7 +58,7 @@ func (g *Gate) fill(ctx context.Context, e *Erasure) (err error) {
 		}
 	}
 	if p.Escrow != nil {
-		if e.Escrow, err = p.Escrow(ctx, e.From); err != nil {
+		if e.Escrow, err = p.Escrow(ctx, e.KeysDeadAt); err != nil {
 			return fmt.Errorf("ask for recovery shares: %w", err)
 		}
 	}
@@ -139,7 +140,7 @@ func (g *Gate) completeOne(ctx context.Context, e Erasure) error {
 	}
 	news := g.holders.complete(&e)
 	if g.Paperwork.Escrow != nil && before.Escrow.State == EscrowPending {
-		now, err := g.Paperwork.Escrow(ctx, e.From)
+		now, err := g.Paperwork.Escrow(ctx, e.KeysDeadAt)
 		if err != nil {
 			return fmt.Errorf("ask for recovery shares: %w", err)
 		}

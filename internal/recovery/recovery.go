@@ -70,6 +70,11 @@ func (d Deal) Missing() int {
 	return max(0, d.Enough()-len(d.Gone))
 }
 
+// Confirmed reports whether a shareholder has said that the share was destroyed.
+func (d Deal) Confirmed(name string) bool {
+	return slices.ContainsFunc(d.Gone, func(g Gone) bool { return g.Name == name })
+}
+
 // info is the sealed column.
 type info struct {
 	Public    escrow.Public `json:"deal"`
@@ -312,7 +317,7 @@ func (s *Store) Destroyed(ctx context.Context, by access.Principal, code escrow.
 		if !ok {
 			continue
 		}
-		if slices.ContainsFunc(d.Gone, func(g Gone) bool { return g.Name == who.Name }) {
+		if d.Confirmed(who.Name) {
 			return d, who.Name, nil
 		}
 		if d.State == InForce && len(d.Shareholders)-len(d.Gone) <= d.Threshold {

@@ -211,12 +211,24 @@ func (s *Server) openGates(ctx context.Context) (err error) {
 	if err = s.openAlarms(ctx); err != nil {
 		return err
 	}
+	s.backups, err = backup.Open(ctx, backup.Deps{
+		Catalog: s.stores.catalog, Vault: s.stores.vault, Ledger: s.ledger, Series: s.series, Blobs: s.stores.blobs,
+		Hub: s.stores.folder.Hub, Version: s.config.Version, Staging: filepath.Join(s.config.Data, stagingDir),
+		Keyring: s.copiesInStep,
+		TakeBacks: func(ctx context.Context) (uint64, error) {
+			all, _, err := s.ledger.TakeBacks(ctx)
+			return all, err
+		},
+	})
+	if err != nil {
+		return err
+	}
 	s.erasure, err = erasure.Open(ctx, erasure.Deps{
 		Catalog: s.stores.catalog, Vault: s.stores.vault, Ledger: s.ledger, Series: s.series,
 		Grants: s.grants, Custody: s.custody, Places: s.places(), Logger: s.log,
 		Arrival: func() int64 { return s.clock.Now() }, Fault: s.config.Ground.Erasing,
 		People: s.access, Outbox: s.outbox, Policy: s.config.Erasures,
-		Paperwork: erasure.Paperwork{Told: s.toldOf},
+		Paperwork: s.paperwork(),
 	})
 	if err != nil {
 		return err
@@ -232,18 +244,6 @@ func (s *Server) openGates(ctx context.Context) (err error) {
 	s.query = query.New(s.custody, s.grants, s.series, query.Options{Erasures: s.erasure, Permissions: s.access, Alarm: s.undecided, Budget: query.Budget{Memory: s.config.QueryMemory}})
 	s.promql = promapi.New(s.query, s.custody, promapi.Options{Lookback: s.config.PromLookback, Version: s.config.Version})
 	s.archive = archive.New(s.query, s.custody, s.grants, s.ledger)
-	s.backups, err = backup.Open(ctx, backup.Deps{
-		Catalog: s.stores.catalog, Vault: s.stores.vault, Ledger: s.ledger, Series: s.series, Blobs: s.stores.blobs,
-		Hub: s.stores.folder.Hub, Version: s.config.Version, Staging: filepath.Join(s.config.Data, stagingDir),
-		Keyring: s.copiesInStep,
-		TakeBacks: func(ctx context.Context) (uint64, error) {
-			all, _, err := s.ledger.TakeBacks(ctx)
-			return all, err
-		},
-	})
-	if err != nil {
-		return err
-	}
 	s.desk = handover.New(handover.Deps{Custody: s.custody, Identity: s.identity, Grants: s.grants, Erasure: s.erasure, Logger: s.log})
 	s.timeline = timeline.New(timeline.Deps{
 		Custody: s.custody, Query: s.query, Series: s.series, Ingest: s.ingest, Erasure: s.erasure, Logger: s.log, Now: s.config.Ground.Hands,

@@ -62,9 +62,10 @@ type commands struct {
 	Backup  backupCmd  `cmd:"" help:"Copy a hub into a folder, encrypted; what is new since the last time."`
 	Restore restoreCmd `cmd:"" help:"Make a new data folder from a backup; try it; confirm it."`
 
-	Holder holderCmd `cmd:"" help:"Who holds the root key: files, TPMs, other programs."`
-	Doctor doctorCmd `cmd:"" help:"What is wrong or weak in a deployment, with the mend."`
-	Bench  benchCmd  `cmd:"" help:"What this machine can take: speed and size, measured."`
+	Keyring keyringCmd `cmd:"" help:"Where the keyring is: copies in other places."`
+	Holder  holderCmd  `cmd:"" help:"Who holds the root key: files, TPMs, other programs."`
+	Doctor  doctorCmd  `cmd:"" help:"What is wrong or weak in a deployment, with the mend."`
+	Bench   benchCmd   `cmd:"" help:"What this machine can take: speed and size, measured."`
 
 	Recovery   recoveryCmd   `cmd:"" help:"A way back for the day that every holder of the root key is lost."`
 	Upgrade    upgradeCmd    `cmd:"" help:"Carry a data folder to this version, go back, or confirm."`

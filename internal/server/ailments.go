@@ -42,6 +42,8 @@ var ailments = [...]ailment{
 	{"recovery-too-few", api.Weak},
 	{"root-key-one-holder", api.Weak},
 	{"holders-same-disk", api.Weak},
+	{"copy-late", api.Weak},
+	{"copy-same-disk", api.Weak},
 	{"root-key-same-disk", api.Weak},
 	{"root-key-owner", api.Weak},
 	{"disk-layered", api.Weak},
@@ -75,6 +77,7 @@ var ailments = [...]ailment{
 
 	{"recovery-old-shares", api.Note},
 	{"backup-none", api.Note},
+	{"copy-none", api.Note},
 	{"root-key-no-passphrase", api.Note},
 	{"holder-vouched", api.Note},
 	{"administrator-in-data", api.Note},

@@ -30,6 +30,7 @@ func (s *Server) Doctor(ctx context.Context) ([]api.Finding, error) {
 	x := examine(s.host, s.config.Data)
 	x.disk()
 	x.holders(s.stores.keys)
+	x.copies(s.stores.keys, s.stores.vault.Copies())
 	for _, h := range s.stores.holders {
 		if f, ok := h.file(); ok {
 			x.rootKey(f.Path(), f.Protected())

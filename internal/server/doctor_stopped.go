@@ -123,6 +123,7 @@ func (x *examination) holdersOfStopped(c Config, f folder, readable bool) {
 		}
 	}
 	x.holders(k)
+	x.copies(k, nil)
 	for _, h := range k.Holders {
 		u, err := parseHolder(h.URL)
 		if h.Name == rootKeyHolder && c.RootKey != "" {

@@ -35,6 +35,7 @@ import (
 	"github.com/holdfast-iot/holdfast/internal/outbox"
 	"github.com/holdfast-iot/holdfast/internal/recovery"
 	"github.com/holdfast-iot/holdfast/internal/series"
+	"github.com/holdfast-iot/holdfast/internal/vault"
 	"github.com/holdfast-iot/holdfast/internal/vault/tpmholder"
 )
 
@@ -68,7 +69,7 @@ func idsOf(all []api.Finding) []string {
 }
 
 // What a hub that was just made has, and nobody can mend in this version.
-var always = []string{"administrator-in-data", "backup-none", "root-key-no-passphrase", "root-key-one-holder", "versions"}
+var always = []string{"administrator-in-data", "backup-none", "copy-none", "root-key-no-passphrase", "root-key-one-holder", "versions"}
 
 func (h *house) doctor(m host) []api.Finding {
 	h.t.Helper()
@@ -378,6 +379,13 @@ func judged() map[string]func(x *examination) {
 		"holder-vouched": func(x *examination) {
 			x.holders(keys{Holders: []keyHolder{{Name: "a", URL: "tpm:/dev/tpmrm0"}, {Name: "b", URL: "exec:/b", Vouch: "Ada Lovelace"}}})
 		},
+		"copy-late": func(x *examination) {
+			x.copies(keys{Copies: []keyringCopy{{"safe", "file:/safe"}}}, []vault.CopyState{{Name: "safe", Late: true, Reason: "no space left", Since: now}})
+		},
+		"copy-same-disk": func(x *examination) {
+			x.host.Stat = func(string) (owned, error) { return owned{Device: 7}, nil }
+			x.copies(keys{Copies: []keyringCopy{{"safe", "file:/safe"}}}, nil)
+		},
 		"holders-same-disk": func(x *examination) {
 			x.host.Stat = func(string) (owned, error) { return owned{Device: 7}, nil }
 			x.holders(keys{Holders: []keyHolder{{Name: "a", URL: "file:/a/root.key"}, {Name: "b", URL: "file:/b/root.key"}}})
@@ -517,7 +525,7 @@ func stoppedComplaints() map[string]func(h *house) error {
 func TestDoctorOfAStoppedHub(t *testing.T) {
 	h := newHouse(t)
 	h.halt()
-	expected := slices.Sorted(slices.Values([]string{"administrator-in-data", "hub-down", "root-key-no-passphrase", "root-key-one-holder", "versions"}))
+	expected := slices.Sorted(slices.Values([]string{"administrator-in-data", "copy-none", "hub-down", "root-key-no-passphrase", "root-key-one-holder", "versions"}))
 	before := snapshotOf(t, h.dir)
 	look := func(c Config) []api.Finding {
 		t.Helper()

@@ -16,6 +16,7 @@ import (
 	"github.com/holdfast-iot/holdfast"
 	"github.com/holdfast-iot/holdfast/internal/api"
 	"github.com/holdfast-iot/holdfast/internal/outbox"
+	"github.com/holdfast-iot/holdfast/internal/vault"
 	"github.com/holdfast-iot/holdfast/internal/vault/tpmholder"
 )
 
@@ -186,6 +187,29 @@ func (x *examination) holders(k keys) {
 	if live < 2 {
 		x.add("root-key-one-holder", "one holder has the root key: if it is lost, all data are",
 			"stop the hub and add a second one in another place: holdfast holder add file:/OTHER-DISK/root.key --name second --data "+x.data)
+	}
+}
+
+// copies looks at where the keyring is, and, of a hub that runs, at how its copies
+// fare.
+func (x *examination) copies(k keys, states []vault.CopyState) {
+	if len(k.Copies) == 0 {
+		x.add("copy-none", "the keyring is in the data folder alone: a backup is of no use without one, and what was taken back since is not known to a restore",
+			"stop the hub, holdfast keyring add-copy file:/OTHER-DISK/keyring --name NAME --data "+x.data)
+	}
+	own, err := x.host.Stat(x.data)
+	for _, e := range k.Copies {
+		dir := strings.TrimPrefix(e.URL, schemeFile+":")
+		if o, cerr := x.host.Stat(dir); err == nil && cerr == nil && o.Device == own.Device {
+			x.add("copy-same-disk", "the copy "+e.Name+" of the keyring lies on the disk of the data folder: they are lost together",
+				"stop the hub, holdfast keyring remove-copy "+e.Name+" --data "+x.data+", and add one on another disk or machine")
+		}
+	}
+	for _, s := range states {
+		if s.Late {
+			x.since("copy-late", s.Since, "the copy "+s.Name+" of the keyring lacks what is new: "+s.Reason,
+				"it is tried again each 10 s; look at its disk, its mount and its rights, or stop the hub and holdfast keyring remove-copy "+s.Name+" --data "+x.data)
+		}
 	}
 }
 

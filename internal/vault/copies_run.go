@@ -58,6 +58,17 @@ func (v *Vault) TendCopies(ctx context.Context) error {
 	return nil
 }
 
+// AddCopy gives the keyring another copy, which has all of it when this returns.
+func (v *Vault) AddCopy(ctx context.Context, with Copy) error {
+	c := newCopies(Options{Copies: []Copy{with}}).all[0]
+	if beside := v.copies.companion(); beside != nil {
+		if err := beside.Prepare(ctx, v.Generation()); err != nil {
+			return err
+		}
+	}
+	return v.catchUp(ctx, c)
+}
+
 // tendCopies begins to catch up late copies, each beside the others: one that hangs
 // keeps nobody.
 func (v *Vault) tendCopies(ctx context.Context, late bool) (catching *sync.WaitGroup, err error) {

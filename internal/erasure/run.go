@@ -417,7 +417,14 @@ func (g *Gate) rotate(ctx context.Context, d vault.Destruction, batch []Erasure)
 	if err := g.step("rotated"); err != nil {
 		return err
 	}
+	var late []string
+	for _, c := range g.Vault.Copies() {
+		if c.Late {
+			late = append(late, c.Name)
+		}
+	}
 	for _, e := range batch {
+		e.Late = late
 		e.State, e.From, e.To, e.Holders, e.KeysDeadAt = Destroyed, rot.From, rot.To, rot.Holders, rot.At
 		// In part, the keys that were replaced; of what is gone, those that an erasure
 		// in part has put in the place of the ones that were doomed when it was asked.

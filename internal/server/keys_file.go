@@ -157,3 +157,23 @@ func (k *keys) options() (o vault.Options) {
 	}
 	return o
 }
+
+// alone puts on record that only a root key file holds the root key: whoever else
+// held it is fenced, for it may turn up, and certificates are to name it until
+// somebody answers for it. It reports whether that was not on record already.
+func (k *keys) alone(path string, now time.Time) (changed bool) {
+	now = now.UTC().Truncate(time.Second)
+	i := k.holder(rootKeyHolder)
+	if i < 0 {
+		k.Holders, i = append(k.Holders, keyHolder{Name: rootKeyHolder, Grade: vault.Clear, AddedAt: now}), len(k.Holders)
+	}
+	if h := &k.Holders[i]; len(k.Holders) > 1 {
+		h.URL, h.FencedAt, h.Fresh, changed = "file:"+path, time.Time{}, false, true
+	}
+	for j := range k.Holders {
+		if h := &k.Holders[j]; j != i && h.FencedAt.IsZero() {
+			h.FencedAt = now
+		}
+	}
+	return changed
+}

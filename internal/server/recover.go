@@ -19,7 +19,7 @@ import (
 type RootKeyRecovered struct {
 	Generation uint64   `json:"generation"`
 	RootKey    string   `json:"root_key"`
-	Lost       []string `json:"lost,omitempty"` // holders that are no part of the keyring any more
+	Lost       []string `json:"lost,omitempty"` // holders that are no part of the keyring any more, and fenced
 }
 
 // RecoverRootKey gives the root key of a stopped hub, which the shares open, to a new
@@ -47,6 +47,13 @@ func RecoverRootKey(ctx context.Context, c Config, shares *escrow.Private) (out 
 	} else if !errors.Is(err, fs.ErrNotExist) {
 		return out, err
 	}
+	k, err := readKeys(data, c.Data, f)
+	if err != nil {
+		return out, err
+	}
+	if out.RootKey, err = filepath.Abs(out.RootKey); err != nil {
+		return out, err
+	}
 	holder, err := vault.CreateFileHolder(out.RootKey, c.Passphrase)
 	if err != nil {
 		return out, err
@@ -56,6 +63,12 @@ func RecoverRootKey(ctx context.Context, c Config, shares *escrow.Private) (out 
 		return out, errors.Join(err, os.Remove(out.RootKey))
 	}
 	out.Generation, out.Lost = r.Generation, r.Lost
+	if !k.alone(out.RootKey, time.Now()) {
+		return out, nil
+	}
+	if err := k.write(data); err != nil { // of those that are lost the start says how they are fenced
+		return out, fmt.Errorf("the root key is at %s, but that the other holders are lost is not on record: %w", out.RootKey, err)
+	}
 	return out, nil
 }
 

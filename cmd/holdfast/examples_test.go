@@ -306,7 +306,7 @@ func TestExamplesAreShort(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, name := range []string{"telegraf", "node-red", "mqttjs", "python", "home-assistant"} {
+	for _, name := range []string{"telegraf", "node-red", "mqttjs", "python", "home-assistant", "holders/openssl", "holders/openbao"} {
 		files, err := filepath.Glob(examples + "/" + name + "/*")
 		if err != nil || len(files) == 0 {
 			t.Fatalf("%s: %v", name, err)

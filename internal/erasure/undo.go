@@ -9,6 +9,7 @@ import (
 
 	"github.com/holdfast-iot/holdfast"
 	"github.com/holdfast-iot/holdfast/internal/access"
+	"github.com/holdfast-iot/holdfast/internal/ledger"
 )
 
 // The window in which an erasure can be undone. All that it covers is refused, as if
@@ -44,6 +45,9 @@ func (g *Gate) wait(ctx context.Context, e Erasure, s holdfast.Scope) (Erasure, 
 			return err
 		}
 		if err := g.Custody.Leave(ctx, tx, s); err != nil {
+			return err
+		}
+		if err := takeBack(ctx, tx, e); err != nil {
 			return err
 		}
 		return g.record(ctx, tx, "erasure waits", e)
@@ -130,9 +134,15 @@ func (g *Gate) Undo(ctx context.Context, by access.Principal, id holdfast.Erasur
 	return g.drop(ctx, e, Undone, "erasure undone")
 }
 
-// drop ends an erasure of which nothing has been carried out. The caller has
-// g.deciding.
+// drop ends an erasure of which nothing has been carried out, for good: a restore to
+// before must not begin it. The caller has g.deciding.
 func (g *Gate) drop(ctx context.Context, e Erasure, to, kind string) (Erasure, error) {
+	return g.dropAnd(ctx, e, to, kind, func(tx *sql.Tx) error {
+		return ledger.AddTakeBacks(ctx, tx, ledger.TakeBack{Kind: ledger.ErasureUndone, ID: ledger.TakenID(e.ID), State: to})
+	})
+}
+
+func (g *Gate) dropAnd(ctx context.Context, e Erasure, to, kind string, also func(*sql.Tx) error) (Erasure, error) {
 	was := e.State
 	stays := was == Waiting && e.Scope.Whole
 	if stays {
@@ -157,6 +167,9 @@ func (g *Gate) drop(ctx context.Context, e Erasure, to, kind string) (Erasure, e
 			if err := g.Custody.Stay(ctx, tx, e.Party); err != nil {
 				return err
 			}
+		}
+		if err := also(tx); err != nil {
+			return err
 		}
 		return g.record(ctx, tx, kind, e)
 	})

@@ -67,12 +67,10 @@ func (s *Server) replay(ctx context.Context, all []ledger.TakeBack) (dropped int
 	for _, t := range all {
 		keeper := t.Kind.Keeper()
 		switch {
-		case keeper == "ledger", t.Kind == ledger.ErasureUndone:
+		case keeper == "ledger", undone[t.ID] && t.Kind == ledger.ErasureAccepted:
 			continue // kept with the batches
 		case keeper == "erasure":
-			if !undone[t.ID] {
-				err = s.erasure.Replay(ctx, t)
-			}
+			err = s.erasure.Replay(ctx, t)
 		case keepers[keeper] == nil:
 			err = holdfast.Errorf(holdfast.Conflict, "a take-back of kind %s is of a newer holdfast: start that one", t.Kind)
 		default:

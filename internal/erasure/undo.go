@@ -218,7 +218,7 @@ func (g *Gate) ripenNow(ctx context.Context) (left int, err error) {
 	g.deciding.Lock()
 	defer g.deciding.Unlock()
 	all, err := g.list(ctx, `state IN ($1, $2)`, Waiting, Approval)
-	if err != nil {
+	if err != nil || len(all) == 0 {
 		return 0, err
 	}
 	var errs []error

@@ -44,7 +44,7 @@ var floors = map[string]int{
 
 	"internal/bench/load": 9, "internal/vault/vaultbench": 9, "internal/packaging": 9,
 
-	"cmd/holdfast": 10, "internal/demo": 10, "internal/simtest": 10, "internal/bench": 10, "internal/bench/peers": 10, "internal/packaging/pack": 10,
+	"cmd/holdfast": 10, "internal/demo": 10, "internal/drill": 10, "internal/simtest": 10, "internal/bench": 10, "internal/bench/peers": 10, "internal/packaging/pack": 10,
 }
 
 const pure = 1
@@ -54,6 +54,7 @@ const pure = 1
 var upstairs = map[string]string{
 	"internal/ledger -> internal/vault":      "the ledger seals with the vault's records keys; nothing of the vault knows the ledger",
 	"cmd/holdfast -> internal/demo":          "the demo's command",
+	"cmd/holdfast -> internal/drill":         "the drill's command",
 	"cmd/holdfast -> internal/bench":         "the bench's command",
 	"internal/bench/peers -> internal/bench": "the same figures beside other programs, which are not linked into holdfast",
 }
@@ -91,6 +92,7 @@ var keepsNothing = map[string]string{
 	"client":                       "a device's or person's own identity, in the folder he named",
 	"cmd/holdfast":                 "writes what its user asked for into the folder he named",
 	"internal/demo":                "a hub in a temporary folder that goes when it ends",
+	"internal/drill":               "a hub of made-up owners in a folder that goes when it ends, unless it is to be kept",
 	"internal/bench":               "hubs and probes in a temporary folder that goes when it ends, and the page of results",
 	"internal/bench/peers":         "other programs' files in temporary folders that go with them",
 	"internal/packaging/pack":      "the files of a release",
@@ -294,6 +296,27 @@ func TestTablesHaveOneOwner(t *testing.T) {
 		if len(by) > 1 {
 			t.Errorf("table %s is named in %v: each table has one keeper", name, slices.Sorted(maps.Keys(by)))
 		}
+	}
+}
+
+// Keys leave the vault in the clear for the drill, and for nothing else.
+func TestKeysAreRevealedToTheDrillAlone(t *testing.T) {
+	may := map[string]bool{"internal/server/reveal.go": true, "internal/drill/keys.go": true}
+	for _, s := range sources(t) {
+		for name, f := range s.files {
+			ast.Inspect(f, func(n ast.Node) bool {
+				if sel, ok := n.(*ast.SelectorExpr); ok && sel.Sel.Name == "Reveal" {
+					if !may[filepath.ToSlash(name)] {
+						t.Errorf("%s calls Reveal: it gives out keys, and is for the drill alone", name)
+					}
+					delete(may, filepath.ToSlash(name))
+				}
+				return true
+			})
+		}
+	}
+	if len(may) > 0 {
+		t.Errorf("these do not call Reveal any more: take them off the list: %v", slices.Collect(maps.Keys(may)))
 	}
 }
 

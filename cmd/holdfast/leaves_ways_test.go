@@ -141,6 +141,7 @@ func tries() []try {
 		{command: "init", apart: "makes an empty hub"},
 		{command: "serve", apart: "is the hub: what its ports answer is tried in internal/server"},
 		{command: "demo", apart: "has a hub and people of its own"},
+		{command: "drill", apart: "likewise"},
 		{command: "bench", apart: "has hubs and readings of its own"},
 		{command: "verify", apart: "asks no hub: it reads a file that one has"},
 		{command: "enrol", apart: "asks with a device's code, and gets certificates: the devices' port is tried in internal/server"},

@@ -64,6 +64,7 @@ type commands struct {
 
 	Keyring keyringCmd `cmd:"" help:"Where the keyring is: copies in other places."`
 	Holder  holderCmd  `cmd:"" help:"Who holds the root key: files, TPMs, other programs."`
+	Drill   drillCmd   `cmd:"" help:"Prove that erasing works here, with made-up owners: everything is searched afterwards."`
 	Doctor  doctorCmd  `cmd:"" help:"What is wrong or weak in a deployment, with the mend."`
 	Bench   benchCmd   `cmd:"" help:"What this machine can take: speed and size, measured."`
 

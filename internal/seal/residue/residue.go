@@ -174,14 +174,22 @@ func (s *Search) In(memory []byte, base uint64) (hits []Hit) {
 // shows it (Linux, and it takes the right to trace the process). searched is how
 // many bytes that was.
 func (s *Search) Process(pid int) (hits []Hit, searched uint64, err error) {
+	searched, err = Memory(pid, round-1, func(b []byte, at uint64) { hits = append(hits, s.In(b, at)...) })
+	return hits, searched, err
+}
+
+// Memory gives all memory of a process that may be written to, piece by piece, for
+// the time of the call. Pieces that follow each other overlap by so many bytes, so
+// that nothing is missed between them.
+func Memory(pid, overlap int, each func(b []byte, at uint64)) (searched uint64, err error) {
 	folder := "/proc/" + strconv.Itoa(pid)
 	maps, err := os.ReadFile(folder + "/maps")
 	if err != nil {
-		return nil, 0, fmt.Errorf("read memory map: %w", err)
+		return 0, fmt.Errorf("read memory map: %w", err)
 	}
 	mem, err := os.Open(folder + "/mem")
 	if err != nil {
-		return nil, 0, fmt.Errorf("open memory: %w", err)
+		return 0, fmt.Errorf("open memory: %w", err)
 	}
 	defer mem.Close()
 	for line := range strings.Lines(string(maps)) {
@@ -189,13 +197,13 @@ func (s *Search) Process(pid int) (hits []Hit, searched uint64, err error) {
 		if !ok {
 			continue
 		}
-		n, err := s.region(mem, from, to, func(h []Hit) { hits = append(hits, h...) })
+		n, err := region(mem, from, to, overlap, each)
 		searched += n
 		if err != nil {
-			return hits, searched, err
+			return searched, err
 		}
 	}
-	return hits, searched, nil
+	return searched, nil
 }
 
 // writable reads a line of a memory map; it is false for memory that is only read,
@@ -211,9 +219,7 @@ func writable(line string) (from, to uint64, ok bool) {
 	return from, to, errors.Join(err1, err2) == nil
 }
 
-// region searches memory piece by piece; pieces overlap, so that nothing is missed
-// between them.
-func (s *Search) region(mem io.ReaderAt, from, to uint64, found func([]Hit)) (searched uint64, err error) {
+func region(mem io.ReaderAt, from, to uint64, overlap int, each func([]byte, uint64)) (searched uint64, err error) {
 	buf := make([]byte, 1<<20)
 	defer clear(buf)
 	for at := from; at < to; {
@@ -227,12 +233,12 @@ func (s *Search) region(mem io.ReaderAt, from, to uint64, found func([]Hit)) (se
 			}
 			return searched, fmt.Errorf("read memory: %w", err)
 		}
-		found(s.In(buf[:n], at))
+		each(buf[:n], at)
 		searched += uint64(n)
 		if at+uint64(n) >= to {
 			break
 		}
-		at += uint64(max(n-round+1, 1))
+		at += uint64(max(n-overlap, 1))
 	}
 	return searched, nil
 }

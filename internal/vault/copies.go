@@ -251,6 +251,7 @@ func (v *Vault) grow(ctx context.Context, owners []Owner) (growth, error) {
 	rec := &recording{Place: v.place}
 	g, err := v.ring.add(rec, owners)
 	if err != nil {
+		v.copies.dirty() // the place may have some of it, behind what counts
 		return g, err
 	}
 	return g, v.changeCopies(ctx, rec.again)

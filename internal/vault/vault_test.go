@@ -2,7 +2,6 @@ package vault
 
 import (
 	"bytes"
-	"context"
 	"errors"
 	"os"
 	"path/filepath"
@@ -261,101 +260,6 @@ func TestBarrierWaitsForLeases(t *testing.T) {
 }
 
 var errFault = errors.New("injected fault")
-
-// faults fails the nth operation; done says that the failed one was done.
-type faults struct {
-	n    int
-	done bool
-}
-
-func (f *faults) do(op func() error) error {
-	f.n--
-	switch {
-	case f.n > 0 || f.n < 0:
-		return op()
-	case f.done:
-		op()
-	}
-	return errFault
-}
-
-type faultyPlace struct {
-	Place
-	*faults
-}
-
-func (p faultyPlace) Write(name string, b []byte) error {
-	return p.do(func() error { return p.Place.Write(name, b) })
-}
-func (p faultyPlace) Create(files []NewFile) error {
-	return p.do(func() error { return p.Place.Create(files) })
-}
-func (p faultyPlace) Remove(names ...string) error {
-	return p.do(func() error { return p.Place.Remove(names...) })
-}
-
-type faultyHolder struct {
-	*FileHolder
-	*faults
-}
-
-func (h faultyHolder) Prepare(ctx context.Context, n uint64) error {
-	return h.do(func() error { return h.FileHolder.Prepare(ctx, n) })
-}
-func (h faultyHolder) Destroy(ctx context.Context, n uint64) ([]byte, error) {
-	return nil, h.do(func() error { _, err := h.FileHolder.Destroy(ctx, n); return err })
-}
-
-// A crash at any step of a rotation leaves the old generation or the new one,
-// never a mixture: whoever lives opens his fields, and the erased one is either
-// whole (and is erased by the next try) or gone.
-func TestRotationSurvivesFaultAtEveryStep(t *testing.T) {
-	for _, done := range []bool{false, true} {
-		for step := 1; ; step++ {
-			h := build(t)
-			dead, alive, part := h.owner(), h.owner(), h.owner()
-			deadBox, aliveBox, partBox := h.field(dead), h.field(alive), h.field(part)
-			stream := holdfast.NewID[holdfast.StreamID]()
-			if _, err := h.StreamCiphers(t.Context(), holdfast.AssignmentID(part), 202611, []holdfast.StreamID{stream}); err != nil {
-				t.Fatal(err)
-			}
-			f := &faults{n: step, done: done}
-			h.place = faultyPlace{Dir(h.keyring()), f}
-			h.holders = []Holder{faultyHolder{h.holder(), f}}
-			d := Destruction{Owners: []Owner{dead}, Reissue: []Reissue{{
-				Assignment: holdfast.AssignmentID(part), Drop: []StreamBucket{{stream, 0}}}}}
-			_, err := h.Destroy(t.Context(), d)
-			if err != nil && !errors.Is(err, errFault) {
-				t.Fatalf("step %d: %v", step, err)
-			}
-			for round := range 3 {
-				h.reopen()
-				if !h.opens(alive, aliveBox) || !h.opens(part, partBox) {
-					t.Fatalf("step %d, done %v: a living owner lost his key", step, done)
-				}
-				_, serr := h.StreamCipher(t.Context(), holdfast.AssignmentID(part), 202611, stream)
-				if gone := serr != nil; gone == h.opens(dead, deadBox) {
-					t.Fatalf("step %d, done %v: half of the destruction happened", step, done)
-				}
-				// What a rotation that was given up has left is above, and no head names it.
-				if gens, _ := h.holder().Generations(t.Context()); len(gens) == 0 || gens[0] != h.Generation() {
-					t.Fatalf("step %d, done %v: holder has generations %v", step, done, gens)
-				}
-				if round == 1 {
-					if _, err := h.Destroy(t.Context(), d); err != nil {
-						t.Fatalf("step %d, done %v: the next try: %v", step, done, err)
-					}
-				}
-				if round == 2 && h.opens(dead, deadBox) {
-					t.Fatalf("step %d, done %v: not erased", step, done)
-				}
-			}
-			if f.n > 0 {
-				break
-			}
-		}
-	}
-}
 
 func TestTornPageIsMended(t *testing.T) {
 	h := build(t)

@@ -161,8 +161,9 @@ func (c *copyOf) work(ctx context.Context, timeout time.Duration, f func() error
 	}
 	done := make(chan error, 1)
 	go func() {
-		defer func() { <-c.busy }()
-		done <- f()
+		err := f()
+		<-c.busy // before anybody hears of it: whoever comes next finds the copy free
+		done <- err
 	}()
 	select {
 	case err := <-done:

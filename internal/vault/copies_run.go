@@ -123,8 +123,9 @@ func (v *Vault) catchUp(ctx context.Context, c *copyOf) error {
 		return holdfast.Errorf(holdfast.Unavailable, "it has not answered yet")
 	}
 	go func() {
-		defer func() { <-c.busy }()
-		done <- v.mirrorNames(ctx, c, names)
+		err := v.mirrorNames(ctx, c, names)
+		<-c.busy
+		done <- err
 	}()
 	select {
 	case err := <-done:

@@ -25,6 +25,7 @@ type staged struct {
 // stagedPage takes the place of a page.
 type stagedPage struct {
 	number int
+	dense  bool    // every entry of the page counts
 	page   *page   // nil if no entry is left
 	owners []Owner // in the file's order; nil if each keeps its slot
 	file   []byte
@@ -47,8 +48,12 @@ func (v *Vault) stage(ctx context.Context, p *plan) (*staged, error) {
 	if err := next.escrowAgain(old.escrow); err != nil {
 		return nil, err
 	}
+	dense := make([]bool, len(old.pages))
+	if p.allPages { // counting pays when most pages are read
+		dense = old.dense()
+	}
 	for _, n := range p.pages(old) {
-		next.changed = append(next.changed, stagedPage{number: n})
+		next.changed = append(next.changed, stagedPage{number: n, dense: dense[n]})
 	}
 	var g errgroup.Group
 	g.SetLimit(2 * runtime.GOMAXPROCS(0)) // some compute while others wait for the disk
@@ -62,6 +67,20 @@ func (v *Vault) stage(ctx context.Context, p *plan) (*staged, error) {
 		next.pages[pg.number] = pg.page
 	}
 	return next, next.writeHead(v.place)
+}
+
+// dense tells of each page whether every entry in its file counts. An owner who was
+// added again after a failure has one that does not.
+func (r *keyring) dense() []bool {
+	count := make([]int, len(r.pages))
+	for _, at := range r.at {
+		count[at.page()]++
+	}
+	out := make([]bool, len(r.pages))
+	for n, p := range r.pages {
+		out[n] = p != nil && count[n] == p.entries
+	}
+	return out
 }
 
 // pages are the numbers of those that the plan touches.
@@ -116,7 +135,7 @@ func (r *keyring) renewPage(place Place, p *plan, to *stagedPage) error {
 	k := new(seal.Key)
 	defer k.Wipe()
 	bad, err := from.read(r.id, b[:min(len(b), int(entryOffset(from.entries)))], func(i int, e *entry) (err error) {
-		if p.gone[e.owner] || r.at[e.owner] != slotAt(to.number, i) {
+		if p.gone[e.owner] || !to.dense && r.at[e.owner] != slotAt(to.number, i) {
 			return nil
 		}
 		id := e.id

@@ -85,6 +85,9 @@ type Deps struct {
 	People  People         // nil: nobody signs in, and nothing needs approval
 	Outbox  *outbox.Outbox // nil: recipients are told by their retractions alone
 	Policy  Policy
+	// Suspended: the hub was restored, and what waits may have been undone since. None
+	// of it begins.
+	Suspended bool
 	// Arrival is the time that a reading would arrive at now, ns since 1970: what
 	// came before an erasure is told by it, for the system's clock may be set back.
 	Arrival   func() int64

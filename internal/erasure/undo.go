@@ -225,7 +225,7 @@ func (g *Gate) ripenNow(ctx context.Context) (left int, err error) {
 	now := g.Arrival()
 	for _, e := range all {
 		switch {
-		case now < e.Until.UnixNano():
+		case now < e.Until.UnixNano(), g.Suspended:
 			left++
 			continue
 		case e.State == Approval:

@@ -108,9 +108,9 @@ func ended(err error) error {
 // in the reverse order, so that the end is the same each time.
 func (s *Server) keep(ctx context.Context, g *errgroup.Group) (stop func()) {
 	var stops []func()
-	outbox, alarms := s.outbox.Run, s.alarms.Run
-	if s.stores.restored.Suspended { // nothing is told to anybody
-		outbox, alarms = idle, idle
+	outbox, alarms, expiry := s.outbox.Run, s.alarms.Run, s.erasure.RunExpiry
+	if s.stores.restored.Suspended { // nothing is told to anybody; a hold may have been set since, and nothing ages
+		outbox, alarms, expiry = idle, idle, idle
 	}
 	for _, run := range []func(context.Context) error{
 		s.series.Run,
@@ -118,7 +118,7 @@ func (s *Server) keep(ctx context.Context, g *errgroup.Group) (stop func()) {
 		func(ctx context.Context) error { return s.ledger.Run(ctx, s.config.Checkpoints) },
 		s.erasure.Run,
 		s.timeline.Run,
-		s.erasure.RunExpiry,
+		expiry,
 		func(ctx context.Context) error {
 			return s.grants.Run(ctx, func(err error) { s.log.Error("grant: write disclosures", "err", err) })
 		},

@@ -228,7 +228,7 @@ func (s *Server) openGates(ctx context.Context) (err error) {
 		Grants: s.grants, Custody: s.custody, Places: s.places(), Logger: s.log,
 		Arrival: func() int64 { return s.clock.Now() }, Fault: s.config.Ground.Erasing,
 		People: s.access, Outbox: s.outbox, Policy: s.config.Erasures,
-		Paperwork: s.paperwork(),
+		Paperwork: s.paperwork(), Suspended: s.stores.restored.Suspended,
 	})
 	if err != nil {
 		return err

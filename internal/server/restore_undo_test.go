@@ -1,0 +1,90 @@
+package server
+
+import (
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/holdfast-iot/holdfast/internal/erasure"
+)
+
+// What waits in a backup, and was undone after it, is not carried out when the backup
+// is restored; and as long as nobody knows whether it was undone, it does not begin.
+func TestARestoreDoesNotBeginWhatWasUndone(t *testing.T) {
+	h, b := newHouse(t), newShelf(t)
+	o, gate := h.owner("anna"), h.Server.erasure
+	at := time.Now().Add(-time.Minute)
+	h.mustSend(o.device, number("pulse", at, 60))
+	scope, err := h.custody.ScopeOfParty(t.Context(), o.Party)
+	if err != nil {
+		t.Fatal(err)
+	}
+	e, err := gate.Request(t.Context(), o.Principal, scope, erasure.Wish{Undo: time.Hour, Guarded: true})
+	if err != nil || e.State != erasure.Waiting {
+		t.Fatalf("asked: %s, %v", e.State, err)
+	}
+	ben := h.owner("ben")
+	other, err := h.custody.ScopeOfParty(t.Context(), ben.Party)
+	if err != nil {
+		t.Fatal(err)
+	}
+	over, err := gate.Request(t.Context(), ben.Principal, other, erasure.Wish{Undo: time.Nanosecond, Guarded: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	b.take(h)
+	if _, err := gate.Undo(t.Context(), o.Principal, e.ID); err != nil {
+		t.Fatal(err)
+	}
+	if err := h.ledger.SignTakeBacks(t.Context(), h.stores.vault.Generation()); err != nil {
+		t.Fatal(err)
+	}
+	names, err := h.ledger.TakeBackFiles(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	beside := map[string][]byte{}
+	for name := range names {
+		if beside[name], err = h.ledger.TakeBackFile(t.Context(), name); err != nil {
+			t.Fatal(err)
+		}
+	}
+	h.halt()
+
+	blind := filepath.Join(t.TempDir(), "blind") // of a copy without take-backs
+	if r, err := b.restore(h, blind, "", b.ids); err != nil || r.Suspended == "" {
+		t.Fatalf("restored: %+v, %v", r, err)
+	}
+	restored := &house{t: t, dir: blind, rootKey: h.rootKey}
+	restored.start()
+	if err := restored.Server.erasure.Once(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if have, err := restored.Server.erasure.Erasure(t.Context(), over.ID); err != nil || have.State != erasure.Waiting {
+		t.Errorf("on a suspended hub it is %s, %v", have.State, err)
+	}
+	restored.halt()
+
+	for name, b := range beside {
+		if err := os.WriteFile(filepath.Join(h.dir, keyringDir, name), b, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	whole := filepath.Join(t.TempDir(), "whole")
+	if r, err := b.restore(h, whole, "", b.ids); err != nil || r.Suspended != "" || r.TakenBack == 0 {
+		t.Fatalf("restored: %+v, %v", r, err)
+	}
+	restored = &house{t: t, dir: whole, rootKey: h.rootKey}
+	restored.start()
+	t.Cleanup(restored.halt)
+	if have, err := restored.Server.erasure.Erasure(t.Context(), e.ID); err != nil || have.State != erasure.Undone {
+		t.Errorf("after the restore it is %s, %v", have.State, err)
+	}
+	if have, err := restored.Server.erasure.Erasure(t.Context(), over.ID); err != nil || have.State == erasure.Waiting {
+		t.Errorf("what nobody undid is %s, %v", have.State, err)
+	}
+	if rows, err := restored.read(o.Principal, o.device, "pulse"); err != nil || len(rows) != 1 {
+		t.Errorf("after the restore: %v, %v", rows, err)
+	}
+}

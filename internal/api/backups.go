@@ -61,6 +61,9 @@ func (a *API) backups() {
 	piece := rule{needs: access.ScopeWrite, roles: []access.Role{access.Administrator}, slow: true}
 	stream(a, route{method: "GET", path: "/v1/backups/{id}/pieces/{n}", summary: "Pieces of a backup under way.", rule: piece}, []string{"application/octet-stream"},
 		func(w http.ResponseWriter, r *http.Request, by access.Principal, in *pieceInput) error {
+			if err := a.Backups.Mine(in.ID, by.Credential.String()); err != nil {
+				return err
+			}
 			w.Header().Set("Content-Type", "application/octet-stream")
 			out := newSink(w, r, a.Limits.StreamStall)
 			defer out.watch(r.Context(), func(context.Context) error { return a.Access.Live(by) })()
@@ -71,7 +74,10 @@ func (a *API) backups() {
 		})
 	finish := writes(access.Administrator)
 	handle(a, route{method: "POST", path: "/v1/backups/{id}/finish", summary: "End a backup whose pieces are all stored.", rule: finish},
-		func(ctx context.Context, _ access.Principal, in *finishInput) (*reply[FinishedBackup], error) {
+		func(ctx context.Context, by access.Principal, in *finishInput) (*reply[FinishedBackup], error) {
+			if err := a.Backups.Mine(in.ID, by.Credential.String()); err != nil {
+				return nil, err
+			}
 			signed, err := a.Backups.Finish(ctx, in.ID, in.Body)
 			return &reply[FinishedBackup]{FinishedBackup{string(signed)}}, err
 		})

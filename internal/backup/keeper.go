@@ -67,6 +67,7 @@ const DefaultKeep = 35 * 24 * time.Hour
 // session is a backup under way.
 type session struct {
 	plan      Plan
+	by        string // whose credential began it
 	statement Statement
 	expires   time.Time
 	file      *os.File // the copy of the catalog
@@ -114,7 +115,7 @@ func (k *Keeper) Begin(ctx context.Context, by string, keep time.Duration) (_ Pl
 	if err := k.room(); err != nil {
 		return Plan{}, err
 	}
-	s := &session{}
+	s := &session{by: by}
 	defer func() {
 		if err != nil {
 			s.close()
@@ -154,12 +155,10 @@ func (k *Keeper) Begin(ctx context.Context, by string, keep time.Duration) (_ Pl
 	return s.plan, k.reload(ctx)
 }
 
-// room makes room for another backup: those that nobody asks for any more end.
-func (k *Keeper) room() error {
-	k.mu.Lock()
-	defer k.mu.Unlock()
+// expire ends backups that nobody asks for any more, and returns the one of the others
+// that nobody has asked for the longest. The caller holds mu.
+func (k *Keeper) expire() (idlest *session) {
 	now := k.Now()
-	var idlest *session
 	for id, s := range k.sessions {
 		s.mu.Lock()
 		idle := s.users == 0
@@ -173,6 +172,14 @@ func (k *Keeper) room() error {
 			idlest = s
 		}
 	}
+	return idlest
+}
+
+// room makes room for another backup.
+func (k *Keeper) room() error {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	idlest := k.expire()
 	if len(k.sessions) < mostRuns {
 		return nil
 	}
@@ -199,12 +206,9 @@ func (k *Keeper) Run(ctx context.Context) error {
 			}
 			return nil
 		case <-tick.C:
-			if len(k.sessionIDs()) == mostRuns {
-				continue // room makes itself
-			}
-			if err := k.room(); err != nil {
-				return err
-			}
+			k.mu.Lock()
+			k.expire()
+			k.mu.Unlock()
 		}
 	}
 }
@@ -380,6 +384,20 @@ func (s *session) letGo() {
 		s.file.Close()
 		os.Remove(s.file.Name()) // what stays goes at the next start
 	}
+}
+
+// Mine is NotFound for a backup under way that another credential has begun: what
+// was looked at then is not looked at with each piece.
+func (k *Keeper) Mine(id, by string) error {
+	s, done, err := k.use(id)
+	if err != nil {
+		return err
+	}
+	defer done()
+	if s.by != by {
+		return holdfast.Errorf(holdfast.NotFound, "this credential has begun no such backup")
+	}
+	return nil
 }
 
 // End gives a backup up.

@@ -8,6 +8,7 @@ import (
 
 	"filippo.io/age"
 
+	"github.com/holdfast-iot/holdfast"
 	"github.com/holdfast-iot/holdfast/internal/backup"
 )
 
@@ -103,4 +104,21 @@ func TestASecondBackupWritesWhatChanged(t *testing.T) {
 	if err != nil || !some || until.Sub(second.Statement.Began) != backup.DefaultKeep {
 		t.Errorf("backups expire %s (%t, %v)", until, some, err)
 	}
+}
+
+// What is looked at when a backup begins is not looked at with each piece: these are
+// for the same credential alone.
+func TestABackupIsOfWhoBeganIt(t *testing.T) {
+	h := newHouse(t)
+	p, err := h.backups.Begin(t.Context(), "anna", 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := h.backups.Mine(p.ID, "anna"); err != nil {
+		t.Errorf("who began it: %v", err)
+	}
+	if err := h.backups.Mine(p.ID, "ben"); holdfast.KindOf(err) != holdfast.NotFound {
+		t.Errorf("another: %v", err)
+	}
+	h.backups.End(p.ID)
 }

@@ -91,7 +91,11 @@ func (c *backupTakeCmd) Run(a *app) error {
 	fmt.Fprintf(a.stdout, "Backup %s: %d readings of %s, %s in %s; new: %s in %s (%s).\n", r.Snapshot, st.Readings, many(st.Streams, "stream"),
 		sizeText(r.Bytes), many(r.Pieces, "piece"), sizeText(r.Written), many(r.New, "piece"), r.Took.Round(10*time.Millisecond))
 	fmt.Fprintf(a.stdout, "It opens with the age identity, and is of use only with the root key of the hub and a keyring of now or later.\n")
-	if len(st.KeyringCopies) == 0 {
+	switch {
+	case len(st.KeyringCopies) > 0:
+	case st.Keyring == backup.CopiesLate:
+		fmt.Fprintf(a.stdout, "No copy of the keyring has all owner keys that it needs: mend one, and back up again.\n")
+	default:
 		fmt.Fprintf(a.stdout, "The only keyring is in the data folder: if that is lost, so is what this backup holds.\n")
 	}
 	return nil

@@ -34,9 +34,9 @@ type Deps struct {
 	Version string // of this program
 	Staging string // a folder for copies of the catalog while backups are under way; made when it is needed
 
-	// Keyring says where copies of the keyring are that hold every owner key in force;
-	// none: the data folder has the only one. Nil is none.
-	Keyring func(ctx context.Context) []string
+	// Keyring says which copies of the keyring hold every owner key in force, and how
+	// many copies there are to be; 0: the data folder has the only one. Nil is that.
+	Keyring func(ctx context.Context) (in []string, of int)
 	// TakeBacks is the number of the newest take-back; nil: there are none.
 	TakeBacks func(ctx context.Context) (uint64, error)
 	Now       func() time.Time // default time.Now
@@ -87,7 +87,7 @@ func Open(ctx context.Context, d Deps) (*Keeper, error) {
 		d.Now = time.Now
 	}
 	if d.Keyring == nil {
-		d.Keyring = func(context.Context) []string { return nil }
+		d.Keyring = func(context.Context) ([]string, int) { return nil, 0 }
 	}
 	if d.TakeBacks == nil {
 		d.TakeBacks = func(context.Context) (uint64, error) { return 0, nil }
@@ -243,9 +243,14 @@ func (k *Keeper) describe(ctx context.Context, s *session) error {
 	st := &s.statement
 	*st = Statement{Format: statementFormat, ID: s.plan.ID, Hub: k.Hub, Began: s.plan.Began, Expires: s.expires, Program: k.Version, Catalog: catalog.Known(),
 		PieceSize: PieceSize, Generation: k.Vault.Generation(), KeyringOwners: k.Vault.Owners(), Key: k.key, Ledger: k.Ledger.Origin(), Verifier: k.Ledger.VerifierKey()}
-	st.Keyring = keyringFolderOnly
-	if in := k.Keyring(ctx); len(in) > 0 {
+	// Copies are asked after the catalog was copied: what it names is in those in step.
+	switch in, of := k.Keyring(ctx); {
+	case len(in) > 0:
 		st.Keyring, st.KeyringCopies = keyringCopied, in
+	case of > 0:
+		st.Keyring = CopiesLate
+	default:
+		st.Keyring = keyringFolderOnly
 	}
 	var err error
 	if st.TakeBacks, err = k.TakeBacks(ctx); err != nil {
@@ -494,6 +499,10 @@ func (k *Keeper) Finish(ctx context.Context, id string, d Done) ([]byte, error) 
 	}
 	err = k.Catalog.Write(ctx, func(tx *sql.Tx) error {
 		if _, err := tx.ExecContext(ctx, `UPDATE backup SET ended = $1, written = $2 WHERE id = $3`, st.Ended.UnixNano(), d.Written, raw); err != nil {
+			return err
+		}
+		// What was sealed again before is in it as it is now.
+		if _, err := tx.ExecContext(ctx, `DELETE FROM backup_resealed WHERE at <= $1`, st.Began.UnixNano()); err != nil {
 			return err
 		}
 		_, err := k.Ledger.Append(ctx, tx, vault.Hub, "backup ended", map[string]any{"backup": id, "bytes": st.Bytes, "list": st.List})

@@ -27,6 +27,9 @@ const (
 	keyringCopied     = "copied"
 )
 
+// CopiesLate is said of a keyring whose copies all lack something.
+const CopiesLate = "copies late"
+
 // Statement is what the hub says of a backup, under its ledger's signature.
 type Statement struct {
 	Format  string    `json:"holdfast-backup"`
@@ -47,7 +50,7 @@ type Statement struct {
 	Generation    uint64       `json:"generation"`     // of the root key
 	KeyringOwners int          `json:"keyring_owners"` // keys that the keyring had
 	Owners        vault.Needed `json:"owners"`         // whose keys it needs
-	Keyring       string       `json:"keyring"`        // "copied" or "data folder only"
+	Keyring       string       `json:"keyring"`        // "copied", "copies late" or "data folder only"
 	KeyringCopies []string     `json:"keyring_copies,omitempty"`
 
 	Streams  int   `json:"streams"`

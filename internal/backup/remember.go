@@ -24,7 +24,6 @@ type Run struct {
 
 // standing is what the hub knows of its backups, for metrics and the doctor.
 type standing struct {
-	runs  int
 	last  *Run      // the newest that ended
 	drill time.Time // of the last drill; zero: there was none
 }
@@ -53,19 +52,19 @@ func scanRun(row *sql.Rows) (r Run, err error) {
 }
 
 // Expiry returns when the last backup expires that may hold ciphertext of now: one
-// that was begun, whether it came to its end or not. false: there is none.
-func (k *Keeper) Expiry(ctx context.Context) (at time.Time, some bool, err error) {
+// that was begun, whether it came to its end or not. Zero: there is none.
+func (k *Keeper) Expiry(ctx context.Context) (at time.Time, err error) {
 	var last sql.NullInt64
 	err = k.Catalog.Read(ctx, func(tx *sql.Tx) error {
 		return tx.QueryRowContext(ctx, `SELECT max(expires) FROM backup WHERE expires > $1`, k.Now().UnixNano()).Scan(&last)
 	})
 	if err != nil {
-		return at, false, fmt.Errorf("when backups expire: %w", err)
+		return at, fmt.Errorf("when backups expire: %w", err)
 	}
 	if !last.Valid {
-		return at, false, nil
+		return at, nil
 	}
-	return time.Unix(0, last.Int64).UTC(), true, nil
+	return time.Unix(0, last.Int64).UTC(), nil
 }
 
 // Drilled notes that a restore was tried and ended well.
@@ -78,6 +77,33 @@ func (k *Keeper) Drilled(ctx context.Context, at time.Time) error {
 		return fmt.Errorf("record drill: %w", err)
 	}
 	return k.load(ctx)
+}
+
+// Resealed notes that what is stored of some cells was sealed again and their old keys
+// were destroyed: backups that have begun hold what nobody can open of them.
+func (k *Keeper) Resealed(ctx context.Context, cells int) error {
+	if cells == 0 {
+		return nil
+	}
+	err := k.Catalog.Write(ctx, func(tx *sql.Tx) error {
+		_, err := tx.ExecContext(ctx, `INSERT INTO backup_resealed (at, cells) VALUES ($1, $2) ON CONFLICT (at) DO UPDATE SET cells = cells + $2`, k.Now().UnixNano(), cells)
+		return err
+	})
+	if err != nil {
+		return fmt.Errorf("note what was sealed again: %w", err)
+	}
+	return nil
+}
+
+// ResealedSince counts the cells that were sealed again since.
+func (k *Keeper) ResealedSince(ctx context.Context, at time.Time) (cells int, err error) {
+	err = k.Catalog.Read(ctx, func(tx *sql.Tx) error {
+		return tx.QueryRowContext(ctx, `SELECT coalesce(sum(cells), 0) FROM backup_resealed WHERE at > $1`, at.UnixNano()).Scan(&cells)
+	})
+	if err != nil {
+		return 0, fmt.Errorf("count what was sealed again: %w", err)
+	}
+	return cells, nil
 }
 
 func (k *Keeper) load(ctx context.Context) error {

@@ -72,7 +72,7 @@ type People interface {
 	Administrators(ctx context.Context) (int, error)
 }
 
-// Deps is what a Gate is built on; all but Paperwork, Now, Fault, People, Outbox and Policy are
+// Deps is what a Gate is built on; all but Paperwork, Resealed, Now, Fault, People, Outbox and Policy are
 // required.
 type Deps struct {
 	Catalog *catalog.DB
@@ -92,8 +92,10 @@ type Deps struct {
 	// came before an erasure is told by it, for the system's clock may be set back.
 	Arrival   func() int64
 	Paperwork Paperwork
-	Logger    *slog.Logger
-	Now       func() time.Time // the system's clock, by which readings age; default time.Now
+	// Resealed is told how many cells have fresh keys and their old ones are gone.
+	Resealed func(ctx context.Context, cells int) error
+	Logger   *slog.Logger
+	Now      func() time.Time // the system's clock, by which readings age; default time.Now
 	// Fault is asked at each of Steps, by tests that end a run there; nil: never.
 	Fault func(step string) error
 }

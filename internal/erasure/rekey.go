@@ -188,6 +188,7 @@ func (g *Gate) rekeySome(ctx context.Context) (bool, error) {
 	if err != nil {
 		g.Logger.Warn("rekey: after the rotation", "err", err)
 	}
+	g.tellResealed(ctx, d)
 	if err := g.rekeyed(ctx, r, done, rot); err != nil {
 		return false, err
 	}

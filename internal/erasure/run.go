@@ -403,6 +403,21 @@ func (g *Gate) reseal(ctx context.Context, rw *series.Rewrite, s holdfast.Scope,
 	return out, nil
 }
 
+// tellResealed says how much has fresh keys. It is for who looks after backups and
+// keeps no erasure waiting.
+func (g *Gate) tellResealed(ctx context.Context, d vault.Destruction) {
+	if g.Resealed == nil {
+		return
+	}
+	cells := 0
+	for _, r := range d.Reissue {
+		cells += len(r.Replace)
+	}
+	if err := g.Resealed(ctx, cells); err != nil {
+		g.Logger.Warn("erasure: after the rotation", "err", err)
+	}
+}
+
 // rotate destroys the keys and writes down that it did. A crash between the two
 // rotates once more, which destroys nothing that lives.
 func (g *Gate) rotate(ctx context.Context, d vault.Destruction, batch []Erasure) error {
@@ -414,6 +429,7 @@ func (g *Gate) rotate(ctx context.Context, d vault.Destruction, batch []Erasure)
 		g.Logger.Warn("erasure: after the rotation", "err", err)
 	}
 	g.holders.note(rot)
+	g.tellResealed(ctx, d)
 	if err := g.step("rotated"); err != nil {
 		return err
 	}

@@ -62,17 +62,3 @@ func (t takeBacks) Ahead(ours, theirs []byte) bool { return ledger.TakeBacksAhea
 func (s *Server) runCopies(ctx context.Context) error {
 	return s.stores.vault.RunCopies(ctx, func(err error) { s.log.Error("keyring: look after copies", "err", err) })
 }
-
-// copiesInStep are the places of the copies that have all of the keyring.
-func (s *Server) copiesInStep(context.Context) (out []string) {
-	urls := map[string]string{}
-	for _, e := range s.stores.keys.Copies {
-		urls[e.Name] = e.URL
-	}
-	for _, state := range s.stores.vault.Copies() {
-		if !state.Late {
-			out = append(out, urls[state.Name])
-		}
-	}
-	return out
-}

@@ -57,13 +57,11 @@ func (s *Server) Doctor(ctx context.Context) ([]api.Finding, error) {
 	s.examineLedger(x)
 	s.examineAPICertificate(x)
 	s.examineTraffic(x)
-	for _, examine := range []func(context.Context, *examination) error{s.examineKeepers, s.examineRecovery, s.examineCredentials, s.examineDevices} {
+	for _, examine := range []func(context.Context, *examination) error{s.examineKeepers, s.examineBackups, s.examineRecovery, s.examineCredentials, s.examineDevices} {
 		if err := examine(ctx, x); err != nil {
 			return nil, err
 		}
 	}
-	x.add("backup-none", "this version makes no backups: the data folder is all that there is",
-		"now and then: stop the hub, cp -a "+x.data+" to another disk, start it; docs/operations.md says what such a copy can't do")
 	x.add("versions", fmt.Sprintf("holdfast %s, %s; TLS is crypto/tls of that Go, devices from TLS %s on", cmp.Or(s.config.Version, "(devel)"), runtime.Version(), tlsName(s.config.DeviceTLSMin)),
 		"nothing to do; compare with what is released")
 	return x.findings(), nil

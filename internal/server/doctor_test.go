@@ -263,6 +263,29 @@ func complaints() []complaint {
 				}
 			}
 		}},
+		{"backup-drill-old", func(t *testing.T, h *house, _ *host) func() {
+			newShelf(t).take(h)
+			return func() {
+				if err := h.backups.Drilled(t.Context(), time.Now()); err != nil {
+					t.Error(err)
+				}
+			}
+		}},
+		{"backup-drill-old", func(_ *testing.T, h *house, m *host) func() { *m = soundHost(h, 91*days); return nil }},
+		{"backup-old", func(_ *testing.T, h *house, m *host) func() { *m = soundHost(h, 8*days); return nil }},
+		{"backup-resealed", func(t *testing.T, h *house, _ *host) func() {
+			rosa := h.person("Rosa")
+			d := h.device(rosa.Party, "v")
+			at := time.Now().Add(-time.Hour)
+			h.mustSend(d, number("x", at, 1), number("x", at.Add(time.Minute), 2))
+			s, err := h.custody.ScopeOfDevice(t.Context(), d.Device)
+			if err != nil {
+				t.Fatal(err)
+			}
+			s.Span = holdfast.Span{From: at.Add(-time.Second).UnixNano(), To: at.Add(time.Second).UnixNano()}
+			h.erase(rosa, s)
+			return func() { newShelf(t).take(h) }
+		}},
 		{"decisions-failed", func(_ *testing.T, h *house, _ *host) func() { h.undecided([]string{"p"}); return nil }},
 		later("administrators-end", 350*days),
 		later("authority-ends", 9*365*days+20*days),

@@ -10,7 +10,7 @@ import (
 
 // paperwork is what certificates of erasure say of others.
 func (s *Server) paperwork() erasure.Paperwork {
-	return erasure.Paperwork{Escrow: s.escrowOf, Backups: s.backupsExpire, Told: s.toldOf}
+	return erasure.Paperwork{Escrow: s.escrowOf, Backups: s.backups.Expiry, Told: s.toldOf}
 }
 
 // escrowOf says how the recovery shares stand that were dealt when a root key was
@@ -48,11 +48,4 @@ func escrowOf(all []recovery.Deal, destroyed time.Time) erasure.Escrow {
 		}
 	}
 	return out
-}
-
-// backupsExpire returns when the last backup ends that may hold ciphertext of now;
-// zero: there is none.
-func (s *Server) backupsExpire(ctx context.Context) (time.Time, error) {
-	at, _, err := s.backups.Expiry(ctx)
-	return at, err
 }

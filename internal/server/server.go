@@ -211,16 +211,7 @@ func (s *Server) openGates(ctx context.Context) (err error) {
 	if err = s.openAlarms(ctx); err != nil {
 		return err
 	}
-	s.backups, err = backup.Open(ctx, backup.Deps{
-		Catalog: s.stores.catalog, Vault: s.stores.vault, Ledger: s.ledger, Series: s.series, Blobs: s.stores.blobs,
-		Hub: s.stores.folder.Hub, Version: s.config.Version, Staging: filepath.Join(s.config.Data, stagingDir),
-		Keyring: s.copiesInStep,
-		TakeBacks: func(ctx context.Context) (uint64, error) {
-			all, _, err := s.ledger.TakeBacks(ctx)
-			return all, err
-		},
-	})
-	if err != nil {
+	if err = s.openBackups(ctx); err != nil {
 		return err
 	}
 	s.erasure, err = erasure.Open(ctx, erasure.Deps{
@@ -228,7 +219,7 @@ func (s *Server) openGates(ctx context.Context) (err error) {
 		Grants: s.grants, Custody: s.custody, Places: s.places(), Logger: s.log,
 		Arrival: func() int64 { return s.clock.Now() }, Fault: s.config.Ground.Erasing,
 		People: s.access, Outbox: s.outbox, Policy: s.config.Erasures,
-		Paperwork: s.paperwork(), Suspended: s.stores.restored.Suspended,
+		Paperwork: s.paperwork(), Suspended: s.stores.restored.Suspended, Resealed: s.backups.Resealed,
 	})
 	if err != nil {
 		return err

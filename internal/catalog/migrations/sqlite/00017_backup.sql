@@ -17,6 +17,14 @@ CREATE TABLE backup_drill (
 	at INTEGER PRIMARY KEY -- ns since 1970
 ) STRICT;
 
+-- Cells whose readings were sealed again since the newest backup began: its keys of
+-- them are gone.
+CREATE TABLE backup_resealed (
+	at    INTEGER PRIMARY KEY, -- ns since 1970
+	cells INTEGER NOT NULL
+) STRICT;
+
 -- +goose Down
+DROP TABLE backup_resealed;
 DROP TABLE backup_drill;
 DROP TABLE backup;

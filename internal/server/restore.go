@@ -4,7 +4,6 @@ import (
 	"context"
 	"database/sql"
 	"errors"
-	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -67,6 +66,9 @@ func Restore(ctx context.Context, c Config, o RestoreOptions) (r Restored, err e
 	}
 	r = Restored{Snapshot: reader.Snapshot, Hub: reader.Statement.Hub, Taken: reader.Statement.Began, Dir: c.Data}
 	if err := fetchAll(ctx, c, o, reader, state); err != nil {
+		return r, err
+	}
+	if err := registerRestored(ctx, &c, o.Keyring); err != nil {
 		return r, err
 	}
 	c.restored = true
@@ -231,8 +233,11 @@ func examineRestored(ctx context.Context, c Config, reader *backup.Reader, r *Re
 	case v.Generation() == st.Generation && v.Owners() < st.KeyringOwners:
 		return holdfast.Errorf(holdfast.Conflict, "this keyring lacks %d owner keys that there were when the backup was made: it is a copy that lags. Give the newest", st.KeyringOwners-v.Owners())
 	}
-	if _, err := backup.ReadStatement(reader.Signed, s.ledger.VerifierKey()); err != nil && s.ledger.Origin() == st.Ledger {
-		return fmt.Errorf("the backup is not signed by the key in its own catalog: %w", err)
+	if s.ledger.Origin() != st.Ledger {
+		return holdfast.Errorf(holdfast.Invalid, "the backup says that it is of ledger %s, its catalog is of %s: it was put together from two", st.Ledger, s.ledger.Origin())
+	}
+	if _, err := backup.ReadStatement(reader.Signed, s.ledger.VerifierKey()); err != nil {
+		return holdfast.Errorf(holdfast.Invalid, "the backup is not signed by the key in its own catalog: %w", err)
 	}
 	want, err := reader.Tallies(ctx)
 	if err != nil {
@@ -341,6 +346,9 @@ func Drill(ctx context.Context, c Config, o RestoreOptions) (r Restored, err err
 	}
 	r = Restored{Snapshot: reader.Snapshot, Hub: reader.Statement.Hub, Taken: reader.Statement.Began}
 	if err := fetchAll(ctx, c, o, reader, state); err != nil {
+		return r, err
+	}
+	if err := registerRestored(ctx, &c, o.Keyring); err != nil {
 		return r, err
 	}
 	c.restored, c.drill = true, true

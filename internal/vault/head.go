@@ -132,3 +132,17 @@ func (r *reader) u8() uint8   { return r.take(1)[0] }
 func (r *reader) u16() uint16 { return binary.BigEndian.Uint16(r.take(2)) }
 func (r *reader) u32() uint32 { return binary.BigEndian.Uint32(r.take(4)) }
 func (r *reader) u64() uint64 { return binary.BigEndian.Uint64(r.take(8)) }
+
+// Parts returns the generation of a head's file and, by name, what each holder of
+// its root key has to open.
+func Parts(file []byte) (generation uint64, boxes map[string][]byte, err error) {
+	h, err := parseHead(file)
+	if err != nil {
+		return 0, nil, err
+	}
+	boxes = map[string][]byte{}
+	for _, b := range h.boxes {
+		boxes[b.name] = b.box
+	}
+	return h.generation, boxes, nil
+}

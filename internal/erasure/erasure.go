@@ -450,17 +450,18 @@ func (g *Gate) accept(ctx context.Context, e Erasure, s holdfast.Scope) (Erasure
 		}
 		e.OwnerKeys, e.RecordKeys = slices.Collect(maps.Values(keys)), records
 	}
-	drafts, err := g.retract(ctx, e, s)
-	if err != nil {
-		return Erasure{}, err
-	}
 	// No read shows it and nothing of it comes in from here on; if the writing down
-	// fails, nothing has happened.
+	// fails, nothing has happened. Who has read of it is asked after that: nobody
+	// reads it in between who is not told.
 	g.hide(e.ID, s, false)
 	if e.RefusedAt.IsZero() {
 		e.RefusedAt = time.Now().UTC()
 	}
-	if err := g.writeDown(ctx, e, s, was, drafts); err != nil {
+	drafts, err := g.retract(ctx, e, s)
+	if err == nil {
+		err = g.writeDown(ctx, e, s, was, drafts)
+	}
+	if err != nil {
 		if was == Waiting {
 			g.hide(e.ID, s, true)
 		} else {

@@ -145,6 +145,7 @@ var choices = map[string]string{
 var marks = []struct{ licence, phrase string }{
 	{"Apache-2.0", "apache license version 2.0, january 2004"},
 	{"MPL-2.0", "mozilla public license version 2.0"},
+	{"MPL-2.0", "mozilla public license, version 2.0"},
 	{"EPL-2.0", "eclipse public license - v 2.0"},
 	{"BSD-3-Clause", "neither the name"},
 	{"BSD-3-Clause", "may not be used to endorse or promote products derived"},

@@ -108,6 +108,16 @@ func (f shareFlags) read() ([]escrow.Share, error) {
 	return out, nil
 }
 
+// combine reads the shares and puts them together.
+func (f shareFlags) combine() (*escrow.Private, error) {
+	shares, err := f.read()
+	if err != nil {
+		return nil, err
+	}
+	defer clear(shares)
+	return escrow.Combine(shares)
+}
+
 func readShare(path string, with []age.Identity) (escrow.Share, error) {
 	file, err := os.Open(path)
 	if err != nil {
@@ -321,12 +331,7 @@ Example:
 }
 
 func (c *recoveryRehearseCmd) Run(a *app) error {
-	shares, err := c.read()
-	if err != nil {
-		return err
-	}
-	defer clear(shares)
-	private, err := escrow.Combine(shares)
+	private, err := c.combine()
 	if err != nil {
 		return err
 	}
@@ -451,12 +456,7 @@ func (c *recoveryOpenCmd) Run(a *app) error {
 	if err != nil {
 		return err
 	}
-	shares, err := c.read()
-	if err != nil {
-		return err
-	}
-	defer clear(shares)
-	private, err := escrow.Combine(shares)
+	private, err := c.combine()
 	if err != nil {
 		return err
 	}

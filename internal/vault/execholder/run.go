@@ -18,6 +18,9 @@ import (
 // killed: what it started may hold the pipes.
 const afterKill = 2 * time.Second
 
+// answerWithin is how long a program may take for one answer, whoever asks.
+const answerWithin = 30 * time.Second
+
 // environment is all that a program sees. What it needs besides stands in its
 // arguments or in files.
 func environment() []string {
@@ -27,7 +30,7 @@ func environment() []string {
 // run runs the program once and returns its standard output, which the caller
 // overwrites.
 func (h *Holder) run(ctx context.Context, do string, in, key []byte) ([]byte, error) {
-	ctx, stop := context.WithCancel(ctx)
+	ctx, stop := context.WithTimeout(ctx, answerWithin)
 	defer stop()
 	cmd := exec.CommandContext(ctx, h.program, h.args...)
 	cmd.Env, cmd.Dir = environment(), "/"

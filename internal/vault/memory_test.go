@@ -32,11 +32,11 @@ func TestDestroyedKeysLeaveMemory(t *testing.T) {
 		t.Skip("searches a process with HOLDFAST_LONG=1")
 	}
 	if runtime.GOOS != "linux" {
-		t.Skip("only Linux shows the memory of another process")
+		t.Skip("NOT TESTED: only Linux shows the memory of another process")
 	}
 	if os.Geteuid() != 0 {
 		if b, err := os.ReadFile("/proc/sys/kernel/yama/ptrace_scope"); err == nil && strings.TrimSpace(string(b)) > "1" {
-			t.Skip("this user may not look into a process: run the test as root")
+			t.Skip("NOT TESTED: this user may not look into a process: run the test as root")
 		}
 	}
 	cmd := exec.Command(os.Args[0], "-test.run=^TestDestroyedKeysLeaveMemory$")

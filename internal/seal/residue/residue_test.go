@@ -69,7 +69,7 @@ func TestSearchOfAProcess(t *testing.T) {
 	copy(keep[1<<20+5:], key[:])
 	hits, searched, err := s.Process(os.Getpid())
 	if os.IsNotExist(err) {
-		t.Skip("this system does not show the memory of processes")
+		t.Skip("NOT TESTED: this system does not show the memory of processes")
 	}
 	if err != nil {
 		t.Fatal(err)

@@ -17,7 +17,8 @@ type Erased struct {
 
 // Erase removes the chunks of a scope, zeroes them, and forgets what memory knows
 // of them. It comes after the destruction of the keys and is hygiene, not
-// destruction; it may be called again until it succeeds.
+// destruction; it may be called again until it succeeds. A segment of which the disk
+// fails keeps only those from success who have something dead in it.
 //
 // Of whole assignments everything goes. Of streams, or a span, an assignment goes
 // on: what goes is what is under destroyed keys and, if the scope has no span,
@@ -40,7 +41,11 @@ func (s *Series) Erase(ctx context.Context, scope holdfast.Scope) (done Erased, 
 		return done, err
 	}
 	defer s.unlock()
-	if err := s.reap(ctx); err != nil {
+	err = s.reap(ctx)
+	if err == nil {
+		err = s.gone(ctx, scope.Assignments)
+	}
+	if err != nil {
 		return done, fmt.Errorf("erase chunks: %w", err)
 	}
 	return done, nil
@@ -60,7 +65,11 @@ func (s *Series) erase(ctx context.Context, scope holdfast.Scope) (done Erased, 
 			return done, err
 		}
 	}
-	if err := s.reap(ctx); err != nil {
+	err = s.reap(ctx)
+	if err == nil {
+		err = s.gone(ctx, scope.Assignments)
+	}
+	if err != nil {
 		return done, fmt.Errorf("erase chunks: %w", err)
 	}
 	return done, nil

@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"iter"
 	"slices"
+
+	"github.com/holdfast-iot/holdfast"
 )
 
 // AllCells yields the cells that have chunks, by assignment, stream and bucket. What
@@ -64,7 +66,15 @@ func (s *Series) Sweep(ctx context.Context, cells []Cell) (done Erased, err erro
 		return done, err
 	}
 	defer s.unlock()
-	if err := s.reap(ctx); err != nil {
+	err = s.reap(ctx)
+	if err == nil {
+		var of []holdfast.AssignmentID
+		for _, c := range cells {
+			of = append(of, c.Assignment)
+		}
+		err = s.gone(ctx, of)
+	}
+	if err != nil {
 		return done, fmt.Errorf("sweep cells: %w", err)
 	}
 	return done, nil

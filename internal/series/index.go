@@ -163,10 +163,11 @@ func deleteChunks(ctx context.Context, tx *sql.Tx, rows []chunkRow) error {
 		}
 		d := dead[r.segment]
 		if d == nil {
-			d = &deadSegment{}
+			d = &deadSegment{owners: map[holdfast.AssignmentID]bool{}}
 			dead[r.segment] = d
 		}
 		d.add(r.at, r.bytes())
+		d.owners[r.Assignment] = true
 	}
 	for id, d := range dead {
 		if err := d.record(ctx, tx, id); err != nil {
@@ -181,6 +182,7 @@ type deadSegment struct {
 	chunks int
 	bytes  int64
 	ranges []deadRange
+	owners map[holdfast.AssignmentID]bool
 }
 
 type deadRange struct{ at, size int64 }
@@ -199,6 +201,11 @@ func (d *deadSegment) add(at, size int64) {
 func (d *deadSegment) record(ctx context.Context, tx *sql.Tx, id int64) error {
 	if _, err := tx.ExecContext(ctx, `UPDATE segment SET live = live - $1, live_bytes = live_bytes - $2 WHERE id = $3`, d.chunks, d.bytes, id); err != nil {
 		return err
+	}
+	for a := range d.owners {
+		if _, err := tx.ExecContext(ctx, `INSERT INTO dead_owner (segment, assignment) VALUES ($1, $2) ON CONFLICT DO NOTHING`, id, a[:]); err != nil {
+			return err
+		}
 	}
 	var live int64
 	if err := tx.QueryRowContext(ctx, `SELECT live FROM segment WHERE id = $1`, id).Scan(&live); err != nil {

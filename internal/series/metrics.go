@@ -17,6 +17,7 @@ type stats struct {
 	tailBytes, unmergedChunks prometheus.Collector
 	cacheBytes, liveBytes     prometheus.Collector
 	cacheHits, cacheMisses    prometheus.Collector
+	remaining                 prometheus.Collector
 	unmerged                  atomic.Int64 // chunks rolled since the last merge or start
 }
 
@@ -63,6 +64,7 @@ func newStats(s *Series) *stats {
 		return misses
 	})
 	t.unmergedChunks = gauge("unmerged_chunks", "Chunks rolled since the last merge or start.", func() float64 { return float64(t.unmerged.Load()) })
+	t.remaining = gauge("remaining_segments", "Segments of which the disk fails that keep bytes of dead chunks.", func() float64 { return float64(len(s.Remains())) })
 	return t
 }
 
@@ -70,5 +72,5 @@ func newStats(s *Series) *stats {
 func (s *Series) Metrics() []prometheus.Collector {
 	t := s.stats
 	return []prometheus.Collector{t.rolls, t.rollErrors, t.readings, t.repeats, t.retired, t.bytes, t.chunks, t.merges, t.merged,
-		t.rollTime, t.mergeTime, t.tailBytes, t.unmergedChunks, t.cacheBytes, t.liveBytes, t.cacheHits, t.cacheMisses}
+		t.rollTime, t.mergeTime, t.tailBytes, t.unmergedChunks, t.cacheBytes, t.liveBytes, t.cacheHits, t.cacheMisses, t.remaining}
 }

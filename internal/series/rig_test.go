@@ -198,6 +198,11 @@ func (r *rig) count(query string) (n int) {
 	return n
 }
 
+func (r *rig) exec(statement string) {
+	r.t.Helper()
+	r.must(r.db.Write(r.t.Context(), func(tx *sql.Tx) error { _, err := tx.Exec(statement); return err }))
+}
+
 // tidy checks that the folder holds the segments that the catalog names, that
 // their sums are right, and that what no chunk names is zeros.
 func (r *rig) tidy(when string) {
@@ -210,6 +215,7 @@ func (r *rig) tidy(when string) {
 	for _, q := range []string{
 		`SELECT count(*) FROM segment WHERE live <= 0 OR state <> 1`,
 		`SELECT count(*) FROM dead_range`,
+		`SELECT count(*) FROM dead_owner`,
 		`SELECT count(*) FROM chunk WHERE pending <> 0`,
 		`SELECT count(*) FROM chunk WHERE segment NOT IN (SELECT id FROM segment)`,
 		`SELECT count(*) FROM segment s WHERE live <> (SELECT count(*) FROM chunk c WHERE c.segment = s.id)

@@ -88,6 +88,7 @@ type Series struct {
 	cache     *cache
 	stats     *stats
 	rolling   rolling
+	remains   remains
 	withheld  atomic.Pointer[func(Cell) bool]
 	full      chan struct{} // the tail exceeds Options.Bytes
 	cells     sync.Pool     // of empty *sliceCell: rolls make as many as there are streams
@@ -141,6 +142,7 @@ func New(db *catalog.DB, log journal.Log, blobs blob.Store, keys Keys, o Options
 		work:       make(chan struct{}, 1),
 		sliceBytes: defaultSliceBytes, segmentSize: defaultSegmentSize,
 	}
+	s.remains.all = map[int64]Remaining{}
 	s.kept.ends = map[int64]journal.Pos{}
 	s.cells.New = func() any { return new(sliceCell) }
 	s.stats = newStats(s)

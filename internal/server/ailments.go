@@ -24,6 +24,7 @@ var ailments = [...]ailment{
 	{"journal-backlog", api.Wrong},
 	{"erasure-late", api.Wrong},
 	{"erasure-unpurged", api.Wrong},
+	{"segment-unremoved", api.Wrong},
 	{"retention-late", api.Wrong},
 	{"retention-doubts-clock", api.Wrong},
 	{"clock-set-back", api.Wrong},

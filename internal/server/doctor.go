@@ -202,6 +202,15 @@ func (s *Server) examineTraffic(x *examination) {
 	}
 }
 
+// remaining looks at segments of which the disk fails.
+func (x *examination) remaining(all []series.Remaining) {
+	if len(all) == 0 {
+		return
+	}
+	x.since("segment-unremoved", all[0].Since, fmt.Sprintf("%s ciphertext that is dead and can't be removed, the first %s: %v", plural(len(all), "a segment keeps", "%d segments keep"), all[0].Segment, all[0].Err),
+		"mend the disk or its mount: it is tried again with each roll. Erasures of owners who have something there don't end before; all others do")
+}
+
 // examineKeepers looks at what is to happen by itself, and at who waits.
 func (s *Server) examineKeepers(ctx context.Context, x *examination) error {
 	last, doubted, err := s.erasure.LastExpiry(ctx)
@@ -230,6 +239,7 @@ func (s *Server) examineKeepers(ctx context.Context, x *examination) error {
 				"look for erasure in the log: it says why, and goes on by itself when that is mended")
 		}
 	}
+	x.remaining(s.series.Remains())
 	unsent, err := s.outbox.Failing(ctx)
 	if err != nil {
 		return err

@@ -392,7 +392,10 @@ func judged() map[string]func(x *examination) {
 	device := holdfast.NewID[holdfast.DeviceID]()
 	dealt := escrow.Public{Threshold: 2, Shareholders: []escrow.Shareholder{{Name: "notary"}, {Name: "safe"}, {Name: "board"}}}
 	return map[string]func(x *examination){
-		"journal-queue":     func(x *examination) { x.journal(series.Backlog{}, time.Time{}, journal.Stats{QueuedBytes: 12 << 20}) },
+		"journal-queue": func(x *examination) { x.journal(series.Backlog{}, time.Time{}, journal.Stats{QueuedBytes: 12 << 20}) },
+		"segment-unremoved": func(x *examination) {
+			x.remaining([]series.Remaining{{Segment: holdfast.NewID[holdfast.BlobID](), Since: now, Err: errors.New("input/output error")}})
+		},
 		"journal-backlog":   func(x *examination) { x.journal(series.Backlog{Bytes: 300 << 20}, now, journal.Stats{}) },
 		"tpm-silent":        func(x *examination) { x.tpm("tpm", tpmholder.Status{}, errors.New("no answer")) },
 		"tpm-counter-ahead": func(x *examination) { x.tpm("tpm", tpmholder.Status{Counter: 9, Ahead: true}, nil) },

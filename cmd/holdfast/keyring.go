@@ -74,6 +74,13 @@ type keyringAddCopyCmd struct {
 	URL  string `arg:"" name:"url" help:"file:/PATH, a folder of its own that is there: on another disk, or a mounted share."`
 	Name string `required:"" help:"What messages call it." placeholder:"NAME" env:"-"`
 	keyFlags
+	outputFlags
+}
+
+// keyringCopy is a copy as commands print it.
+type keyringCopy struct {
+	Name string `json:"name"`
+	URL  string `json:"url"`
 }
 
 func (*keyringAddCopyCmd) Help() string {
@@ -81,7 +88,8 @@ func (*keyringAddCopyCmd) Help() string {
 written is late: the hub goes on with the others, and catches it up when it is back. If no copy can be written, no device can be added and erasures wait.
 
 Example:
-  holdfast keyring add-copy file:/mnt/safe/keyring --name safe --data DATA`
+  holdfast keyring add-copy file:/mnt/safe/keyring --name safe --data DATA
+  holdfast keyring add-copy file:/mnt/safe/keyring --name safe --data DATA -o json`
 }
 
 func (c *keyringAddCopyCmd) Run(a *app) error {
@@ -92,13 +100,13 @@ func (c *keyringAddCopyCmd) Run(a *app) error {
 	if err != nil {
 		return err
 	}
-	_, err = fmt.Fprintf(a.stdout, "Copy %s has all of the keyring, and gets what is new while the hub runs.\n", c.Name)
-	return err
+	return c.tell(a, keyringCopy{c.Name, c.URL}, fmt.Sprintf("Copy %s has all of the keyring, and gets what is new while the hub runs.", c.Name))
 }
 
 type keyringRemoveCopyCmd struct {
 	Name string `arg:"" name:"name" help:"The copy."`
 	keyFlags
+	outputFlags
 }
 
 func (*keyringRemoveCopyCmd) Help() string {
@@ -117,8 +125,7 @@ func (c *keyringRemoveCopyCmd) Run(a *app) error {
 	if err != nil {
 		return err
 	}
-	_, err = fmt.Fprintf(a.stdout, "Copy %s is kept no longer. Remove its files: %s\n", c.Name, quoted(strings.TrimPrefix(url, "file:")))
-	return err
+	return c.tell(a, keyringCopy{c.Name, url}, fmt.Sprintf("Copy %s is kept no longer. Remove its files: %s", c.Name, quoted(strings.TrimPrefix(url, "file:"))))
 }
 
 type keyringVerifyCmd struct {

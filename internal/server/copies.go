@@ -36,6 +36,9 @@ func (c Config) openCopies(k keys) (out []vault.Copy, err error) {
 	return out, nil
 }
 
+// takeBackPrefix begins the names of the files that copies have beside the keyring's.
+const takeBackPrefix = "takebacks-"
+
 // takeBacks is the ledger, as the copies of the keyring have it beside them.
 type takeBacks struct{ ledger *ledger.Ledger }
 

@@ -101,7 +101,7 @@ func (c Config) compareCopy(e keyringCopy, folder string, files []string, deep b
 	}
 	r.State = CopyInStep
 	for _, name := range files {
-		if !slices.Contains(theirs, name) && !strings.HasPrefix(name, "takebacks-") {
+		if !slices.Contains(theirs, name) && !strings.HasPrefix(name, takeBackPrefix) {
 			r.State = CopyDiffers
 		}
 	}

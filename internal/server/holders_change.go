@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"path/filepath"
 	"regexp"
 	"slices"
 	"strings"
@@ -181,6 +182,11 @@ func checkVouch(name string) error {
 	return nil
 }
 
+func isFolder(path string) bool {
+	info, err := os.Stat(path)
+	return err == nil && info.IsDir()
+}
+
 func sameFile(a, b string) bool {
 	x, err := os.Stat(a)
 	if err != nil {
@@ -199,6 +205,11 @@ func (c Config) create(ctx context.Context, f folder, u holderURL) (vault.Holder
 		}
 		if _, err := os.Lstat(u.path); !errors.Is(err, fs.ErrNotExist) {
 			return nil, holdfast.Errorf(holdfast.Conflict, "there is something at %s already: it may be another hub's root key. Name a new file", u.path)
+		}
+		// A folder that is missing is where a disk is to be mounted: made here, it would lie
+		// on another.
+		if dir := filepath.Dir(u.path); !isFolder(dir) {
+			return nil, holdfast.Errorf(holdfast.NotFound, "there is no folder %s: mount the disk that is to hold the root key, or make the folder (mkdir -m 700 %s)", dir, dir)
 		}
 		var pass []byte
 		if u.passphrase != "" {

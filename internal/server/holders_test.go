@@ -1,6 +1,7 @@
 package server
 
 import (
+	"errors"
 	"os"
 	"path/filepath"
 	"strings"
@@ -46,7 +47,13 @@ func TestBothHoldersLost(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	for _, written := range []bool{false, true} {
+		recoveryCutShort(t, c, private, h.rootKey, written)
+	}
 	got, err := RecoverRootKey(t.Context(), c, private)
+	if left, _ := filepath.Glob(h.rootKey + ".*"); len(left) > 0 {
+		t.Errorf("left behind: %v", left)
+	}
 	if err != nil || strings.Join(got.Lost, " ") != "usb" || got.RootKey != h.rootKey {
 		t.Fatalf("%+v, %v", got, err)
 	}
@@ -74,5 +81,55 @@ func TestBothHoldersLost(t *testing.T) {
 	h.start()
 	if got := h.stores.vault.Pending(); len(got) != 0 {
 		t.Errorf("pending: %v", got)
+	}
+}
+
+// cutShort is a place of the keyring that fails at the next file, before or after it
+// is there.
+type cutShort struct {
+	vault.Place
+	written bool
+	at      func()
+}
+
+func (p cutShort) Write(name string, data []byte) error {
+	var err error
+	if p.written {
+		err = p.Place.Write(name, data)
+	}
+	p.at()
+	return errors.Join(err, errors.New("the power is gone"))
+}
+
+// recoveryCutShort lets a recovery end where the keyring is put under the new root
+// key: where that is to lie there is nothing, and what a crash leaves is in nobody's
+// way.
+func recoveryCutShort(t *testing.T, c Config, shares *escrow.Private, rootKey string, written bool) {
+	t.Helper()
+	ground, asked := *Machine(), false
+	c.Ground = &ground
+	var left []byte
+	ground.Keyring = func(dir string) vault.Place {
+		return cutShort{vault.Dir(dir), written, func() {
+			asked = true
+			if _, err := os.Lstat(rootKey); err == nil {
+				t.Error("a root key is in its place before it opens anything")
+			}
+			var err error
+			if left, err = os.ReadFile(rootKey + recoveringExt); err != nil {
+				t.Error(err)
+			}
+		}}
+	}
+	if _, err := RecoverRootKey(t.Context(), c, shares); err == nil || !asked {
+		t.Fatalf("a recovery that is cut short: %v", err)
+	}
+	if all, _ := filepath.Glob(rootKey + "*"); len(all) > 0 {
+		t.Errorf("a refusal leaves %v", all)
+	}
+	for _, ext := range []string{"", ".tmp"} { // as a crash would
+		if err := os.WriteFile(rootKey+recoveringExt+ext, left, 0o600); err != nil {
+			t.Fatal(err)
+		}
 	}
 }

@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"github.com/holdfast-iot/holdfast"
@@ -54,15 +55,16 @@ func RecoverRootKey(ctx context.Context, c Config, shares *escrow.Private) (out 
 	if out.RootKey, err = filepath.Abs(out.RootKey); err != nil {
 		return out, err
 	}
-	holder, err := vault.CreateFileHolder(out.RootKey, c.Passphrase)
+	r, err := recoverTo(ctx, c.Ground.Keyring(filepath.Join(c.Data, keyringDir)), shares, out.RootKey, c.Passphrase)
 	if err != nil {
 		return out, err
 	}
-	r, err := vault.Recover(ctx, c.Ground.Keyring(filepath.Join(c.Data, keyringDir)), shares, holder)
-	if err != nil {
-		return out, errors.Join(err, os.Remove(out.RootKey))
-	}
 	out.Generation, out.Lost = r.Generation, r.Lost
+	for _, h := range k.Holders { // an attempt that was cut short may have taken them out of the keyring
+		if h.Name != rootKeyHolder && h.FencedAt.IsZero() && !slices.Contains(out.Lost, h.Name) {
+			out.Lost = append(out.Lost, h.Name)
+		}
+	}
 	if !k.alone(out.RootKey, time.Now()) {
 		return out, nil
 	}
@@ -70,6 +72,27 @@ func RecoverRootKey(ctx context.Context, c Config, shares *escrow.Private) (out 
 		return out, fmt.Errorf("the root key is at %s, but that the other holders are lost is not on record: %w", out.RootKey, err)
 	}
 	return out, nil
+}
+
+// recoveringExt is on a root key file until the keyring is under it. One that a crash
+// left is of no use: the shares open the keyring as before, and make a new one.
+const recoveringExt = ".recovering"
+
+// recoverTo has the root key file in its place when it opens the keyring, not before.
+func recoverTo(ctx context.Context, keyring vault.Place, shares *escrow.Private, path string, passphrase []byte) (vault.Recovered, error) {
+	temp := path + recoveringExt
+	if err := vault.DiscardFileHolder(temp); err != nil {
+		return vault.Recovered{}, fmt.Errorf("clear what an earlier attempt has left: %w", err)
+	}
+	holder, err := vault.CreateFileHolder(temp, passphrase)
+	if err != nil {
+		return vault.Recovered{}, errors.Join(err, vault.DiscardFileHolder(temp))
+	}
+	r, err := vault.Recover(ctx, keyring, shares, holder)
+	if err != nil {
+		return r, errors.Join(err, vault.DiscardFileHolder(temp))
+	}
+	return r, holder.MoveTo(path)
 }
 
 // rehearseAfter is how long a rehearsal of the recovery shares is good for.

@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"filippo.io/age"
@@ -205,6 +206,9 @@ func fetchAll(ctx context.Context, c Config, o RestoreOptions, reader *backup.Re
 		return err
 	}
 	for name, content := range files {
+		if strings.HasPrefix(name, takeBackPrefix) {
+			continue // they are for the ledger, and are read where they lie
+		}
 		if err := writeFile(filepath.Join(c.Data, keyringDir, name), content); err != nil {
 			return holdfast.Errorf(holdfast.Unavailable, "restore keyring: %w", err)
 		}

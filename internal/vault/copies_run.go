@@ -169,7 +169,7 @@ func (v *Vault) mirror(ctx context.Context, c *copyOf) error {
 	return nil
 }
 
-// ours reports whether a file in a copy is the keyring's.
+// ours reports whether a file in the keyring's folder, or in a copy, is the keyring's.
 func ours(name string) bool {
 	return strings.HasPrefix(name, "head-") || strings.HasPrefix(name, "page-") || strings.HasPrefix(name, listsPrefix)
 }

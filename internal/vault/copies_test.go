@@ -405,3 +405,30 @@ func TestCopiesFollowTheHolders(t *testing.T) {
 	}
 	boxes(1)
 }
+
+// A keyring that is opened where its copy lies leaves what lies beside it.
+func TestACopysFolderIsOpenedAsItIs(t *testing.T) {
+	c := newCopied(t, 0)
+	owners := c.add(t, 3)
+	if err := c.Close(); err != nil {
+		t.Fatal(err)
+	}
+	one := filepath.Join(c.dir, "one")
+	before := contents(t, one)
+	for _, name := range []string{"page-" + strings.Repeat("ab", 16), listsName(9)} {
+		if err := os.WriteFile(filepath.Join(one, name), []byte("litter"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	v, err := Open(t.Context(), c.db, Dir(one), []Holder{c.holder}, Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer v.Close()
+	if !v.HasOwner(owners[0]) || !strings.Contains(before, "beside generation 1") {
+		t.Errorf("the copy lacks an owner's key, or what is beside it")
+	}
+	if after := contents(t, one); after != before {
+		t.Errorf("%d bytes are left of %d", len(after), len(before))
+	}
+}

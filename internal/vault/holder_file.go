@@ -76,6 +76,31 @@ func CreateFileHolder(path string, passphrase []byte) (*FileHolder, error) {
 	return h, h.save()
 }
 
+// MoveTo gives the file its place, where nothing may lie yet.
+func (h *FileHolder) MoveTo(path string) error {
+	if _, err := h.files.Stat(path); err == nil {
+		return holdfast.Errorf(holdfast.Conflict, "there is a root key at %s already: name another place with --root-key", path)
+	} else if !errors.Is(err, fs.ErrNotExist) {
+		return diskError("move root key", err)
+	}
+	if err := h.files.Rename(h.path, path); err != nil {
+		return diskError("move root key", err)
+	}
+	h.path = path
+	return syncDir(h.files, filepath.Dir(path))
+}
+
+// DiscardFileHolder overwrites and removes a root key file, with what a crash has left
+// of its writing.
+func DiscardFileHolder(path string) error {
+	for _, p := range []string{path + tempExt, path + oldExt, path} {
+		if err := scrub(osFiles{}, p); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // OpenFileHolder reads the file. It refuses one that others may read, and a
 // wrong passphrase.
 func OpenFileHolder(path string, passphrase []byte) (*FileHolder, error) {

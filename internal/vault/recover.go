@@ -296,7 +296,8 @@ func (r *keyring) readPage(place Place, p *page, open bool) error {
 	return nil
 }
 
-// sweep removes the files that are not of this generation.
+// sweep removes the keyring's files that are not of this generation. What lies beside
+// them, as the take-backs do in a copy, is not the keyring's to remove.
 func (r *keyring) sweep(place Place) error {
 	keep := map[string]bool{headName(r.generation): true}
 	for _, p := range r.pages {
@@ -309,7 +310,7 @@ func (r *keyring) sweep(place Place) error {
 		return fmt.Errorf("sweep keyring: %w", err)
 	}
 	names = slices.DeleteFunc(names, func(name string) bool {
-		return keep[name] || strings.HasPrefix(name, listsPrefix) && name <= listsName(r.generation)
+		return !ours(name) || keep[name] || strings.HasPrefix(name, listsPrefix) && name <= listsName(r.generation)
 	})
 	if err := place.Remove(names...); err != nil {
 		return fmt.Errorf("sweep keyring: %w", err)

@@ -112,7 +112,7 @@ if (opened.length > 1) {
   if (end !== "" || more.length || base64(salt).length !== 32) fail("the scope can't be read");
   if (!sha256(base64(salt), Buffer.from(line)).equals(base64(c.scope_commitment))) fail("another scope");
   scope = JSON.parse(line);
-  const part = Boolean(scope.scope.streams?.length || scope.scope.from);
+  const part = Boolean(scope.scope.streams?.length || scope.scope.from || scope.scope.month);
   const kept = [...new Set((scope.kept ?? []).map((k) => k.why))].sort();
   if (part !== Boolean(c.in_part) || !same(kept, c.kept ?? [])) fail("certificate and scope don't agree");
 }

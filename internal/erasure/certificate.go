@@ -119,7 +119,9 @@ type Opening struct {
 	Kept    []Kept             `json:"kept,omitempty"`
 }
 
-func (o *Opening) inPart() bool { return len(o.Scope.Streams) > 0 || o.Scope.From != nil }
+func (o *Opening) inPart() bool {
+	return len(o.Scope.Streams) > 0 || o.Scope.From != nil || o.Scope.Month != ""
+}
 
 // saltSize is that of the salt of a commitment.
 const saltSize = 32

@@ -164,6 +164,9 @@ func TestErasureScopes(t *testing.T) {
 	if e.Scope.Month == "" {
 		t.Error("the month is not in the scope")
 	}
+	if c, err := erasure.VerifyCertificate(e.Certificate, h.ledger.VerifierKey()); err != nil || !c.InPart {
+		t.Errorf("the certificate of a month: in part %v, %v", c.InPart, err)
+	}
 	for range 2 {
 		h.has(ben, his, "gps", 0)
 		h.has(ben, his, "steps", 1)

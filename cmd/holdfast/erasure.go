@@ -183,7 +183,7 @@ type erasureApproveCmd struct {
 }
 
 func (*erasureApproveCmd) Help() string {
-	return `Approves an erasure of more assignments than one administrator may have erased alone (serve --erasure-bulk). Who asked for it can't approve it.
+	return `Approves an erasure of more assignments than one administrator may have erased alone within 24 hours (serve --erasure-bulk). Who asked for it can't approve it.
 
 Example:
   holdfast erasure approve gq3tembtgm2tkmrzgq3tembtgm --token second.token --hub https://HOST:8443`

@@ -61,7 +61,9 @@ func (h *Hub) Start(ctx context.Context, env ...string) error {
 	args := []string{"serve", "--data", h.Data(), "--root-key", filepath.Join(h.dir, "root.key"), "--log-level", "error",
 		"--listen-api", "127.0.0.1:0", "--listen-device", "127.0.0.1:0", "--listen-mqtt", "127.0.0.1:0",
 		// One device and one address send here what thousands do elsewhere.
-		"--readings-per-device=-1", "--bytes-per-device=-1", "--connects-per-address=-1"}
+		"--readings-per-device=-1", "--bytes-per-device=-1", "--connects-per-address=-1",
+		// And one administrator has everybody erased.
+		"--erasure-bulk=0"}
 	if path := h.b.profileFile("cpu-" + time.Now().Format("150405.000") + ".pprof"); path != "" {
 		args = append(args, "--cpu-profile", path, "--memory-profile", strings.Replace(path, "cpu-", "mem-", 1))
 	}

@@ -11,8 +11,9 @@ import (
 )
 
 // An administrator can't have a house emptied alone: what covers more assignments than
-// Policy.Bulk waits for a second one. Until he approves nothing has happened, and the
-// owner sees that it was asked for. An owner's own word needs nobody else's.
+// Policy.Bulk, with what he has erased alone within a day, waits for a second one. Until
+// he approves nothing has happened, and the owner sees that it was asked for. An owner's
+// own word needs nobody else's.
 
 // guard says whether an erasure needs a second administrator, and sets its window to
 // what the hub asks for.
@@ -23,8 +24,11 @@ func (g *Gate) guard(ctx context.Context, by access.Principal, e *Erasure, s hol
 	if e.Undo == 0 {
 		e.Undo = g.Policy.Undo
 	}
-	if by.Role != access.Administrator || g.Policy.Bulk == 0 || len(s.Assignments) <= g.Policy.Bulk || g.People == nil {
+	if by.Role != access.Administrator || g.Policy.Bulk == 0 || g.People == nil {
 		return false, nil
+	}
+	if e.alone, err = g.onOwnWord(ctx, by, s); err != nil || e.alone != nil {
+		return false, err
 	}
 	n, err := g.People.Administrators(ctx)
 	if err != nil {

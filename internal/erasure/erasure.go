@@ -139,6 +139,7 @@ type Erasure struct {
 	State string             `json:"state"`
 	Plan
 	Certificate []byte `json:"-"` // its newest issue
+	alone       *alone // what it adds to its asker's day when it is accepted; nil: nothing
 }
 
 // Plan is what is written down of an erasure while it goes on.
@@ -239,7 +240,7 @@ type Wish struct {
 // Policy is what the hub asks of erasures beyond the right to them.
 type Policy struct {
 	Undo   time.Duration // window of every guarded one; 0: none
-	Bulk   int           // most assignments that one administrator has erased alone; 0: any number
+	Bulk   int           // most assignments that one administrator has erased alone within a day; 0: any number
 	Window time.Duration // how long a rotation waits for others to share it; 0: not at all
 }
 
@@ -391,6 +392,9 @@ func (g *Gate) writeDown(ctx context.Context, e Erasure, s holdfast.Scope, was s
 	}
 	err = g.Catalog.Write(ctx, func(tx *sql.Tx) error {
 		if err := put(ctx, tx, e, was, box); err != nil {
+			return err
+		}
+		if err := e.alone.add(ctx, tx, e.ID, s.Before); err != nil {
 			return err
 		}
 		if err := g.Custody.Leave(ctx, tx, s); err != nil {

@@ -44,6 +44,9 @@ func (g *Gate) wait(ctx context.Context, e Erasure, s holdfast.Scope) (Erasure, 
 		if err := put(ctx, tx, e, was, box); err != nil {
 			return err
 		}
+		if err := e.alone.add(ctx, tx, e.ID, now); err != nil {
+			return err
+		}
 		if err := g.Custody.Leave(ctx, tx, s); err != nil {
 			return err
 		}
@@ -161,6 +164,9 @@ func (g *Gate) dropAnd(ctx context.Context, e Erasure, to, kind string, also fun
 	}
 	err = g.Catalog.Write(ctx, func(tx *sql.Tx) error {
 		if err := put(ctx, tx, e, was, box); err != nil {
+			return err
+		}
+		if err := uncount(ctx, tx, e.ID); err != nil {
 			return err
 		}
 		if stays {

@@ -61,7 +61,8 @@ var upstairs = map[string]string{
 
 // beside are packages on no floor, and all that they may import of ours.
 var beside = map[string][]string{
-	"client": {""},
+	"client":            {""},
+	"internal/testseed": {},
 	// A provider of logins for tests.
 	"internal/issuer/issuertest":   {},
 	"internal/journal/journaltest": {"", "internal/journal"},

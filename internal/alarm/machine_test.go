@@ -2,15 +2,14 @@ package alarm
 
 import (
 	"encoding/json"
-	"flag"
 	"fmt"
 	"math/rand/v2"
 	"slices"
 	"testing"
 	"time"
-)
 
-var seed = flag.Uint64("seed", uint64(time.Now().UnixNano()), "of random tests")
+	"github.com/holdfast-iot/holdfast/internal/testseed"
+)
 
 const second = int64(time.Second)
 
@@ -109,12 +108,12 @@ func drawn(r *rand.Rand) *Condition {
 // between, a rule comes to what it comes to over the whole history at once, and to
 // what its words say of each second.
 func TestIncrementsAgreeWithHistory(t *testing.T) {
-	fired := 0
+	seed, fired := testseed.Of(t), 0
 	for round := range 400 {
-		r := rand.New(rand.NewPCG(*seed, uint64(round)))
+		r := rand.New(rand.NewPCG(seed, uint64(round)))
 		c := drawn(r)
 		if err := c.check(nil); err != nil {
-			t.Fatalf("-seed %d round %d: %v", *seed, round, err)
+			t.Fatalf("seed %d round %d: %v", seed, round, err)
 		}
 		began := 1_000_000 * second
 		end := began + 120*second
@@ -158,7 +157,7 @@ func TestIncrementsAgreeWithHistory(t *testing.T) {
 		}
 		said, _ := json.Marshal(c)
 		if !slices.Equal(got, want) {
-			t.Fatalf("-seed %d round %d %s: in steps %v, at once %v", *seed, round, said, got, want)
+			t.Fatalf("seed %d round %d %s: in steps %v, at once %v", seed, round, said, got, want)
 		}
 		plain := func(all []change) (s string) {
 			for _, x := range all {
@@ -167,12 +166,12 @@ func TestIncrementsAgreeWithHistory(t *testing.T) {
 			return s
 		}
 		if oracle := plain(told(c, all, began, end)); plain(want) != oracle {
-			t.Fatalf("-seed %d round %d %s:\n has  %s\n want %s", *seed, round, said, plain(want), oracle)
+			t.Fatalf("seed %d round %d %s:\n has  %s\n want %s", seed, round, said, plain(want), oracle)
 		}
 		fired += len(want)
 	}
 	if fired < 400 {
-		t.Errorf("-seed %d: only %d changes: the test asks for little", *seed, fired)
+		t.Errorf("seed %d: only %d changes: the test asks for little", seed, fired)
 	}
 }
 

@@ -5,11 +5,13 @@ import (
 	"math/rand/v2"
 	"strconv"
 	"testing"
+
+	"github.com/holdfast-iot/holdfast/internal/testseed"
 )
 
 // The quick way writes what strconv writes.
 func TestAppendThousandths(t *testing.T) {
-	seed := rand.Uint64()
+	seed := testseed.Of(t)
 	r := rand.New(rand.NewPCG(seed, 0))
 	quick := 0
 	check := func(f float64) {

@@ -11,12 +11,12 @@ import (
 	"github.com/parquet-go/parquet-go"
 
 	"github.com/holdfast-iot/holdfast/internal/query"
+	"github.com/holdfast-iot/holdfast/internal/testseed"
 )
 
 // TestClock: times are written as the standard library writes them, in any zone.
 func TestClock(t *testing.T) {
-	seed := uint64(time.Now().UnixNano())
-	t.Log("seed", seed)
+	seed := testseed.Of(t)
 	draw := rand.New(rand.NewPCG(seed, 1))
 	for _, name := range []string{"", "UTC", "Europe/Warsaw", "Asia/Kolkata", "America/St_Johns", "Africa/Monrovia", "Pacific/Apia", "Australia/Lord_Howe"} {
 		c := clock{}

@@ -15,6 +15,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/holdfast-iot/holdfast"
+	"github.com/holdfast-iot/holdfast/internal/testseed"
 )
 
 func golden(t *testing.T, name, got string) {
@@ -58,8 +59,7 @@ func TestRows(t *testing.T) {
 
 // TestTallyForgetsOrder and nothing else.
 func TestTallyForgetsOrder(t *testing.T) {
-	seed := uint64(time.Now().UnixNano())
-	t.Log("seed", seed)
+	seed := testseed.Of(t)
 	draw := rand.New(rand.NewPCG(seed, 1))
 	id := holdfast.StreamID{7}
 	rows := make([]holdfast.Reading, 100)

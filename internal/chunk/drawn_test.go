@@ -2,26 +2,18 @@ package chunk_test
 
 import (
 	"bytes"
-	"flag"
 	"math"
 	"math/rand/v2"
 	"testing"
-	"time"
 
 	"github.com/holdfast-iot/holdfast"
 	"github.com/holdfast-iot/holdfast/internal/chunk"
+	"github.com/holdfast-iot/holdfast/internal/testseed"
 )
-
-var seed = flag.Uint64("seed", 0, "seed of the drawn inputs; 0 takes the clock")
 
 // TestDrawn draws columns that mix everything the encodings tell apart.
 func TestDrawn(t *testing.T) {
-	s := *seed
-	if s == 0 {
-		s = uint64(time.Now().UnixNano())
-	}
-	t.Logf("replay with -seed %d", s)
-	r := random(s)
+	r := random(testseed.Of(t))
 	var reused, rebuilt chunk.Columns
 	for range 200 {
 		c := draw(r)

@@ -13,6 +13,7 @@ import (
 
 	"github.com/holdfast-iot/holdfast"
 	"github.com/holdfast-iot/holdfast/internal/chunk"
+	"github.com/holdfast-iot/holdfast/internal/testseed"
 )
 
 // sameStretch compares bit for bit: values are compared by their bits.
@@ -38,12 +39,7 @@ func byTheMinute(r *rand.Rand) *chunk.Columns {
 
 // TestMinutesSayWhatTheRowsSay: bit for bit, through their bytes.
 func TestMinutesSayWhatTheRowsSay(t *testing.T) {
-	s := *seed
-	if s == 0 {
-		s = rand.Uint64()
-	}
-	t.Logf("replay with -seed %d", s)
-	r := random(s)
+	r := random(testseed.Of(t))
 	var m, back chunk.Minutes
 	var e chunk.Encoder
 	made := map[holdfast.ValueType]int{}

@@ -5,12 +5,12 @@ import (
 	"math/big"
 	"math/rand/v2"
 	"testing"
-	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
 
 	"github.com/holdfast-iot/holdfast"
+	"github.com/holdfast-iot/holdfast/internal/testseed"
 )
 
 func TestStretch(t *testing.T) {
@@ -44,8 +44,7 @@ func TestStretch(t *testing.T) {
 // TestSumsAgree holds the two ways to add against each other, and both against
 // arithmetic without limits.
 func TestSumsAgree(t *testing.T) {
-	seed := uint64(time.Now().UnixNano())
-	t.Log("seed", seed)
+	seed := testseed.Of(t)
 	draw := rand.New(rand.NewPCG(seed, 3))
 	for range 300 {
 		v := make([]float64, 1+draw.IntN(100))

@@ -3,7 +3,6 @@ package grant
 import (
 	"cmp"
 	"errors"
-	"flag"
 	"math/rand/v2"
 	"slices"
 	"sync"
@@ -14,18 +13,12 @@ import (
 	"github.com/google/go-cmp/cmp/cmpopts"
 
 	"github.com/holdfast-iot/holdfast"
+	"github.com/holdfast-iot/holdfast/internal/testseed"
 	"github.com/holdfast-iot/holdfast/internal/vault"
 )
 
-var seed = flag.Uint64("seed", 0, "of the random tests; 0: another one each time")
-
 func random(t *testing.T) *rand.Rand {
-	s := *seed
-	if s == 0 {
-		s = rand.Uint64()
-	}
-	t.Logf("-seed=%d", s)
-	return rand.New(rand.NewPCG(s, 0))
+	return rand.New(rand.NewPCG(testseed.Of(t), 0))
 }
 
 // added is what tallies must be: the sum of the disclosures that there are.

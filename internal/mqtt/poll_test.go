@@ -16,17 +16,15 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+
 	"github.com/holdfast-iot/holdfast"
+	"github.com/holdfast-iot/holdfast/internal/testseed"
 )
 
 // What polled connections answer and take in is what those with a goroutine do,
 // whatever the pieces are in which it arrives.
 func TestPolledAsWithAGoroutine(t *testing.T) {
-	seed := rand.Uint64()
-	if s := os.Getenv("HOLDFAST_SEED"); s != "" {
-		seed, _ = strconv.ParseUint(s, 10, 64)
-	}
-	t.Logf("HOLDFAST_SEED=%d", seed)
+	seed := testseed.Of(t)
 	a := newAuthority(t)
 	for n := range 20 {
 		var sides [2]string

@@ -5,12 +5,12 @@ import (
 	"math/rand/v2"
 	"os"
 	"slices"
-	"strconv"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	"github.com/holdfast-iot/holdfast"
+	"github.com/holdfast-iot/holdfast/internal/testseed"
 )
 
 // FuzzSequence reads its input as what two clients of a device do to a server, one
@@ -23,9 +23,8 @@ func FuzzSequence(f *testing.F) {
 
 // TestSequences plays random ones; HOLDFAST_SEED plays one again.
 func TestSequences(t *testing.T) {
-	seed, rounds := rand.Uint64(), 300
-	if text := os.Getenv("HOLDFAST_SEED"); text != "" {
-		seed, _ = strconv.ParseUint(text, 10, 64)
+	seed, rounds := testseed.Of(t), 300
+	if testseed.Given() {
 		rounds = 1
 	} else if os.Getenv("HOLDFAST_LONG") != "" {
 		rounds = 10_000

@@ -10,6 +10,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/holdfast-iot/holdfast"
+	"github.com/holdfast-iot/holdfast/internal/testseed"
 )
 
 func party(n byte) holdfast.PartyID           { return holdfast.PartyID{n} }
@@ -177,24 +178,19 @@ func TestWidestGrantThenTheOneThatEndsFirst(t *testing.T) {
 	wide := grant(func(g *Grant) { g.ID, g.Until = id(2), now+100*tick })
 	soon := grant(func(g *Grant) { g.ID, g.Until = id(3), now+50*tick })
 	grants := []Grant{narrow, wide, soon}
+	draw := draws(t)
 	for range 6 {
 		if d := decide(t, ask(), grants); d.Grant != id(3) {
 			t.Errorf("took grant %v of %v", d.Grant, grants)
 		}
-		rand.Shuffle(len(grants), func(i, j int) { grants[i], grants[j] = grants[j], grants[i] })
+		draw.Shuffle(len(grants), func(i, j int) { grants[i], grants[j] = grants[j], grants[i] })
 	}
 }
 
 // Drawn requests against drawn grants. What comes out is checked against the
 // promises, each written here once more in its plainest form.
 func TestNothingOutsideTheGrantorsOwnIsAllowed(t *testing.T) {
-	seed := [2]uint64{rand.Uint64(), rand.Uint64()}
-	draw := rand.New(rand.NewPCG(seed[0], seed[1]))
-	defer func() {
-		if t.Failed() {
-			t.Logf("seed %#x", seed)
-		}
-	}()
+	draw := rand.New(rand.NewPCG(testseed.Of(t), 0))
 	purposes := []holdfast.Purpose{"", holdfast.Operation, holdfast.OwnAccess, "research", "care"}
 	streams := []string{"pulse", "steps"}
 	drawParty := func() holdfast.PartyID { return party(byte(draw.IntN(5))) } // 0 is no party

@@ -12,6 +12,7 @@ import (
 	"github.com/google/go-cmp/cmp/cmpopts"
 
 	"github.com/holdfast-iot/holdfast"
+	"github.com/holdfast-iot/holdfast/internal/testseed"
 )
 
 // drawn draws worlds: what one party said, and requests about its data. Few names
@@ -19,13 +20,7 @@ import (
 type drawn struct{ *rand.Rand }
 
 func draws(t testing.TB) drawn {
-	seed := [2]uint64{rand.Uint64(), rand.Uint64()}
-	t.Cleanup(func() {
-		if t.Failed() {
-			t.Logf("seed %#x", seed)
-		}
-	})
-	return drawn{rand.New(rand.NewPCG(seed[0], seed[1]))}
+	return drawn{rand.New(rand.NewPCG(testseed.Of(t), 0))}
 }
 
 func (d drawn) maybe(oneIn int) bool      { return d.IntN(oneIn) == 0 }

@@ -2,7 +2,6 @@ package promapi
 
 import (
 	"context"
-	"flag"
 	"fmt"
 	"math"
 	"math/rand/v2"
@@ -17,19 +16,12 @@ import (
 	"github.com/holdfast-iot/holdfast"
 	"github.com/holdfast-iot/holdfast/internal/custody"
 	"github.com/holdfast-iot/holdfast/internal/query/querytest"
+	"github.com/holdfast-iot/holdfast/internal/testseed"
 )
 
-var seed = flag.Uint64("seed", 0, "replays a random test; 0 draws one")
-
-// drawn returns a source of random numbers whose seed is printed.
 func drawn(t *testing.T) *rand.Rand {
 	t.Helper()
-	n := *seed
-	if n == 0 {
-		n = rand.Uint64()
-	}
-	t.Logf("replay with -seed %d", n)
-	return rand.New(rand.NewPCG(n, 5))
+	return rand.New(rand.NewPCG(testseed.Of(t), 5))
 }
 
 // plain is Prometheus' own view of some series: every sample, however it is asked.

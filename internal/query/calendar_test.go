@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/holdfast-iot/holdfast"
+	"github.com/holdfast-iot/holdfast/internal/testseed"
 )
 
 func zoned(t testing.TB, name string) *time.Location {
@@ -66,8 +67,7 @@ func TestCalendarDays(t *testing.T) {
 // a gap, each instant lies in its own, and days begin where a walk over the zone's
 // instants finds the date to change.
 func TestRulers(t *testing.T) {
-	seed := uint64(time.Now().UnixNano())
-	t.Log("seed", seed)
+	seed := testseed.Of(t)
 	draw := rand.New(rand.NewPCG(seed, 5))
 	zones := []string{"UTC", "Europe/Warsaw", "America/St_Johns", "America/Sao_Paulo", "Asia/Kathmandu", "Pacific/Apia", "Pacific/Kwajalein",
 		"Africa/Monrovia", "Asia/Manila", "America/Anchorage", "Antarctica/Troll", "Europe/Dublin", "Africa/Casablanca", "Asia/Gaza", "America/Juneau"}

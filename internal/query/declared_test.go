@@ -17,6 +17,7 @@ import (
 	"github.com/holdfast-iot/holdfast/internal/policy"
 	"github.com/holdfast-iot/holdfast/internal/query"
 	"github.com/holdfast-iot/holdfast/internal/query/querytest"
+	"github.com/holdfast-iot/holdfast/internal/testseed"
 )
 
 // building is a landlord and his tenants, whose meters he may ask about together.
@@ -309,8 +310,7 @@ func TestStrictestOfAGroup(t *testing.T) {
 // and go, no two answers about one window have fewer than k data subjects between
 // them, and none is about fewer.
 func TestNoSubsetOfAGroupIsTold(t *testing.T) {
-	seed := uint64(time.Now().UnixNano())
-	t.Log("seed", seed)
+	seed := testseed.Of(t)
 	draw := rand.New(rand.NewPCG(seed, 5))
 	const k = 3
 	b := build(t, 10, policy.Obligations{MinGroup: k})

@@ -9,6 +9,7 @@ import (
 
 	"github.com/holdfast-iot/holdfast"
 	"github.com/holdfast-iot/holdfast/internal/chunk"
+	"github.com/holdfast-iot/holdfast/internal/testseed"
 )
 
 // drawn makes readings in order of time, close together and far apart, with equal
@@ -47,8 +48,7 @@ func drawn(draw *rand.Rand, typ holdfast.ValueType, n int) (rows []holdfast.Read
 // TestStoredMinutesChangeNothing: windows are the same bit for bit, in whatever runs
 // the readings come, and whichever whole minutes come as what was stored of them.
 func TestStoredMinutesChangeNothing(t *testing.T) {
-	seed := uint64(time.Now().UnixNano())
-	t.Log("seed", seed)
+	seed := testseed.Of(t)
 	draw := rand.New(rand.NewPCG(seed, 4))
 	asked := []Aggregate{Count, Sum, Mean, Min, Max, First, Last}
 	warsaw, err := ParseZone("Europe/Warsaw")

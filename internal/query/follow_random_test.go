@@ -12,6 +12,7 @@ import (
 	"github.com/holdfast-iot/holdfast/internal/custody"
 	"github.com/holdfast-iot/holdfast/internal/query"
 	"github.com/holdfast-iot/holdfast/internal/query/querytest"
+	"github.com/holdfast-iot/holdfast/internal/testseed"
 )
 
 // oracle knows what a follower must get: every reading that repeats none before it,
@@ -29,14 +30,10 @@ func (o *oracle) take(stream string, r holdfast.Reading) {
 // A follower that loses its connection anywhere gets each reading once, whatever is
 // sent late, again or out of order, and whatever rolls, merges and restarts come between.
 func TestFollowersGetEachReadingOnce(t *testing.T) {
-	seed, steps := rand.Uint64(), 150
+	seed, steps := testseed.Of(t), 150
 	if os.Getenv("HOLDFAST_LONG") != "" {
 		steps = 5000
 	}
-	if s := os.Getenv("HOLDFAST_SEED"); s != "" {
-		fmt.Sscan(s, &seed)
-	}
-	t.Logf("HOLDFAST_SEED=%d", seed)
 	draw := rand.New(rand.NewPCG(seed, 0))
 	h := querytest.Build(t)
 	anna := h.Party("Anna Kowalska")

@@ -18,6 +18,7 @@ import (
 	"github.com/holdfast-iot/holdfast/internal/grant"
 	"github.com/holdfast-iot/holdfast/internal/query"
 	"github.com/holdfast-iot/holdfast/internal/query/querytest"
+	"github.com/holdfast-iot/holdfast/internal/testseed"
 )
 
 // asked is every aggregate that windows of these tests are compared by.
@@ -174,8 +175,7 @@ func naive(streams [][]holdfast.Reading, start, end int64) (n int, of map[query.
 // of all readings says.
 func TestGroupsAgainstNaive(t *testing.T) {
 	h := querytest.Build(t)
-	seed := uint64(time.Now().UnixNano())
-	t.Log("seed", seed)
+	seed := testseed.Of(t)
 	draw := rand.New(rand.NewPCG(seed, 7))
 	sent := fleetOf(h, draw, 5)
 	near := func(a, b float64) bool {
@@ -235,8 +235,7 @@ func TestGroupsAgainstNaive(t *testing.T) {
 // and calendars.
 func TestPagesOfAllThat(t *testing.T) {
 	h := querytest.Build(t)
-	seed := uint64(time.Now().UnixNano())
-	t.Log("seed", seed)
+	seed := testseed.Of(t)
 	draw := rand.New(rand.NewPCG(seed, 8))
 	fleetOf(h, draw, 3)
 	warsaw, err := query.ParseZone("Europe/Warsaw")

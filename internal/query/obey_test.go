@@ -18,6 +18,7 @@ import (
 	"github.com/holdfast-iot/holdfast/internal/policy"
 	"github.com/holdfast-iot/holdfast/internal/query"
 	"github.com/holdfast-iot/holdfast/internal/query/querytest"
+	"github.com/holdfast-iot/holdfast/internal/testseed"
 )
 
 // lent is a house in which Anna lets a lab read all of hers, obliged to something.
@@ -162,8 +163,7 @@ func (d *adversary) request(t testing.TB, stream string) query.Request {
 // answer every question alike, however many are asked and when. With no obligation
 // they don't.
 func TestTwinsAreNotToldApart(t *testing.T) {
-	seed := uint64(time.Now().UnixNano())
-	t.Log("seed", seed)
+	seed := testseed.Of(t)
 	draw := rand.New(rand.NewPCG(seed, 2))
 	two := 2
 	number := func() holdfast.Value { return holdfast.NumberValue(float64(draw.IntN(4000)-2000) / 8) }
@@ -316,8 +316,7 @@ func TestTwinsAreNotToldApart(t *testing.T) {
 
 // TestLaterReadingsAreNotThereYet: what a delay holds back changes no answer.
 func TestLaterReadingsAreNotThereYet(t *testing.T) {
-	seed := uint64(time.Now().UnixNano())
-	t.Log("seed", seed)
+	seed := testseed.Of(t)
 	draw := rand.New(rand.NewPCG(seed, 3))
 	h := lend(t, policy.Obligations{Delay: 3 * time.Hour})
 	full, short := h.device("a"), h.device("b")
@@ -358,8 +357,7 @@ func TestLaterReadingsAreNotThereYet(t *testing.T) {
 // TestObligationsAreCarriedOutAsTheyAreSaid: what comes out is what a plain reading of
 // the obligations makes of the readings, page by page.
 func TestObligationsAreCarriedOutAsTheyAreSaid(t *testing.T) {
-	seed := uint64(time.Now().UnixNano())
-	t.Log("seed", seed)
+	seed := testseed.Of(t)
 	draw := rand.New(rand.NewPCG(seed, 4))
 	for range 6 {
 		o := policy.Obligations{Every: []time.Duration{0, 5 * time.Minute, time.Hour}[draw.IntN(3)], Step: []float64{0, 0.5, 10}[draw.IntN(3)], Delay: time.Duration(draw.IntN(3)) * time.Hour}

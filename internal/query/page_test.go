@@ -12,6 +12,7 @@ import (
 	"github.com/holdfast-iot/holdfast/internal/custody"
 	"github.com/holdfast-iot/holdfast/internal/query"
 	"github.com/holdfast-iot/holdfast/internal/query/querytest"
+	"github.com/holdfast-iot/holdfast/internal/testseed"
 )
 
 // text is a row as one line, to compare pages with the whole.
@@ -35,8 +36,7 @@ func texts(rows []query.Row) (all []string) {
 // whole, each row once.
 func TestPages(t *testing.T) {
 	h := querytest.Build(t)
-	seed := uint64(time.Now().UnixNano())
-	t.Log("seed", seed)
+	seed := testseed.Of(t)
 	draw := rand.New(rand.NewPCG(seed, 1))
 	for _, label := range []string{"a", "b", "c"} {
 		d := h.Device(custody.DeviceSpec{Label: label})

@@ -13,6 +13,7 @@ import (
 	"github.com/holdfast-iot/holdfast/internal/grant"
 	"github.com/holdfast-iot/holdfast/internal/query"
 	"github.com/holdfast-iot/holdfast/internal/query/querytest"
+	"github.com/holdfast-iot/holdfast/internal/testseed"
 )
 
 // sequences returns the sequence numbers that a reader gets of a selection, a page of three
@@ -45,8 +46,7 @@ func sequences(t testing.TB, h *querytest.House, who access.Principal, s query.S
 // data it is: over random periods and hours, and readings that are late, early, or
 // without a time.
 func TestReadingsStayInTheirAssignment(t *testing.T) {
-	seed := uint64(time.Now().UnixNano())
-	t.Logf("seed %d", seed)
+	seed := testseed.Of(t)
 	rnd := rand.New(rand.NewPCG(seed, 1))
 	h := querytest.Build(t)
 	var parties []access.Principal

@@ -5,7 +5,8 @@ import (
 	"math/rand/v2"
 	"slices"
 	"testing"
-	"time"
+
+	"github.com/holdfast-iot/holdfast/internal/testseed"
 )
 
 // exactly is the quantile by its definition.
@@ -21,8 +22,7 @@ func exactly(values []float64, millionths uint64) float64 {
 // TestQuantiles: within the accuracy of the exact ones whatever is drawn, exact of
 // few, and the same however readings were divided.
 func TestQuantiles(t *testing.T) {
-	seed := uint64(time.Now().UnixNano())
-	t.Log("seed", seed)
+	seed := testseed.Of(t)
 	draw := rand.New(rand.NewPCG(seed, 6))
 	kinds := map[string]func() float64{
 		"normal":    func() float64 { return draw.NormFloat64() },

@@ -9,6 +9,7 @@ import (
 
 	"github.com/holdfast-iot/holdfast"
 	"github.com/holdfast-iot/holdfast/internal/chunk"
+	"github.com/holdfast-iot/holdfast/internal/testseed"
 )
 
 // everything is a plan of all aggregates.
@@ -127,8 +128,7 @@ func TestAggregates(t *testing.T) {
 
 // TestSumsAreExact holds random sums against arithmetic without limits.
 func TestSumsAreExact(t *testing.T) {
-	seed := uint64(time.Now().UnixNano())
-	t.Log("seed", seed)
+	seed := testseed.Of(t)
 	draw := rand.New(rand.NewPCG(seed, 2))
 	for range 200 {
 		var ints []int64

@@ -204,7 +204,7 @@ func TestDecodeCBORRefuses(t *testing.T) {
 // A time in a float is rounded once, to the nearest nanosecond, half away from
 // zero: big.Rat is the witness.
 func TestFloatTimes(t *testing.T) {
-	rng, seed := drawn()
+	rng, seed := drawn(t)
 	half := big.NewRat(1, 2)
 	for range 100_000 {
 		f := math.Float64frombits(rng.Uint64())
@@ -235,7 +235,7 @@ func TestFloatTimes(t *testing.T) {
 
 // A decimal time is the nearest nanosecond to its digits: big.Rat is the witness.
 func TestDecimalTimes(t *testing.T) {
-	rng, seed := drawn()
+	rng, seed := drawn(t)
 	half := big.NewRat(1, 2)
 	for range 50_000 {
 		text := drawLiteral(rng)

@@ -369,7 +369,7 @@ func drawReading(rng *rand.Rand) holdfast.Reading {
 
 // What is written comes back bit for bit, by both encodings.
 func TestRoundTrip(t *testing.T) {
-	rng, seed := drawn()
+	rng, seed := drawn(t)
 	for range 300 {
 		var want []holdfast.Sample
 		n := 1 + rng.IntN(30)

@@ -7,12 +7,12 @@ import (
 	"strconv"
 	"strings"
 	"testing"
-	"time"
 	"unicode/utf8"
 
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/holdfast-iot/holdfast"
+	"github.com/holdfast-iot/holdfast/internal/testseed"
 )
 
 func number(f float64) holdfast.Sample {
@@ -247,7 +247,7 @@ func TestScalarAtTheLimit(t *testing.T) {
 
 // Every literal is the float64 that strconv reads, bit for bit.
 func TestNumbersAreStrconv(t *testing.T) {
-	rng, seed := drawn()
+	rng, seed := drawn(t)
 	for range 200_000 {
 		s := drawLiteral(rng)
 		want, rangeErr := strconv.ParseFloat(s, 64)
@@ -270,8 +270,8 @@ func TestNumbersAreStrconv(t *testing.T) {
 	}
 }
 
-func drawn() (*rand.Rand, uint64) {
-	seed := uint64(time.Now().UnixNano())
+func drawn(t *testing.T) (*rand.Rand, uint64) {
+	seed := testseed.Of(t)
 	return rand.New(rand.NewPCG(seed, 0)), seed
 }
 

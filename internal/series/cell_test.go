@@ -12,6 +12,7 @@ import (
 	"github.com/holdfast-iot/holdfast/internal/chunk"
 	"github.com/holdfast-iot/holdfast/internal/journal"
 	"github.com/holdfast-iot/holdfast/internal/seal"
+	"github.com/holdfast-iot/holdfast/internal/testseed"
 )
 
 // drawCell draws readings of one cell in order of arrival.
@@ -53,7 +54,7 @@ func drawCell(r *rand.Rand) []holdfast.Reading {
 
 // Columns in order are the rows in order, or say that they can't tell.
 func TestCellOrder(t *testing.T) {
-	seed := rand.Uint64()
+	seed := testseed.Of(t)
 	r := rand.New(rand.NewPCG(seed, 0))
 	var s sorter
 	var c sliceCell

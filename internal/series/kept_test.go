@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"github.com/holdfast-iot/holdfast/internal/journal"
+	"github.com/holdfast-iot/holdfast/internal/testseed"
 )
 
 func TestArrivalsGolden(t *testing.T) {
@@ -38,8 +39,7 @@ func TestArrivalsGolden(t *testing.T) {
 }
 
 func TestArrivalsAreReadAsWritten(t *testing.T) {
-	seed := rand.Uint64()
-	t.Logf("seed %d", seed)
+	seed := testseed.Of(t)
 	draw := rand.New(rand.NewPCG(seed, 0))
 	for range 500 {
 		at := make([]journal.Pos, 1+draw.IntN(200))

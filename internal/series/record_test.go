@@ -15,6 +15,7 @@ import (
 
 	"github.com/holdfast-iot/holdfast"
 	"github.com/holdfast-iot/holdfast/internal/seal"
+	"github.com/holdfast-iot/holdfast/internal/testseed"
 )
 
 var update = flag.Bool("update", false, "write golden files")
@@ -109,8 +110,7 @@ func TestContentKeepsEveryValueAndTime(t *testing.T) {
 }
 
 func TestContentOfDrawnRows(t *testing.T) {
-	seed := rand.Uint64()
-	t.Logf("seed %d", seed)
+	seed := testseed.Of(t)
 	rng := rand.New(rand.NewPCG(seed, 0))
 	values := everyValue()
 	for range 300 {

@@ -13,6 +13,7 @@ import (
 
 	"github.com/holdfast-iot/holdfast"
 	"github.com/holdfast-iot/holdfast/internal/seal"
+	"github.com/holdfast-iot/holdfast/internal/testseed"
 )
 
 var (
@@ -69,8 +70,7 @@ func (r *rig) sendMixed(rng *rand.Rand, records int) {
 }
 
 func newRNG(t testing.TB) *rand.Rand {
-	seed := rand.Uint64()
-	t.Logf("seed %d", seed)
+	seed := testseed.Of(t)
 	return rand.New(rand.NewPCG(seed, 0))
 }
 

@@ -12,6 +12,7 @@ import (
 
 	"github.com/holdfast-iot/holdfast/internal/access"
 	"github.com/holdfast-iot/holdfast/internal/identity"
+	"github.com/holdfast-iot/holdfast/internal/testseed"
 )
 
 // damaged is a halted house with readings in segments and in the journal.
@@ -73,8 +74,7 @@ var namesOffset = regexp.MustCompile(`(byte|offset|position) \d+`)
 // offset, and nothing is changed: put the byte back and all is there.
 func TestDamageStopsTheStart(t *testing.T) {
 	h, anna, hers := damagedHouse(t)
-	seed := uint64(time.Now().UnixNano())
-	t.Logf("seed %d", seed)
+	seed := testseed.Of(t)
 	r := rand.New(rand.NewPCG(seed, 2))
 	journal := only(t, filepath.Join(h.dir, journalDir, "*.journal"))
 	b, err := os.ReadFile(journal)

@@ -14,6 +14,7 @@ import (
 	"github.com/holdfast-iot/holdfast/internal/identity"
 	"github.com/holdfast-iot/holdfast/internal/ingest"
 	"github.com/holdfast-iot/holdfast/internal/journal"
+	"github.com/holdfast-iot/holdfast/internal/testseed"
 )
 
 // oracle is what a stream must hold: the first of each repeat, in order of time,
@@ -77,8 +78,7 @@ func TestEveryReadingOnceBitForBit(t *testing.T) {
 	h := newHouse(t)
 	anna := h.person("Anna")
 	hers := h.device(anna.Party, "watch")
-	seed := uint64(time.Now().UnixNano())
-	t.Logf("seed %d", seed)
+	seed := testseed.Of(t)
 	r := rand.New(rand.NewPCG(seed, 3))
 	now := time.Now().UnixNano()
 	times := []int64{0, -1, 1, -1e18, math.MinInt64, math.MaxInt64, now, now - 1, now + int64(time.Hour), now + int64(1000*time.Hour), now - int64(9000*time.Hour)}

@@ -11,6 +11,7 @@ import (
 	"github.com/holdfast-iot/holdfast/internal/access"
 	"github.com/holdfast-iot/holdfast/internal/erasure"
 	"github.com/holdfast-iot/holdfast/internal/identity"
+	"github.com/holdfast-iot/holdfast/internal/testseed"
 )
 
 // expected says which readings of a stream must be readable: those that were sent and no
@@ -39,11 +40,10 @@ func (m *expected) readable() []int64 {
 // Erasures of parts that overlap, some of which wait and some of which are undone,
 // hide and destroy what a simple model says, no more and no less, also after restarts.
 func TestOverlappingErasuresAgainstAModel(t *testing.T) {
-	seed, steps := uint64(time.Now().UnixNano()), 40
+	seed, steps := testseed.Of(t), 40
 	if long() {
 		steps = 600
 	}
-	t.Logf("seed %d", seed)
 	r := rand.New(rand.NewPCG(seed, 0))
 	h := newHouse(t)
 	anna := h.person("Anna")

@@ -64,8 +64,8 @@ func readFolder(on Folder, dir string) (folder, error) {
 	}
 	d := json.NewDecoder(bytes.NewReader(b))
 	err = d.Decode(&f)
-	if err == nil && f.Format != "" && f.Format != folderFormat { // what else it says only that one knows
-		return f, holdfast.Errorf(holdfast.Conflict, "the data folder %s has format %s, this program knows %s: start the newer holdfast that wrote it", dir, f.Format, folderFormat)
+	if err == nil && newer(f.Format, folderFormat) { // what else it says only that one knows
+		return f, holdfast.Errorf(holdfast.Conflict, "%s has format %s, this program knows %s: start the newer holdfast that wrote it", filepath.Join(dir, folderFile), f.Format, folderFormat)
 	}
 	if err == nil {
 		err = f.check(b)
@@ -74,6 +74,13 @@ func readFolder(on Folder, dir string) (folder, error) {
 		return f, damagedFolder(dir, "at byte %d: %w", d.InputOffset(), err)
 	}
 	return f, nil
+}
+
+// newer tells a later format, which is a greater number, from a damaged one.
+func newer(format, known string) bool {
+	has, err := strconv.Atoi(format)
+	knows, _ := strconv.Atoi(known)
+	return err == nil && has > knows
 }
 
 func damagedFolder(dir, format string, args ...any) error {
@@ -88,8 +95,14 @@ func (f folder) check(file []byte) error {
 	if _, err := holdfast.ParseID[holdfast.PartyID](f.Hub); err != nil {
 		return errors.New("the hub's id can't be read")
 	}
+	if f.Format != folderFormat {
+		return errors.New("its format is none")
+	}
 	if !filepath.IsAbs(f.RootKey) {
 		return errors.New("the path of the root key is not absolute")
+	}
+	if strings.Contains(f.RootKey, "?") { // which begins what a holder's URL says beside the path
+		return errors.New("the path of the root key can't be read")
 	}
 	return nil
 }

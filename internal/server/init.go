@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 
 	"github.com/holdfast-iot/holdfast"
 	"github.com/holdfast-iot/holdfast/internal/access"
@@ -65,6 +66,9 @@ func Init(ctx context.Context, dir string, o InitOptions) (_ Initialised, err er
 	}
 	if o.RootKey, err = filepath.Abs(o.RootKey); err != nil {
 		return Initialised{}, err
+	}
+	if strings.Contains(o.RootKey, "?") {
+		return Initialised{}, holdfast.Errorf(holdfast.Invalid, "a root key can't lie at %s: its path may have no question mark", o.RootKey)
 	}
 	if inside(dir, o.RootKey) {
 		return Initialised{}, holdfast.Errorf(holdfast.Invalid, "the root key must not lie in the data folder: whoever copies the folder would have both")

@@ -5,8 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
-	"os"
-	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -15,6 +13,7 @@ import (
 	"github.com/holdfast-iot/holdfast/internal/access"
 	"github.com/holdfast-iot/holdfast/internal/erasure"
 	"github.com/holdfast-iot/holdfast/internal/identity"
+	"github.com/holdfast-iot/holdfast/internal/testseed"
 )
 
 // erasing is an owner of whom something is being erased.
@@ -34,11 +33,8 @@ func TestKilledWhileErasing(t *testing.T) {
 	if long() {
 		rounds = 60
 	}
-	seed := uint64(time.Now().UnixNano())
-	if s, err := strconv.ParseUint(os.Getenv("HOLDFAST_SEED"), 10, 64); err == nil {
-		seed = s
-	}
-	t.Logf("HOLDFAST_SEED=%d, %d rounds", seed, rounds)
+	seed := testseed.Of(t)
+	t.Logf("%d rounds", rounds)
 	r := rand.New(rand.NewPCG(seed, 4))
 	h := newHouse(t)
 	ben := h.person("Ben")

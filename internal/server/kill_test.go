@@ -7,9 +7,7 @@ import (
 	"maps"
 	"math/rand/v2"
 	"net"
-	"os"
 	"slices"
-	"strconv"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -21,6 +19,7 @@ import (
 	"github.com/eclipse/paho.golang/paho/session/state"
 
 	"github.com/holdfast-iot/holdfast"
+	"github.com/holdfast-iot/holdfast/internal/testseed"
 )
 
 // publisher is a device that never gives up: its MQTT session outlives the hub's
@@ -178,11 +177,8 @@ func TestKilledHubLosesNothingAndDoublesNothing(t *testing.T) {
 	if long() {
 		rounds = 100
 	}
-	seed := uint64(time.Now().UnixNano())
-	if s, err := strconv.ParseUint(os.Getenv("HOLDFAST_SEED"), 10, 64); err == nil {
-		seed = s
-	}
-	t.Logf("HOLDFAST_SEED=%d, %d rounds", seed, rounds)
+	seed := testseed.Of(t)
+	t.Logf("%d rounds", rounds)
 	r := rand.New(rand.NewPCG(seed, 1))
 	h := newHouse(t)
 	anna := h.person("Anna")

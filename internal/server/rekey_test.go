@@ -13,6 +13,7 @@ import (
 	"github.com/holdfast-iot/holdfast"
 	"github.com/holdfast-iot/holdfast/internal/catalog"
 	"github.com/holdfast-iot/holdfast/internal/identity"
+	"github.com/holdfast-iot/holdfast/internal/testseed"
 	"github.com/holdfast-iot/holdfast/internal/vault"
 )
 
@@ -60,8 +61,7 @@ func (h *house) keyringFiles() (out []string) {
 func TestRekey(t *testing.T) {
 	for _, everybody := range []bool{false, true} {
 		h := newHouse(t)
-		seed := rand.Uint64()
-		t.Logf("seed %d", seed)
+		seed := testseed.Of(t)
 		draw := rand.New(rand.NewPCG(seed, 0))
 		anna, ben := h.person("Anna"), h.person("Ben")
 		band, lamp := h.device(anna.Party, "band"), h.device(ben.Party, "lamp")

@@ -15,6 +15,7 @@ import (
 	"github.com/holdfast-iot/holdfast/internal/custody"
 	"github.com/holdfast-iot/holdfast/internal/erasure"
 	"github.com/holdfast-iot/holdfast/internal/identity"
+	"github.com/holdfast-iot/holdfast/internal/testseed"
 )
 
 // final is a change that a restore must never undo, and whether it still stands.
@@ -117,8 +118,7 @@ func (h *house) waitErasedAll(e erasure.Erasure) {
 // Whatever was final before or after a copy of the data folder was made is final
 // after that copy is put back with the newest copy of the keyring.
 func TestARestoreUndoesNothingThatIsFinal(t *testing.T) {
-	seed := rand.Uint64()
-	t.Logf("seed %d", seed)
+	seed := testseed.Of(t)
 	r := rand.New(rand.NewPCG(seed, 1))
 	h := newHouse(t)
 	h.halt()

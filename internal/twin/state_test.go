@@ -12,6 +12,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/holdfast-iot/holdfast"
+	"github.com/holdfast-iot/holdfast/internal/testseed"
 )
 
 // The examples of RFC 7396, appendix A, whose target and patch are objects.
@@ -49,8 +50,7 @@ func TestDelta(t *testing.T) {
 // A device that merges each delta into its state ends at what is desired, whatever
 // the two are.
 func TestDeltasLeadToWhatIsDesired(t *testing.T) {
-	seed := uint64(time.Now().UnixNano())
-	t.Logf("seed %d", seed)
+	seed := testseed.Of(t)
 	r := rand.New(rand.NewPCG(seed, 1))
 	var draw func(deep int) any
 	draw = func(deep int) any {

@@ -18,6 +18,7 @@ import (
 	"github.com/holdfast-iot/holdfast/internal/catalog"
 	"github.com/holdfast-iot/holdfast/internal/escrow"
 	"github.com/holdfast-iot/holdfast/internal/seal"
+	"github.com/holdfast-iot/holdfast/internal/testseed"
 )
 
 // walk makes the nth operation on a place or a holder go wrong, and no other.
@@ -451,6 +452,7 @@ func (p *trail) step(n int, f flavour) bool {
 // all of it, or dies by the next try, and a copy has all or is named late. The default
 // run takes each fourth operation of the longer ways, from a drawn one on.
 func TestRotationWalk(t *testing.T) {
+	draw := rand.New(rand.NewPCG(testseed.Of(t), 0))
 	for _, on := range []terrain{
 		{roots: 1},
 		{roots: 2, copied: true, shares: true},
@@ -459,7 +461,7 @@ func TestRotationWalk(t *testing.T) {
 		for _, f := range []flavour{{false, false}, {true, false}, {false, true}, {true, true}} {
 			first, stride := 1, 1
 			if on.roots > 1 && os.Getenv("HOLDFAST_LONG") == "" {
-				first, stride = 1+rand.IntN(4), 4
+				first, stride = 1+draw.IntN(4), 4
 			}
 			t.Run(fmt.Sprintf("%+v %s from %d", on, f, first), func(t *testing.T) {
 				t.Parallel()

@@ -38,6 +38,7 @@ func (v *Vault) SetEscrow(ctx context.Context, to *escrow.Public) error {
 	v.rotating.Lock()
 	defer v.rotating.Unlock()
 	next := *v.ring
+	defer next.root.Wipe()
 	next.escrow = nil
 	if to != nil {
 		if err := next.wrapToEscrow(*to); err != nil {

@@ -36,15 +36,6 @@ type FileHolder struct {
 	seen [][32]byte
 }
 
-// rootFile is the file's JSON. Each generation's key wraps the root key of that
-// generation.
-type rootFile struct {
-	Format string            `json:"holdfast-root-key"`
-	Ring   string            `json:"ring"` // random; ties keys to this file
-	Salt   string            `json:"scrypt-salt,omitempty"`
-	Keys   map[uint64]string `json:"keys"` // base64: 32 bytes, or their box
-}
-
 const (
 	rootFormat = "1"
 	scryptN    = 1 << 15 // 32 MiB, about 0.1 s
@@ -64,7 +55,7 @@ func CreateFileHolder(path string, passphrase []byte) (*FileHolder, error) {
 	h := &FileHolder{files: osFiles{}, path: path, doc: rootFile{
 		Format: rootFormat,
 		Ring:   base64.StdEncoding.EncodeToString(ring[:]),
-		Keys:   map[uint64]string{},
+		Keys:   map[uint64][]byte{},
 	}}
 	if len(passphrase) > 0 {
 		rand.Read(salt[:])
@@ -133,8 +124,10 @@ func OpenFileHolderOn(files Files, path string, passphrase []byte) (*FileHolder,
 	}
 	defer clear(b)
 	h := &FileHolder{files: files, path: path, seen: [][32]byte{sha256.Sum256(b)}}
-	if err := json.Unmarshal(b, &h.doc); err != nil || h.doc.Format == "" {
+	if err := h.doc.decode(b); h.doc.Format == "" {
 		return nil, holdfast.Errorf(holdfast.Invalid, "%s is not a root key of Holdfast", path)
+	} else if err != nil {
+		return nil, holdfast.Errorf(holdfast.Invalid, "the root key %s is damaged", path)
 	}
 	if h.doc.Format != rootFormat {
 		return nil, holdfast.Errorf(holdfast.Conflict, "the root key %s has format %q, this program knows %s: start the newer holdfast", path, h.doc.Format, rootFormat)
@@ -150,9 +143,11 @@ func OpenFileHolderOn(files Files, path string, passphrase []byte) (*FileHolder,
 		}
 	}
 	for n := range h.doc.Keys {
-		if _, err := h.key(n); err != nil {
+		c, err := h.cipher(n)
+		if err != nil {
 			return nil, err
 		}
+		c.Wipe()
 	}
 	return h, nil
 }
@@ -195,29 +190,27 @@ func (h *FileHolder) ring() (id [16]byte) {
 	return id
 }
 
-// key returns the wrapping key of generation n.
-func (h *FileHolder) key(n uint64) (seal.Key, error) {
-	text, ok := h.doc.Keys[n]
+// cipher returns the wrapping key of generation n, for the caller to wipe. What leads
+// there leaves traces on the stack: the vault overwrites it behind every call.
+func (h *FileHolder) cipher(n uint64) (*seal.Cipher, error) {
+	b, ok := h.doc.Keys[n]
 	if !ok {
-		return seal.Key{}, holdfast.Errorf(holdfast.NotFound, "the root key file %s does not hold generation %d", h.path, n)
+		return nil, holdfast.Errorf(holdfast.NotFound, "the root key file %s does not hold generation %d", h.path, n)
 	}
-	b, err := base64.StdEncoding.DecodeString(text)
-	if err != nil {
-		return seal.Key{}, holdfast.Errorf(holdfast.Invalid, "the root key %s is damaged", h.path)
-	}
-	defer clear(b)
 	if h.doc.Salt != "" {
-		plain, err := seal.NewCipher(h.pass).Open(nil, b, seal.RootPlace(h.ring(), n))
+		pass := seal.NewCipher(h.pass)
+		defer pass.Wipe()
+		plain, err := pass.Open(nil, b, seal.RootPlace(h.ring(), n))
 		if err != nil {
-			return seal.Key{}, holdfast.Errorf(holdfast.Denied, "the passphrase of the root key %s is wrong", h.path)
+			return nil, holdfast.Errorf(holdfast.Denied, "the passphrase of the root key %s is wrong", h.path)
 		}
 		defer clear(plain)
 		b = plain
 	}
 	if len(b) != len(seal.Key{}) {
-		return seal.Key{}, holdfast.Errorf(holdfast.Invalid, "the root key %s is damaged", h.path)
+		return nil, holdfast.Errorf(holdfast.Invalid, "the root key %s is damaged", h.path)
 	}
-	return seal.Key(b), nil
+	return seal.NewCipher(seal.Key(b)), nil
 }
 
 // ID tells the file's keys from those of other files.
@@ -225,6 +218,14 @@ func (h *FileHolder) ID() string { return h.doc.Ring }
 
 // Path returns where the file lies.
 func (h *FileHolder) Path() string { return h.path }
+
+// Close overwrites what memory has of the keys. The file keeps them.
+func (h *FileHolder) Close() error {
+	wipeAll(h.doc.Keys)
+	clear(h.doc.Keys)
+	h.pass.Wipe()
+	return nil
+}
 
 // Protected reports that a passphrase protects the file.
 func (h *FileHolder) Protected() bool { return h.doc.Salt != "" }
@@ -250,43 +251,51 @@ func (h *FileHolder) Prepare(_ context.Context, n uint64) error {
 		}
 		return nil
 	}
-	k := seal.NewKey()
-	defer k.Wipe()
-	b := k[:]
-	if h.doc.Salt != "" {
-		var err error
-		if b, err = seal.NewCipher(h.pass).Seal(nil, k[:], seal.RootPlace(h.ring(), n)); err != nil {
-			return err
-		}
+	b, err := h.draw(n)
+	if err != nil {
+		return err
 	}
-	h.doc.Keys[n] = base64.StdEncoding.EncodeToString(b)
+	h.doc.Keys[n] = b
 	if err := h.save(); err != nil {
 		delete(h.doc.Keys, n)
+		clear(b)
 		return err
 	}
 	return nil
 }
 
+// draw makes a wrapping key as the file has it.
+func (h *FileHolder) draw(n uint64) ([]byte, error) {
+	k := seal.NewKey()
+	defer k.Wipe()
+	if h.doc.Salt == "" {
+		return bytes.Clone(k[:]), nil
+	}
+	pass := seal.NewCipher(h.pass)
+	defer pass.Wipe()
+	return pass.Seal(nil, k[:], seal.RootPlace(h.ring(), n))
+}
+
 func (h *FileHolder) Seal(_ context.Context, n uint64, root seal.Key) ([]byte, error) {
-	k, err := h.key(n)
+	c, err := h.cipher(n)
 	if err != nil {
 		return nil, err
 	}
-	defer k.Wipe()
-	return seal.NewCipher(k).Wrap(nil, root, seal.RootPlace(h.ring(), n))
+	defer c.Wipe()
+	return c.Wrap(nil, root, seal.RootPlace(h.ring(), n))
 }
 
 func (h *FileHolder) Open(_ context.Context, n uint64, box []byte) (seal.Key, error) {
-	k, err := h.key(n)
+	c, err := h.cipher(n)
 	if err != nil {
 		return seal.Key{}, err
 	}
-	defer k.Wipe()
-	plain, err := seal.NewCipher(k).Open(nil, box, seal.RootPlace(h.ring(), n))
+	defer c.Wipe()
+	plain, err := c.Open(nil, box, seal.RootPlace(h.ring(), n))
+	defer clear(plain)
 	if err != nil || len(plain) != len(seal.Key{}) {
 		return seal.Key{}, holdfast.Errorf(holdfast.Denied, "the root key %s is not of this data folder", h.path)
 	}
-	defer clear(plain)
 	return seal.Key(plain), nil
 }
 
@@ -295,7 +304,7 @@ func (h *FileHolder) Open(_ context.Context, n uint64, box []byte) (seal.Key, er
 // back. Then they are no longer among Generations, and Destroy is to be called
 // again.
 func (h *FileHolder) Destroy(_ context.Context, below uint64) ([]byte, error) {
-	gone := map[uint64]string{}
+	gone := map[uint64][]byte{}
 	for n, k := range h.doc.Keys {
 		if n < below {
 			gone[n] = k
@@ -307,16 +316,19 @@ func (h *FileHolder) Destroy(_ context.Context, below uint64) ([]byte, error) {
 	}
 	err := h.save()
 	if err == nil {
+		wipeAll(gone)
 		return nil, nil
 	}
 	// What is on the disk decides whether a key is still given out.
 	b, rerr := readFile(h.files, h.path)
 	defer clear(b)
 	for n, k := range gone {
-		if rerr != nil || bytes.Contains(b, []byte(k)) {
+		if rerr != nil || containsText(b, k) {
 			h.doc.Keys[n] = k
+			delete(gone, n)
 		}
 	}
+	wipeAll(gone)
 	return nil, fmt.Errorf("destroy root key: %w", err)
 }
 
@@ -324,11 +336,10 @@ func (h *FileHolder) Destroy(_ context.Context, below uint64) ([]byte, error) {
 // another program has changed the file since: one of the two would bring back what
 // the other has destroyed.
 func (h *FileHolder) save() error {
-	b, err := json.MarshalIndent(h.doc, "", "  ")
+	b, err := h.doc.encode()
 	if err != nil {
 		return err
 	}
-	b = append(b, '\n')
 	defer clear(b)
 	now, err := readFile(h.files, h.path)
 	defer clear(now)

@@ -127,6 +127,7 @@ func (r *keyring) add(place Place, owners []Owner) (g growth, err error) {
 		}
 	}
 	grown := *r
+	defer grown.root.Wipe()
 	grown.pages = g.pages
 	return g, grown.writeHead(place)
 }

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/holdfast-iot/holdfast"
+	"github.com/holdfast-iot/holdfast/internal/seal"
 )
 
 // Statement is what a holder that had been fenced said when it could be asked
@@ -67,7 +68,8 @@ func (v *Vault) Join(ctx context.Context, h Holder, fresh bool) (Statement, erro
 	if err != nil {
 		return Statement{}, err
 	}
-	b, err := wrap(ctx, h, now, v.ring.root)
+	var b holderBox
+	seal.Quiet(func() { b, err = wrap(ctx, h, now, v.ring.root) })
 	if err != nil {
 		return Statement{}, err
 	}
@@ -154,6 +156,7 @@ func (v *Vault) forget(ctx context.Context, name string, s Statement) error {
 // of the head, here and in the copies; if no copy can take it, here neither.
 func (v *Vault) rewriteHead(ctx context.Context, boxes []holderBox) error {
 	next := *v.ring
+	defer next.root.Wipe()
 	next.boxes = boxes
 	rec := &recording{Place: v.place}
 	if err := next.writeHead(rec); err != nil {

@@ -3,6 +3,7 @@ package vault
 import (
 	"bufio"
 	"context"
+	"encoding/base64"
 	"encoding/binary"
 	"fmt"
 	"io"
@@ -21,8 +22,9 @@ const asChild = "HOLDFAST_TEST_MEMORY_CHILD"
 
 // TestDestroyedKeysLeaveMemory searches the memory of a process of its own, whose
 // vault has destroyed the keys of two of five owners after some use: nothing of them
-// nor of their page is there, while the keys of those who live are found. Of the old
-// root key it says what it finds.
+// nor of their page is there, nor the key that wrapped the old root key in its file, raw
+// or as the file has it, while the keys of those who live are found. Of the old root key
+// itself it says what it finds.
 func TestDestroyedKeysLeaveMemory(t *testing.T) {
 	if os.Getenv(asChild) != "" {
 		beSearched(t)
@@ -75,11 +77,15 @@ func TestDestroyedKeysLeaveMemory(t *testing.T) {
 			t.Fatal(err)
 		}
 		name := fmt.Sprintf("%c of owner %d", head[1], head[2])
+		of := live
 		if head[0] == 'D' {
-			dead.Add(name, key)
+			of = dead
 		} else {
-			live.Add(name, key)
 			names[name] = true
+		}
+		of.Add(name, key)
+		if head[1] == 'w' { // it stands in the file so
+			of.AddText(name, base64.StdEncoding.AppendEncode(nil, key[:]))
 		}
 	}
 	for _, h := range found(t, live, cmd.Process.Pid) {
@@ -122,6 +128,10 @@ func beSearched(t *testing.T) {
 		clear(buf)
 	}
 	h := build(t)
+	// Where it is opened, and not only where it is made, keys go through other hands.
+	h.Close()
+	h.holders[0].(bounded).Holder.(*FileHolder).Close()
+	h.reopen()
 	owners := make([]Owner, 5)
 	for i := range owners {
 		owners[i] = h.owner()
@@ -162,6 +172,13 @@ func beSearched(t *testing.T) {
 			}
 		}
 	}
+	file := h.holders[0].(bounded).Holder.(*FileHolder)
+	wrapping := func(state byte, n uint64) {
+		c := seal.NewCipher(seal.Key(file.doc.Keys[n]))
+		tell(state, 'w', int(n), c)
+		c.Wipe()
+	}
+	seal.Quiet(func() { wrapping('D', h.Generation()) })
 	for i, p := range h.ring.pages {
 		tell('D', 'p', 100+i, p.cipher)
 	}
@@ -173,6 +190,7 @@ func beSearched(t *testing.T) {
 	if _, err := h.Destroy(context.Background(), Destruction{Owners: owners[:2]}); err != nil {
 		t.Fatal(err)
 	}
+	seal.Quiet(func() { wrapping('L', h.Generation()) })
 	runtime.GC()
 	binary.BigEndian.PutUint16(buf, 'E'<<8)
 	if _, err := out.Write(buf[:3]); err != nil {

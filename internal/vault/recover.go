@@ -226,7 +226,8 @@ func openRing(ctx context.Context, place Place, h head, holders []Holder) (*keyr
 
 // openPages checks the head with the root key and opens all that it names.
 func (r *keyring) openPages(place Place, h head) error {
-	cipher := seal.NewCipher(r.root)
+	var cipher *seal.Cipher
+	seal.Quiet(func() { cipher = seal.NewCipher(r.root) })
 	defer cipher.Wipe()
 	if _, err := cipher.Open(nil, h.tag, seal.FieldPlace(r.id, "keyring", h.body, "head")); err != nil {
 		return holdfast.Errorf(holdfast.Invalid, "%s is damaged", where(place, headName(h.generation)))
@@ -255,15 +256,24 @@ func (r *keyring) openRoot(ctx context.Context, place Place, h head, holders []H
 		if i < 0 {
 			return holdfast.Errorf(holdfast.NotFound, "holder %s has no part in this keyring", holder.Name())
 		}
-		root, err := holder.Open(ctx, h.generation, h.boxes[i].box)
+		var err error
+		same := true
+		seal.Quiet(func() {
+			var root seal.Key
+			if root, err = holder.Open(ctx, h.generation, h.boxes[i].box); err == nil {
+				if same = !opened || root == r.root; same {
+					r.root = root
+				}
+			}
+			root.Wipe()
+		})
 		if err != nil {
 			return fmt.Errorf("%w (unless %s is damaged)%s", err, where(place, headName(h.generation)), wayOut(holders, holder))
 		}
-		if opened && root != r.root {
-			root.Wipe()
+		if !same {
 			return holdfast.Errorf(holdfast.Denied, "holder %s opens another root key than the holders before it: it is not of this data folder%s", holder.Name(), wayOut(holders, holder))
 		}
-		r.root, opened = root, true
+		opened = true
 	}
 	return nil
 }

@@ -2,8 +2,9 @@
 // AES-256 expands them to. It is for tests and drills, which know the keys.
 //
 // It promises to find a key that stands in memory in one piece, a round key of
-// either direction, or half of one of the two, in either order of bytes. It does not
-// find a key that is encoded, masked or in pieces of less than 16 bytes.
+// either direction, or half of one of the two, in either order of bytes, and a text that
+// it is told of. It does not find a key that is encoded otherwise, masked or in pieces of
+// less than 16 bytes.
 package residue
 
 import (
@@ -129,6 +130,15 @@ func (s *Search) Add(name string, key [32]byte) {
 	}
 	for i := range keySize / round {
 		s.add(swapped(key[i*round:][:round]), trace{name, fmt.Sprintf("half %d of the key, as words", i+1)})
+	}
+}
+
+// AddText has the search look for a text in which a key is written, in base64 for one,
+// piece by piece. It has at least 16 bytes.
+func (s *Search) AddText(name string, text []byte) {
+	for i := 0; i < len(text); i += round {
+		i = min(i, len(text)-round)
+		s.add(text[i:], trace{name, fmt.Sprintf("bytes %d to %d of it as text", i, i+round)})
 	}
 }
 

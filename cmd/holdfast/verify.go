@@ -19,6 +19,7 @@ type verifyCmd struct {
 	Since     string   `help:"An older slice, proof or checkpoint that you kept: check that the ledger has only grown since." placeholder:"FILE" type:"path" env:"-"`
 	Witness   []string `help:"The verifier key of a witness that must have cosigned; repeated." placeholder:"KEY" sep:"none" env:"-"`
 	Witnesses int      `help:"How many of the witnesses are enough; all if left out." placeholder:"K" env:"-"`
+	TPMRoots  string   `name:"tpm-roots" help:"Certificates of TPM makers, a file or folder, that must vouch for the TPM of a certificate's holder." placeholder:"PATH" type:"path" env:"-"`
 	Redact    string   `help:"Write the certificate there without whose data it is about, to show it to others." placeholder:"FILE" type:"path" env:"-"`
 	outputFlags
 }
@@ -30,7 +31,8 @@ in it was changed, is missing, or is not by the hub of --key.
 Example:
   holdfast verify ada
   holdfast verify 2026-12.slice --since 2026-11.slice --key 'hub.example+1a2b3c4d+AbC...'
-  holdfast verify ada.cert --key 'hub.example+1a2b3c4d+AbC...' --redact for-others.cert`
+  holdfast verify ada.cert --key 'hub.example+1a2b3c4d+AbC...' --redact for-others.cert
+  holdfast verify ada.cert --key 'hub.example+1a2b3c4d+AbC...' --tpm-roots tpm-makers`
 }
 
 // maxCertificate bounds a file that is read whole.
@@ -47,8 +49,8 @@ func (c *verifyCmd) Run(a *app) error {
 	if err != nil {
 		return fileError("path", err)
 	}
-	if c.Redact != "" && info.IsDir() {
-		return usagef("--redact is for erasure certificates")
+	if c.Redact+c.TPMRoots != "" && info.IsDir() {
+		return usagef("--redact and --tpm-roots are for erasure certificates")
 	}
 	if info.IsDir() {
 		if c.Since != "" || len(c.Witness) > 0 {
@@ -71,8 +73,8 @@ func (c *verifyCmd) Run(a *app) error {
 		}
 		return c.certificate(a, text)
 	}
-	if c.Redact != "" {
-		return usagef("--redact is for erasure certificates")
+	if c.Redact+c.TPMRoots != "" {
+		return usagef("--redact and --tpm-roots are for erasure certificates")
 	}
 	if receipt.IsReceipt(text) {
 		return c.receipt(a, text)

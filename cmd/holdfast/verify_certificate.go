@@ -7,10 +7,8 @@ import (
 	"strings"
 	"time"
 
-	"github.com/holdfast-iot/holdfast"
 	"github.com/holdfast-iot/holdfast/internal/checkpoint"
 	"github.com/holdfast-iot/holdfast/internal/erasure"
-	"github.com/holdfast-iot/holdfast/internal/vault/tpmholder"
 )
 
 // certificate checks an erasure's certificate and says what of it is proven, what the
@@ -23,10 +21,9 @@ func (c *verifyCmd) certificate(a *app, text []byte) error {
 	if err := c.witnessed(t.Ledger.Checkpoint); err != nil {
 		return err
 	}
-	for _, h := range t.Destroyed.Holders {
-		if _, err := tpmEvidence(h, t.Destroyed.To); err != nil {
-			return err
-		}
+	tpms, err := c.tpms(t)
+	if err != nil {
+		return err
 	}
 	if c.Redact != "" {
 		if err := writeNew(c.Redact, erasure.Redact(text)); err != nil {
@@ -38,16 +35,18 @@ func (c *verifyCmd) certificate(a *app, text []byte) error {
 			Version int              `json:"version"`
 			Scope   *erasure.Opening `json:"opened,omitempty"`
 			Pending []string         `json:"pending,omitempty"`
+			TPMs    []tpmProof       `json:"tpms,omitempty"`
 			erasure.Certificate
-		}{t.Version, t.Opened, t.Pending(), t})
+		}{t.Version, t.Opened, t.Pending(), tpms, t})
 	}
 	for _, part := range []struct {
 		head string
 		rows [][]string
 	}{
-		{"PROVEN HERE", c.proven(t)},
-		{"STATED BY THE HUB", stated(t)},
+		{"PROVEN HERE", slices.Concat(c.proven(t), tpmRows(tpms, tpmProof.proven))},
+		{"STATED BY THE HUB", slices.Concat(stated(t), tpmRows(tpms, tpmProof.stated))},
 		{"PENDING", column("", t.Pending())},
+		{"NOT PROVEN", tpmRows(tpms, tpmProof.unproven)},
 		{"NOT COVERED", column("", t.Limits)},
 	} {
 		if len(part.rows) == 0 {
@@ -111,23 +110,6 @@ func witnessNames(signed string, keys []string) (names []string) {
 	return names
 }
 
-// tpmEvidence checks what the TPM of a holder signed of the destruction of all root
-// keys before a generation. It is empty for a holder of another kind, and for one
-// that gave no evidence.
-func tpmEvidence(h erasure.Holder, below uint64) (string, error) {
-	if h.Kind != "tpm" || len(h.Evidence) == 0 {
-		return "", nil
-	}
-	r, err := tpmholder.Verify(h.Evidence)
-	switch {
-	case err != nil:
-		return "", holdfast.Errorf(holdfast.Invalid, "holder %s: %w", cell(h.Holder), err)
-	case r.Below < below:
-		return "", holdfast.Errorf(holdfast.Invalid, "holder %s: the evidence of the TPM is of an earlier destruction: of what is before root key %d, not %d", cell(h.Holder), r.Below, below)
-	}
-	return fmt.Sprintf("a TPM key signed that its counter stands at %d, past what is before root key %d", r.Counter, r.Below), nil
-}
-
 // stated is what the hub says, under its signature.
 func stated(t erasure.Certificate) [][]string {
 	d := t.Destroyed
@@ -144,9 +126,7 @@ func stated(t erasure.Certificate) [][]string {
 		if h.Vouched != "" {
 			row += ", vouched for by " + cell(h.Vouched)
 		}
-		if said, err := tpmEvidence(h, d.To); err == nil && said != "" {
-			row += ", " + said
-		} else if len(h.Evidence) > 0 {
+		if len(h.Evidence) > 0 && h.Kind != "tpm" {
 			row += fmt.Sprintf(", evidence of %d bytes", len(h.Evidence))
 		}
 		rows = append(rows, []string{"  holder", row})

@@ -5,9 +5,11 @@ import (
 	"os"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/holdfast-iot/holdfast"
 	"github.com/holdfast-iot/holdfast/internal/erasure"
+	"github.com/holdfast-iot/holdfast/internal/vault/tpmholder"
 )
 
 // What a TPM signed is checked with the certificate that has it.
@@ -17,18 +19,22 @@ func TestVerifyChecksWhatATPMSigned(t *testing.T) {
 		t.Fatal(err)
 	}
 	h := erasure.Holder{Holder: "tpm", Kind: "tpm", Evidence: said}
-	if got, err := tpmEvidence(h, 2); err != nil || !strings.Contains(got, "before root key 2") {
-		t.Errorf("%q, %v", got, err)
+	now := time.Now()
+	if got, err := tpmEvidence(h, 2, nil, now); err != nil || !strings.Contains(got.proven(), "before root key 2") || got.stated() != "" || !strings.Contains(got.unproven(), "no endorsement certificate") {
+		t.Errorf("%+v, %v", got, err)
 	}
-	if _, err := tpmEvidence(h, 3); holdfast.KindOf(err) != holdfast.Invalid {
+	if _, err := tpmEvidence(h, 2, &tpmholder.Makers{}, now); holdfast.KindOf(err) != holdfast.Denied {
+		t.Errorf("with roots, and nothing in the evidence that they vouch for: %v", err)
+	}
+	if _, err := tpmEvidence(h, 3, nil, now); holdfast.KindOf(err) != holdfast.Invalid {
 		t.Errorf("of an earlier destruction: %v", err)
 	}
 	h.Evidence = bytes.Replace(said, []byte(`"below":2`), []byte(`"below":3`), 1)
-	if _, err := tpmEvidence(h, 3); holdfast.KindOf(err) != holdfast.Invalid {
+	if _, err := tpmEvidence(h, 3, nil, now); holdfast.KindOf(err) != holdfast.Invalid {
 		t.Errorf("altered: %v", err)
 	}
 	h.Kind = "exec"
-	if got, err := tpmEvidence(h, 3); err != nil || got != "" {
-		t.Errorf("of a program, which nobody can check: %q, %v", got, err)
+	if got, err := tpmEvidence(h, 3, nil, now); err != nil || got != nil {
+		t.Errorf("of a program, which nobody can check: %+v, %v", got, err)
 	}
 }

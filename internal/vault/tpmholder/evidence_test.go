@@ -207,10 +207,27 @@ func TestMaker(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := m.Know(r.EKCertificate, time.Now()); err != nil {
-		t.Errorf("what an outsider finds in the evidence: %v", err)
+	if from, err := m.Know(r.EKCertificate, time.Now()); err != nil || !strings.Contains(from.Root, "swtpm-localca") || from.Maker != "id:00001014" || from.Model != "swtpm" {
+		t.Errorf("what an outsider finds in the evidence: %+v, %v", from, err)
 	}
-	if err := m.Know(r.EKCertificate, time.Now().AddDate(-50, 0, 0)); err == nil {
+	both := filepath.Join(t.TempDir(), "makers.pem")
+	var all []byte
+	for _, name := range []string{"issuercert.pem", "swtpm-localca-rootca-cert.pem"} {
+		b, err := os.ReadFile(filepath.Join(makers, name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		all = append(all, b...)
+	}
+	if err := os.WriteFile(both, all, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if one, err := ReadMakers(both); err != nil {
+		t.Error(err)
+	} else if _, err := one.Know(r.EKCertificate, time.Now()); err != nil {
+		t.Errorf("with all certificates in one file: %v", err)
+	}
+	if _, err := m.Know(r.EKCertificate, time.Now().AddDate(-50, 0, 0)); err == nil {
 		t.Error("a certificate vouches for times before it began")
 	}
 	h.Close()
@@ -233,6 +250,21 @@ func TestMaker(t *testing.T) {
 	p.EKRoots = makers
 	if h := create(t, p); h.Grade() != vault.Clear || !strings.Contains(h.Why(), "no EK certificate") {
 		t.Errorf("a TPM without certificate: %s, %s", h.Grade(), h.Why())
+	}
+}
+
+// Makers are registered with four bytes, which mostly are letters.
+func TestMakersAreNamed(t *testing.T) {
+	for id, want := range map[string]string{"id:49465800": "IFX", "id:53544D20": "STM", "id:494E5443": "INTC", "id:00001014": "id:00001014", "id:4": "id:4", "id:00000000": "id:00000000", "49465800": "49465800", "": ""} {
+		if got := maker(id); got != want {
+			t.Errorf("%q is %q, want %q", id, got, want)
+		}
+	}
+	var o Origin
+	for _, der := range [][]byte{nil, {0x30}, {0x30, 0x02, 0xa4, 0x00}, {0x30, 0x04, 0xa4, 0x02, 0x05, 0x00}} {
+		if o.name(der); o != (Origin{}) {
+			t.Errorf("% x names %+v", der, o)
+		}
 	}
 }
 

@@ -5,17 +5,13 @@ import (
 	"crypto/subtle"
 	"crypto/x509"
 	"encoding/asn1"
-	"encoding/pem"
 	"errors"
 	"fmt"
-	"os"
-	"path/filepath"
 	"slices"
 	"time"
 
 	"github.com/google/go-tpm/tpm2"
 
-	"github.com/holdfast-iot/holdfast"
 	"github.com/holdfast-iot/holdfast/internal/vault"
 )
 
@@ -141,80 +137,6 @@ func (o *operation) readCertificate(index handle) ([]byte, error) {
 	return der.FullBytes, nil
 }
 
-// Makers are the certificates of TPM makers that somebody trusts.
-type Makers struct{ roots, between *x509.CertPool }
-
-// ReadMakers reads every certificate (PEM or DER) of a folder. Those that are
-// signed by themselves are roots, others stand between.
-func ReadMakers(dir string) (Makers, error) {
-	m := Makers{x509.NewCertPool(), x509.NewCertPool()}
-	files, err := os.ReadDir(dir)
-	if err != nil {
-		return m, fmt.Errorf("read certificates of TPM makers: %w", err)
-	}
-	var roots int
-	for _, file := range files {
-		if file.IsDir() {
-			continue
-		}
-		b, err := os.ReadFile(filepath.Join(dir, file.Name()))
-		if err != nil {
-			return m, fmt.Errorf("read certificates of TPM makers: %w", err)
-		}
-		for _, der := range blocks(b) {
-			c, err := x509.ParseCertificate(der)
-			if err != nil {
-				return m, holdfast.Errorf(holdfast.Invalid, "%s in the folder of TPM makers is no certificate", file.Name())
-			}
-			if c.CheckSignatureFrom(c) == nil {
-				m.roots.AddCert(c)
-				roots++
-			} else {
-				m.between.AddCert(c)
-			}
-		}
-	}
-	if roots == 0 {
-		return m, holdfast.Errorf(holdfast.Invalid, "there is no root certificate of a TPM maker in %s", dir)
-	}
-	return m, nil
-}
-
-// blocks are the certificates in a file.
-func blocks(b []byte) (out [][]byte) {
-	for rest := b; ; {
-		var p *pem.Block
-		if p, rest = pem.Decode(rest); p == nil {
-			break
-		}
-		if p.Type == "CERTIFICATE" {
-			out = append(out, p.Bytes)
-		}
-	}
-	if out == nil {
-		out = [][]byte{b}
-	}
-	return out
-}
-
-// Know reports whether a maker vouches for an EK certificate, at a time.
-func (m Makers) Know(ekCertificate []byte, at time.Time) error {
-	c, err := x509.ParseCertificate(ekCertificate)
-	if err != nil {
-		return holdfast.Errorf(holdfast.Invalid, "the EK certificate can't be read")
-	}
-	// The alternative name of an EK certificate has the maker and model of the TPM in a
-	// form that package x509 leaves to its caller, and is critical.
-	c.UnhandledCriticalExtensions = slices.DeleteFunc(c.UnhandledCriticalExtensions, func(id asn1.ObjectIdentifier) bool {
-		return id.Equal(asn1.ObjectIdentifier{2, 5, 29, 17})
-	})
-	_, err = c.Verify(x509.VerifyOptions{Roots: m.roots, Intermediates: m.between, CurrentTime: at, KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageAny}})
-	if err != nil {
-		return holdfast.Errorf(holdfast.Denied, "no listed maker vouches for the TPM: %w", err)
-	}
-	return nil
-}
-
 // rate decides the grade.
 func (h *Holder) rate() {
 	h.grade, h.why = vault.Clear, h.whyClear()
@@ -232,7 +154,7 @@ func (h *Holder) whyClear() string {
 	}
 	makers, err := ReadMakers(h.opts.EKRoots)
 	if err == nil {
-		err = makers.Know(h.state.EKCertificate, time.Now())
+		_, err = makers.Know(h.state.EKCertificate, time.Now())
 	}
 	if err != nil {
 		return err.Error()

@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 	"io"
 	"net/http"
@@ -128,10 +127,7 @@ func (h remoteHub) Begin(ctx context.Context, keep time.Duration) (p backup.Plan
 		return p, err
 	}
 	defer body.Close()
-	if err := json.NewDecoder(body).Decode(&p); err != nil {
-		return p, holdfast.Errorf(holdfast.Unavailable, "the hub's answer broke off: %w", err)
-	}
-	return p, nil
+	return backup.ReadPlan(body)
 }
 
 func (h remoteHub) Parts(ctx context.Context, plan string, n, count int, w io.Writer) error {

@@ -31,6 +31,7 @@ const (
 // Folder is where backups of one hub lie.
 type Folder struct {
 	dir  string
+	disk disk
 	lock *os.File // nil: it is only read
 }
 
@@ -44,31 +45,48 @@ func OpenFolder(dir string) (*Folder, error) {
 	if err := os.Mkdir(dir, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
 		return nil, failure("make the folder of backups", err)
 	}
-	f := &Folder{dir: dir}
+	d, err := openDisk(dir)
+	if err != nil {
+		return nil, failure("open the folder of backups", err)
+	}
+	f, err := openFolderOn(dir, d)
+	if err != nil {
+		return nil, errors.Join(err, d.Close())
+	}
+	parent, err := openDisk(filepath.Dir(dir))
+	if err == nil {
+		err = errors.Join(parent.SyncFolder("."), parent.Close())
+	}
+	if err != nil {
+		return nil, errors.Join(failure("make the folder of backups", err), f.Close())
+	}
+	return f, nil
+}
+
+func openFolderOn(dir string, d disk) (*Folder, error) {
+	f := &Folder{dir: dir, disk: d}
 	if err := f.claim(); err != nil {
 		return nil, err
 	}
-	if f.lock, err = os.OpenFile(filepath.Join(dir, lockName), os.O_RDWR|os.O_CREATE, 0o600); err != nil {
-		return nil, failure("lock the folder of backups", err)
-	}
-	if err := syscall.Flock(int(f.lock.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
-		f.lock.Close()
-		return nil, holdfast.Errorf(holdfast.Conflict, "another run writes to %s: wait for its end", dir)
+	if err := f.take(); err != nil {
+		return nil, err
 	}
 	for _, sub := range []string{piecesDir, snapshotsDir} {
-		if err := os.Mkdir(filepath.Join(dir, sub), 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
-			f.Close()
-			return nil, failure("make the folder of backups", err)
+		if err := d.Mkdir(sub, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
+			return nil, errors.Join(failure("make the folder of backups", err), f.lock.Close())
 		}
 	}
-	return f, errors.Join(syncFolder(dir), syncFolder(filepath.Dir(dir)))
+	if err := syncFolder(d, "."); err != nil {
+		return nil, errors.Join(err, f.lock.Close())
+	}
+	return f, nil
 }
 
 // claim writes LAYOUT into a new folder; one that has other things in it is not
 // ours.
 func (f *Folder) claim() error {
 	path := filepath.Join(f.dir, layoutName)
-	b, err := os.ReadFile(path)
+	b, err := readSmall(f.disk, layoutName)
 	switch {
 	case err == nil && string(b) == layoutText:
 		return nil
@@ -77,94 +95,154 @@ func (f *Folder) claim() error {
 	case !errors.Is(err, fs.ErrNotExist):
 		return failure("open the folder of backups", err)
 	}
-	entries, err := os.ReadDir(f.dir)
-	if err != nil {
-		return failure("open the folder of backups", err)
-	}
-	for _, e := range entries {
+	for e, err := range listing(f.disk, ".") {
+		if err != nil {
+			return failure("open the folder of backups", err)
+		}
 		if e.Name() != layoutName+tempSuffix && e.Name() != "lost+found" {
 			return holdfast.Errorf(holdfast.Conflict, "%s is no folder of backups, and not empty: name a new one", f.dir)
 		}
 	}
-	return f.write(path, []byte(layoutText))
+	return write(f.disk, layoutName, []byte(layoutText))
+}
+
+// take locks the folder.
+func (f *Folder) take() error {
+	lock, err := os.OpenFile(filepath.Join(f.dir, lockName), os.O_RDWR|os.O_CREATE|syscall.O_NOFOLLOW, 0o600)
+	if err != nil {
+		return failure("lock the folder of backups", err)
+	}
+	if err := syscall.Flock(int(lock.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
+		lock.Close()
+		return holdfast.Errorf(holdfast.Conflict, "another run writes to %s: wait for its end", f.dir)
+	}
+	f.lock = lock
+	return nil
+}
+
+// begun notes that a run writes, and reports whether an earlier one did not come to
+// its end: what that has renamed may not be durable. The note itself need not be: what
+// is still to be seen after the power was cut is durable.
+func (f *Folder) begun() (cut bool, err error) {
+	info, err := f.lock.Stat()
+	if err == nil {
+		cut = info.Size() > 0
+		_, err = f.lock.WriteAt([]byte("a run writes, or was cut short\n"), 0)
+	}
+	if err != nil {
+		return cut, failure("lock the folder of backups", err)
+	}
+	return cut, nil
+}
+
+func (f *Folder) ended() error {
+	if err := f.lock.Truncate(0); err != nil {
+		return failure("unlock the folder of backups", err)
+	}
+	return nil
 }
 
 // ReadFolder opens a folder of backups to read from it; others may write meanwhile.
 func ReadFolder(dir string) (*Folder, error) {
-	b, err := os.ReadFile(filepath.Join(dir, layoutName))
+	d, err := openDisk(dir)
+	if err != nil {
+		return nil, failure("open the folder of backups", err)
+	}
+	b, err := readSmall(d, layoutName)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
-		return nil, holdfast.Errorf(holdfast.NotFound, "%s is no folder of backups: it has no %s", dir, layoutName)
+		err = holdfast.Errorf(holdfast.NotFound, "%s is no folder of backups: it has no %s", dir, layoutName)
 	case err != nil:
-		return nil, failure("open the folder of backups", err)
+		err = failure("open the folder of backups", err)
 	case string(b) != layoutText:
-		return nil, holdfast.Errorf(holdfast.Conflict, "%s was laid out by a newer version of Holdfast, or is none of ours", dir)
+		err = holdfast.Errorf(holdfast.Conflict, "%s was laid out by a newer version of Holdfast, or is none of ours", dir)
 	}
-	return &Folder{dir: dir}, nil
+	if err != nil {
+		d.Close()
+		return nil, err
+	}
+	return &Folder{dir: dir, disk: d}, nil
 }
 
 // Close unlocks the folder.
 func (f *Folder) Close() error {
-	if f.lock == nil {
-		return nil
+	err := f.disk.Close()
+	if f.lock != nil {
+		err = errors.Join(err, f.lock.Close())
 	}
-	return f.lock.Close()
+	return err
 }
 
-func (f *Folder) piecePath(file string) string {
-	return filepath.Join(f.dir, piecesDir, file[:2], file+pieceSuffix)
+func pieceDir(name string) string { return filepath.Join(piecesDir, name[:2]) }
+
+func piecePath(file string) string { return filepath.Join(pieceDir(file), file+pieceSuffix) }
+
+func manifestPath(id string) string { return filepath.Join(snapshotsDir, id+manifestSuffix) }
+
+func listPath(id string) string { return filepath.Join(snapshotsDir, id+listSuffix) }
+
+// stored is a piece as it lies in the folder.
+type stored struct {
+	file string // its name and tag
+	size int64
 }
 
-func (f *Folder) manifestPath(id string) string {
-	return filepath.Join(f.dir, snapshotsDir, id+manifestSuffix)
-}
+// mostRemoved is how many names of what is to go are remembered at once.
+const mostRemoved = 4096
 
-func (f *Folder) listPath(id string) string {
-	return filepath.Join(f.dir, snapshotsDir, id+listSuffix)
-}
-
-// pieces returns what is stored: the file by the name in front of its tag, and how
-// large it is there.
-func (f *Folder) pieces() (map[string]stored, error) {
-	all := map[string]stored{}
-	outer, err := os.ReadDir(filepath.Join(f.dir, piecesDir))
-	if err != nil {
-		return nil, failure("read the folder of backups", err)
-	}
-	for _, o := range outer {
-		if !o.IsDir() {
+// walk shows every piece that is stored, and removes those of which it is told so,
+// with what runs that were cut short have left half written.
+func (f *Folder) walk(visit func(stored) (remove bool, err error)) error {
+	for o, err := range listing(f.disk, piecesDir) {
+		if err != nil {
+			return failure("read the folder of backups", err)
+		}
+		if !o.IsDir() || len(o.Name()) != 2 {
 			continue
 		}
-		entries, err := os.ReadDir(filepath.Join(f.dir, piecesDir, o.Name()))
-		if err != nil {
-			return nil, failure("read the folder of backups", err)
-		}
-		for _, e := range entries {
-			if f.lock != nil && strings.HasSuffix(e.Name(), tempSuffix) { // of a run that was cut short
-				if err := os.Remove(filepath.Join(f.dir, piecesDir, o.Name(), e.Name())); err != nil {
-					return nil, failure("clean the folder of backups", err)
+		for again := true; again; {
+			var drop []string
+			for e, err := range listing(f.disk, filepath.Join(piecesDir, o.Name())) {
+				if err != nil {
+					return failure("read the folder of backups", err)
 				}
-				continue
+				remove, err := f.look(o.Name(), e, visit)
+				if err != nil {
+					return err
+				}
+				if remove {
+					drop = append(drop, filepath.Join(piecesDir, o.Name(), e.Name()))
+				}
+				if len(drop) == mostRemoved {
+					break
+				}
 			}
-			file, ok := strings.CutSuffix(e.Name(), pieceSuffix)
-			if !ok || !isPieceName(file) {
-				continue
+			again = len(drop) == mostRemoved
+			for _, name := range drop {
+				if err := f.disk.Remove(name); err != nil && !errors.Is(err, fs.ErrNotExist) {
+					return failure("clean the folder of backups", err)
+				}
 			}
-			info, err := e.Info()
-			if errors.Is(err, fs.ErrNotExist) {
-				continue
-			} else if err != nil {
-				return nil, failure("read the folder of backups", err)
-			}
-			all[file[:nameLength]] = stored{file, info.Size()}
 		}
 	}
-	return all, nil
+	return nil
 }
 
-type stored struct {
-	file string
-	size int64
+func (f *Folder) look(dir string, e fs.DirEntry, visit func(stored) (bool, error)) (remove bool, err error) {
+	if strings.HasSuffix(e.Name(), tempSuffix) {
+		return f.lock != nil, nil
+	}
+	file, ok := strings.CutSuffix(e.Name(), pieceSuffix)
+	if !ok || !isPieceName(file) || file[:2] != dir || !e.Type().IsRegular() {
+		return false, nil
+	}
+	info, err := e.Info()
+	if errors.Is(err, fs.ErrNotExist) {
+		return false, nil
+	} else if err != nil {
+		return false, failure("read the folder of backups", err)
+	}
+	return visit(stored{file, info.Size()})
 }
 
 // Snapshot is a backup in a folder, by what can be seen without its key.
@@ -173,105 +251,66 @@ type Snapshot struct {
 	At time.Time `json:"at"`
 }
 
-// idTime is how a snapshot's id begins.
-const idTime = "20060102T150405Z"
+// idTime is how a snapshot's id begins; behind it stand a dash and the first letters
+// of the run's id.
+const (
+	idTime    = "20060102T150405Z"
+	idLetters = 8
+)
 
-func snapshotID(p Plan) string { return p.Began.UTC().Format(idTime) + "-" + p.ID[:8] }
+// mostSnapshots is how many backups a folder has at most: hourly ones of seven years.
+const mostSnapshots = 1 << 16
+
+func snapshotID(began time.Time, run string) string {
+	return began.UTC().Format(idTime) + "-" + run[:idLetters]
+}
+
+// snapshotAt is when a snapshot was begun, by its id; false for what is no id.
+func snapshotAt(id string) (time.Time, bool) {
+	if len(id) != len(idTime)+1+idLetters || id[len(idTime)] != '-' || !is32(id[len(idTime)+1:]) {
+		return time.Time{}, false
+	}
+	at, err := time.Parse(idTime, id[:len(idTime)])
+	return at, err == nil
+}
 
 // Snapshots lists the backups that are there whole, the newest first.
 func (f *Folder) Snapshots() (all []Snapshot, err error) {
-	entries, err := os.ReadDir(filepath.Join(f.dir, snapshotsDir))
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil, nil
-	} else if err != nil {
-		return nil, failure("read the folder of backups", err)
-	}
-	for _, e := range entries {
+	for e, err := range listing(f.disk, snapshotsDir) {
+		if errors.Is(err, fs.ErrNotExist) {
+			return nil, nil
+		} else if err != nil {
+			return nil, failure("read the folder of backups", err)
+		}
 		id, ok := strings.CutSuffix(e.Name(), manifestSuffix)
-		if !ok || len(id) != len(idTime)+9 || id[len(idTime)] != '-' {
+		if !ok {
 			continue
 		}
-		if at, err := time.Parse(idTime, id[:len(idTime)]); err == nil {
-			all = append(all, Snapshot{id, at})
+		at, ok := snapshotAt(id)
+		if !ok {
+			continue
 		}
+		if len(all) == mostSnapshots {
+			return nil, holdfast.Errorf(holdfast.TooLarge, "%s has more than %d backups: begin a new folder", f.dir, mostSnapshots)
+		}
+		all = append(all, Snapshot{id, at})
 	}
 	slices.SortFunc(all, func(a, b Snapshot) int { return strings.Compare(b.ID, a.ID) })
 	return all, nil
 }
 
-// list reads a snapshot's list of pieces.
-func (f *Folder) list(id string) ([]Entry, []byte, error) {
-	text, err := os.ReadFile(f.listPath(id))
+// eachEntry reads a snapshot's list of pieces, and returns its digest.
+func (f *Folder) eachEntry(id string, each func(Entry) error) (digest string, err error) {
+	list, err := readable(f.disk, listPath(id))
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil, nil, holdfast.Errorf(holdfast.Invalid, "backup %s is not whole: its list of pieces is missing", id)
+		return "", holdfast.Errorf(holdfast.Invalid, "backup %s is not whole: its list of pieces is missing", id)
 	} else if err != nil {
-		return nil, nil, failure("read backup", err)
+		return "", failure("read backup", err)
 	}
-	all, err := parseList(text)
+	defer list.Close()
+	digest, err = parseList(list, each)
 	if err != nil {
-		return nil, nil, fmt.Errorf("read backup %s: %w", id, err)
+		return "", fmt.Errorf("read backup %s: %w", id, err)
 	}
-	return all, text, nil
-}
-
-// write writes a file whole or not at all, durably.
-func (f *Folder) write(path string, data []byte) error {
-	t, err := create(path + tempSuffix)
-	if err != nil {
-		return err
-	}
-	if _, err := t.Write(data); err != nil {
-		return errors.Join(failure("write backup", err), t.drop())
-	}
-	return errors.Join(t.keep(path), syncFolder(filepath.Dir(path)))
-}
-
-// temp is a file on its way into the folder.
-type temp struct{ *os.File }
-
-func create(path string) (temp, error) {
-	t, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|os.O_TRUNC, 0o600)
-	if err != nil {
-		return temp{}, failure("write backup", err)
-	}
-	return temp{t}, nil
-}
-
-// keep gives the file its name; what it holds is durable then. The folder is for the
-// caller to sync.
-func (t temp) keep(path string) error {
-	err := t.Sync()
-	if err = errors.Join(err, t.Close()); err == nil {
-		err = os.Rename(t.Name(), path)
-	}
-	if err != nil {
-		return errors.Join(failure("write backup", err), os.Remove(t.Name()))
-	}
-	return nil
-}
-
-func (t temp) drop() error { return errors.Join(t.Close(), os.Remove(t.Name())) }
-
-func syncFolder(dir string) error {
-	d, err := os.Open(dir)
-	if err == nil {
-		err = errors.Join(d.Sync(), d.Close())
-	}
-	if err != nil {
-		return failure("write backup", err)
-	}
-	return nil
-}
-
-// failure gives an error of the file system its kind, and says what to do.
-func failure(what string, err error) error {
-	switch {
-	case errors.Is(err, syscall.ENOSPC), errors.Is(err, syscall.EDQUOT):
-		return holdfast.Errorf(holdfast.Unavailable, "%s: no space left: free some or name a larger disk, then run it again; what is written is not written again: %w", what, err)
-	case errors.Is(err, fs.ErrPermission), errors.Is(err, syscall.EROFS):
-		return holdfast.Errorf(holdfast.Denied, "%s: %w", what, err)
-	case errors.Is(err, fs.ErrNotExist):
-		return holdfast.Errorf(holdfast.NotFound, "%s: %w", what, err)
-	}
-	return holdfast.Errorf(holdfast.Unavailable, "%s: %w", what, err)
+	return digest, nil
 }

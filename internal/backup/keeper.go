@@ -309,7 +309,7 @@ func (s *session) parts(key []byte) error {
 	s.plan.Parts = append(s.plan.Parts, tagged(key, Part{Kind: KindTally, Size: int64(len(s.tally))}, s.tally))
 	s.statement.CatalogBytes, s.statement.Segments = info.Size(), len(s.held)
 	s.statement.Pieces, s.statement.Bytes = len(s.plan.Parts), s.plan.Bytes()
-	return nil
+	return s.plan.sound()
 }
 
 func tagged(key []byte, p Part, content []byte) Part {

@@ -1,10 +1,13 @@
 package backup
 
 import (
+	"bufio"
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
 	"fmt"
+	"io"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -116,8 +119,10 @@ type Entry struct {
 	ID   string // of a segment: which, and what of it
 }
 
-// kindLetters stand in the list.
-var kindLetters = [...]struct{ kind, letter string }{{KindCatalog, "c"}, {KindSegment, "s"}, {KindTally, "t"}}
+type kindLetter struct{ kind, letter string }
+
+// kindLetters stand in the list, in the order of the kinds.
+var kindLetters = [...]kindLetter{{KindCatalog, "c"}, {KindSegment, "s"}, {KindTally, "t"}}
 
 const listHeader = "holdfast backup pieces 1"
 
@@ -140,32 +145,65 @@ func listText(all []Entry) []byte {
 	return []byte(b.String())
 }
 
-func parseList(text []byte) (all []Entry, err error) {
+// parseList reads a list line by line, and returns its digest.
+func parseList(from io.Reader, each func(Entry) error) (digest string, err error) {
 	bad := holdfast.Errorf(holdfast.Invalid, "the list of pieces is damaged")
-	lines := strings.Split(string(text), "\n")
-	if len(lines) < 2 || lines[0] != listHeader || lines[len(lines)-1] != "" {
-		return nil, bad
+	sum := sha256.New()
+	lines := bufio.NewScanner(io.TeeReader(from, sum))
+	lines.Buffer(make([]byte, 0, 1024), 1024)
+	if !lines.Scan() {
+		return "", bad
 	}
-	for _, line := range lines[1 : len(lines)-1] {
-		f := strings.Split(line, " ")
-		if len(f) < 3 || len(f) > 4 || !isPieceName(f[1]) {
-			return nil, bad
+	if header := lines.Text(); header != listHeader {
+		if strings.HasPrefix(header, strings.TrimSuffix(listHeader, statementFormat)) {
+			return "", holdfast.Errorf(holdfast.Conflict, "the list of pieces is of a newer holdfast (%.40q): use that one", header)
 		}
-		e := Entry{File: f[1]}
-		if len(f) == 4 {
-			e.ID = f[3]
-		}
-		for _, k := range kindLetters {
-			if k.letter == f[0] {
-				e.Kind = k.kind
-			}
-		}
-		if e.Size, err = strconv.ParseInt(f[2], 10, 64); err != nil || e.Kind == "" || e.Size < 0 || (e.ID != "") != (e.Kind == KindSegment) {
-			return nil, bad
-		}
-		all = append(all, e)
+		return "", bad
 	}
-	return all, nil
+	var last Entry
+	for n := 0; lines.Scan(); n++ {
+		e, ok := parseEntry(lines.Text())
+		// The kinds come in their order, the tally once and at the end.
+		if !ok || order(e.Kind) < order(last.Kind) || last.Kind == KindTally {
+			return "", bad
+		}
+		if n == maxPieces {
+			return "", holdfast.Errorf(holdfast.TooLarge, "the list has more than %d pieces", maxPieces)
+		}
+		if err := each(e); err != nil {
+			return "", err
+		}
+		last = e
+	}
+	if lines.Err() != nil || last.Kind != KindTally {
+		return "", bad
+	}
+	return hex.EncodeToString(sum.Sum(nil)), nil
+}
+
+func order(kind string) int {
+	return slices.IndexFunc(kindLetters[:], func(k kindLetter) bool { return k.kind == kind })
+}
+
+func parseEntry(line string) (e Entry, ok bool) {
+	f := strings.Split(line, " ")
+	if len(f) < 3 || len(f) > 4 || !isPieceName(f[1]) {
+		return e, false
+	}
+	e.File = f[1]
+	if len(f) == 4 {
+		e.ID = f[3]
+	}
+	for _, k := range kindLetters {
+		if k.letter == f[0] {
+			e.Kind = k.kind
+		}
+	}
+	var err error
+	if e.Size, err = strconv.ParseInt(f[2], 10, 64); err != nil || strconv.FormatInt(e.Size, 10) != f[2] {
+		return e, false
+	}
+	return e, soundPart(Part{Kind: e.Kind, ID: e.ID, Size: e.Size})
 }
 
 func listDigest(text []byte) string {
@@ -181,5 +219,8 @@ const (
 
 func isPieceName(file string) bool {
 	return len(file) == nameLength+1+tagLength && file[nameLength] == '-' &&
-		strings.Trim(file[:nameLength]+file[nameLength+1:], "abcdefghijklmnopqrstuvwxyz234567") == ""
+		is32(file[:nameLength]) && is32(file[nameLength+1:])
 }
+
+// is32 reports whether a text is of the letters of base32.
+func is32(text string) bool { return strings.Trim(text, letters32) == "" }

@@ -8,7 +8,6 @@ import (
 	"hash"
 	"slices"
 	"strings"
-	"time"
 )
 
 // Kinds of pieces.
@@ -31,23 +30,6 @@ type Part struct {
 	Tag  string `json:"tag,omitempty"`
 }
 
-// Plan is a backup that has begun: what it consists of, in order.
-type Plan struct {
-	ID    string    `json:"id"`
-	Hub   string    `json:"hub"`
-	Key   []byte    `json:"key"` // names and tags hang on it; it opens nothing
-	Began time.Time `json:"began"`
-	Parts []Part    `json:"parts"`
-}
-
-// Bytes is how much all parts have.
-func (p *Plan) Bytes() (n int64) {
-	for _, part := range p.Parts {
-		n += part.Size
-	}
-	return n
-}
-
 // Done is what whoever ran a backup tells the hub at its end.
 type Done struct {
 	List       string   `json:"list"`       // SHA-256 of the list of pieces, in hex
@@ -55,7 +37,9 @@ type Done struct {
 	Recipients []string `json:"recipients"` // whom the pieces are encrypted to
 }
 
-var text32 = base32.NewEncoding("abcdefghijklmnopqrstuvwxyz234567").WithPadding(base32.NoPadding)
+const letters32 = "abcdefghijklmnopqrstuvwxyz234567"
+
+var text32 = base32.NewEncoding(letters32).WithPadding(base32.NoPadding)
 
 // tagger makes the tag of a part from its content: a keyed hash, so that nobody
 // without the backup can tell whether he knows the content, or make another with

@@ -1,10 +1,10 @@
 package backup
 
 import (
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"io/fs"
-	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -35,33 +35,35 @@ func (f *Folder) Prune(keep time.Duration, now time.Time) (p Pruned, err error) 
 	if err != nil {
 		return p, err
 	}
-	needed := map[string]bool{}
+	needed := map[pieceKey]bool{}
 	var old []string
 	for i, s := range all {
 		if i > 0 && now.Sub(s.At) > keep {
 			old = append(old, s.ID)
 			continue
 		}
-		entries, _, err := f.list(s.ID)
+		_, err := f.eachEntry(s.ID, func(e Entry) error {
+			if needed[keyOf(e.File)] = true; len(needed) > mostNeeded {
+				return holdfast.Errorf(holdfast.TooLarge, "the backups that are kept need more than %d pieces", mostNeeded)
+			}
+			return nil
+		})
 		if err != nil {
 			return p, fmt.Errorf("nothing was removed, for it can't be told what is needed: %w", err)
 		}
 		p.Kept++
-		for _, e := range entries {
-			needed[e.File] = true
-		}
 	}
 	if len(all) == 0 {
 		return p, nil
 	}
 	// A manifest goes before its list: what has no manifest is no backup.
 	for _, id := range old {
-		if err := os.Remove(f.manifestPath(id)); err != nil {
+		if err := f.disk.Remove(manifestPath(id)); err != nil {
 			return p, failure("remove backup", err)
 		}
 		p.Snapshots = append(p.Snapshots, id)
 	}
-	if err := syncFolder(filepath.Join(f.dir, snapshotsDir)); err != nil {
+	if err := syncFolder(f.disk, snapshotsDir); err != nil {
 		return p, err
 	}
 	if err := f.dropLists(all, old); err != nil {
@@ -72,37 +74,49 @@ func (f *Folder) Prune(keep time.Duration, now time.Time) (p Pruned, err error) 
 
 // dropLists removes the lists and the litter of what is no backup.
 func (f *Folder) dropLists(all []Snapshot, old []string) error {
-	dir := filepath.Join(f.dir, snapshotsDir)
-	entries, err := os.ReadDir(dir)
-	if err != nil {
-		return failure("read the folder of backups", err)
+	live := map[string]bool{}
+	for _, s := range all {
+		live[s.ID] = !slices.Contains(old, s.ID)
 	}
-	for _, e := range entries {
+	var drop []string
+	for e, err := range listing(f.disk, snapshotsDir) {
+		if err != nil {
+			return failure("read the folder of backups", err)
+		}
 		id, isList := strings.CutSuffix(e.Name(), listSuffix)
-		live := slices.ContainsFunc(all, func(s Snapshot) bool { return s.ID == id }) && !slices.Contains(old, id)
-		if isList && !live || strings.HasSuffix(e.Name(), tempSuffix) {
-			if err := os.Remove(filepath.Join(dir, e.Name())); err != nil && !errors.Is(err, fs.ErrNotExist) {
-				return failure("remove backup", err)
-			}
+		if isList && !live[id] || strings.HasSuffix(e.Name(), tempSuffix) {
+			drop = append(drop, e.Name())
+		}
+		if len(drop) == mostSnapshots {
+			break // the rest the next time
 		}
 	}
-	return syncFolder(dir)
+	for _, name := range drop {
+		if err := f.disk.Remove(filepath.Join(snapshotsDir, name)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return failure("remove backup", err)
+		}
+	}
+	return syncFolder(f.disk, snapshotsDir)
 }
 
-func (f *Folder) dropPieces(needed map[string]bool, p *Pruned) error {
-	have, err := f.pieces()
-	if err != nil {
-		return err
-	}
-	for _, s := range have {
-		if needed[s.file] {
-			continue
-		}
-		if err := os.Remove(f.piecePath(s.file)); err != nil && !errors.Is(err, fs.ErrNotExist) {
-			return failure("remove piece of backup", err)
+// mostNeeded bounds the pieces of all backups that are kept, together.
+const mostNeeded = 8 << 20
+
+// pieceKey stands for a piece's file where there are many.
+type pieceKey [16]byte
+
+func keyOf(file string) pieceKey {
+	sum := sha256.Sum256([]byte(file))
+	return pieceKey(sum[:16])
+}
+
+func (f *Folder) dropPieces(needed map[pieceKey]bool, p *Pruned) error {
+	return f.walk(func(s stored) (remove bool, err error) {
+		if needed[keyOf(s.file)] {
+			return false, nil
 		}
 		p.Pieces++
 		p.Bytes += s.size
-	}
-	return nil
+		return true, nil
+	})
 }

@@ -1,14 +1,12 @@
 package backup
 
 import (
-	"bytes"
 	"context"
 	"crypto/hmac"
 	"errors"
 	"fmt"
 	"io"
 	"io/fs"
-	"os"
 	"time"
 
 	"filippo.io/age"
@@ -42,8 +40,11 @@ func (f *Folder) Open(id string, ids []age.Identity, trusted string) (*Reader, e
 		}
 		id = all[0].ID
 	}
+	if _, ok := snapshotAt(id); !ok {
+		return nil, holdfast.Errorf(holdfast.NotFound, "%q is not what a backup is called: holdfast backup list tells", id)
+	}
 	what := "the manifest of backup " + id
-	file, err := os.Open(f.manifestPath(id))
+	file, err := readable(f.disk, manifestPath(id))
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, holdfast.Errorf(holdfast.NotFound, "there is no backup %s in %s", id, f.dir)
 	} else if err != nil {
@@ -54,7 +55,10 @@ func (f *Folder) Open(id string, ids []age.Identity, trusted string) (*Reader, e
 	if err != nil {
 		return nil, err
 	}
-	signed, err := io.ReadAll(io.LimitReader(plain, maxManifest))
+	signed, err := io.ReadAll(io.LimitReader(plain, maxManifest+1))
+	if err == nil && len(signed) > maxManifest {
+		err = holdfast.Errorf(holdfast.TooLarge, "it has more than %d bytes", maxManifest)
+	}
 	if err != nil {
 		return nil, holdfast.Errorf(holdfast.Invalid, "%s is damaged: %w", what, err)
 	}
@@ -62,30 +66,56 @@ func (f *Folder) Open(id string, ids []age.Identity, trusted string) (*Reader, e
 	if r.Statement, err = ReadStatement(signed, trusted); err != nil {
 		return nil, fmt.Errorf("open backup %s: %w", id, err)
 	}
-	entries, list, err := f.list(id)
+	if err := r.belongs(); err != nil {
+		return nil, err
+	}
+	digest, err := f.eachEntry(id, func(e Entry) error {
+		r.entries = append(r.entries, e)
+		return nil
+	})
 	if err != nil {
 		return nil, err
 	}
-	if listDigest(list) != r.Statement.List {
+	if digest != r.Statement.List {
 		return nil, holdfast.Errorf(holdfast.Invalid, "the list of pieces of backup %s is not the one that hub %s signed: it was altered, or is of another backup", id, r.Statement.Hub)
 	}
-	r.entries = entries
 	return r, r.count()
+}
+
+// belongs refuses a manifest that lies under another name, as an old one that is to
+// pass for a new one, or in the folder of another hub.
+func (r *Reader) belongs() error {
+	st := &r.Statement
+	if len(st.ID) != nameLength || !is32(st.ID) || snapshotID(st.Began, st.ID) != r.Snapshot {
+		return holdfast.Errorf(holdfast.Invalid, "the manifest of backup %s is of another backup: it was renamed", r.Snapshot)
+	}
+	hub, err := r.f.hub()
+	if err != nil {
+		return err
+	}
+	if hub != "" && hub != st.Hub {
+		return holdfast.Errorf(holdfast.Conflict, "backup %s is of hub %.64q, %s is the folder of hub %s: it was put together from two. Move what is not of that hub to a folder of its own", r.Snapshot, st.Hub, r.f.dir, hub)
+	}
+	return nil
 }
 
 // count compares the list with the statement.
 func (r *Reader) count() error {
-	var bytes, catalog int64
+	var bytes, catalog, tally int64
 	kinds := map[string]int{}
 	for _, e := range r.entries {
 		bytes += e.Size
 		kinds[e.Kind]++
-		if e.Kind == KindCatalog {
+		switch e.Kind {
+		case KindCatalog:
 			catalog += e.Size
+		case KindTally:
+			tally += e.Size
 		}
 	}
 	st := &r.Statement
-	if len(r.entries) != st.Pieces || bytes != st.Bytes || catalog != st.CatalogBytes || kinds[KindSegment] != st.Segments || kinds[KindTally] != 1 {
+	if len(r.entries) != st.Pieces || bytes != st.Bytes || catalog != st.CatalogBytes || kinds[KindSegment] != st.Segments ||
+		tally != int64(len(tallyMagic))+tallySize*int64(st.Streams) {
 		return holdfast.Errorf(holdfast.Invalid, "backup %s is not what its statement says", r.Snapshot)
 	}
 	return nil
@@ -94,7 +124,7 @@ func (r *Reader) count() error {
 // read gives the content of a piece, of which every bit is checked.
 func (r *Reader) read(ctx context.Context, e Entry, to io.Writer) error {
 	what := "piece " + e.File
-	file, err := os.Open(r.f.piecePath(e.File))
+	file, err := readable(r.f.disk, piecePath(e.File))
 	if errors.Is(err, fs.ErrNotExist) {
 		return holdfast.Errorf(holdfast.Invalid, "%s is missing from %s: the backup is not whole. Take another one; older ones may be whole", what, r.f.dir)
 	} else if err != nil {
@@ -106,15 +136,17 @@ func (r *Reader) read(ctx context.Context, e Entry, to io.Writer) error {
 		return err
 	}
 	tag := tagger(r.Statement.Key, Part{Kind: e.Kind, ID: e.ID})
-	n, err := io.Copy(io.MultiWriter(to, tag), io.LimitReader(plain, e.Size+1))
-	if err != nil && ctx.Err() == nil {
-		if errors.Is(err, errWrite) {
-			return err
-		}
-		return holdfast.Errorf(holdfast.Invalid, "%s is damaged: %w", what, err)
-	}
-	if err != nil {
+	out := &outcome{to: io.MultiWriter(to, tag)}
+	n, err := io.Copy(out, io.LimitReader(plain, e.Size+1))
+	switch {
+	case ctx.Err() != nil:
 		return ctx.Err()
+	case out.err != nil && holdfast.KindOf(out.err) != holdfast.Internal:
+		return fmt.Errorf("%s: %w", what, out.err)
+	case out.err != nil:
+		return failure("write what a backup holds", out.err)
+	case err != nil:
+		return holdfast.Errorf(holdfast.Invalid, "%s is damaged: %w", what, err)
 	}
 	if n != e.Size || !hmac.Equal([]byte(tagText(tag)), []byte(e.File[nameLength+1:])) {
 		return holdfast.Errorf(holdfast.Invalid, "%s does not hold what it is named for: it was altered, or is of another hub", what)
@@ -122,18 +154,30 @@ func (r *Reader) read(ctx context.Context, e Entry, to io.Writer) error {
 	return ctx.Err()
 }
 
-// errWrite marks errors of what a piece is written to.
-var errWrite = errors.New("write")
+// outcome tells errors of what a piece is written to from those of the piece.
+type outcome struct {
+	to  io.Writer
+	err error
+}
+
+func (o *outcome) Write(p []byte) (n int, err error) {
+	n, o.err = o.to.Write(p)
+	return n, o.err
+}
 
 // Checked is what a Check has read.
 type Checked struct {
 	Snapshot  string        `json:"snapshot"`
 	Pieces    int           `json:"pieces"`
 	Bytes     int64         `json:"bytes"`
-	Bad       []string      `json:"bad,omitempty"` // what is wrong, piece by piece
+	BadPieces int           `json:"bad_pieces"`
+	Bad       []string      `json:"bad,omitempty"` // what is wrong with the first of them
 	Took      time.Duration `json:"took_ns"`
 	Statement Statement     `json:"statement"`
 }
+
+// mostBad is how many pieces are told what is wrong with.
+const mostBad = 100
 
 // Check reads every piece and compares it with its tag. What is wrong with pieces
 // stands in Bad; the error is for what keeps it from going on.
@@ -146,7 +190,8 @@ func (r *Reader) Check(ctx context.Context, progress func(Progress)) (c Checked,
 			return c, ctx.Err()
 		}
 		if err != nil {
-			c.Bad = append(c.Bad, err.Error())
+			c.BadPieces++
+			c.Bad = append(c.Bad, err.Error())[:min(len(c.Bad)+1, mostBad)]
 		}
 		c.Pieces++
 		c.Bytes += e.Size
@@ -156,12 +201,4 @@ func (r *Reader) Check(ctx context.Context, progress func(Progress)) (c Checked,
 	}
 	c.Took = time.Since(began)
 	return c, nil
-}
-
-// whole reads a small piece into memory.
-func (r *Reader) whole(ctx context.Context, e Entry) ([]byte, error) {
-	var b bytes.Buffer
-	b.Grow(int(min(e.Size, 64<<20)))
-	err := r.read(ctx, e, &b)
-	return b.Bytes(), err
 }

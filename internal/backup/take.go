@@ -1,13 +1,14 @@
 package backup
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"hash"
 	"io"
-	"os"
+	"io/fs"
 	"path/filepath"
 	"sync"
 	"sync/atomic"
@@ -67,18 +68,33 @@ func Take(ctx context.Context, from Source, f *Folder, to Recipients, o TakeOpti
 	if err != nil {
 		return r, err
 	}
+	if err := plan.sound(); err != nil {
+		return r, err
+	}
 	if err := f.ofHub(plan.Hub); err != nil {
 		return r, err
 	}
-	have, err := f.pieces()
+	cut, err := f.begun()
 	if err != nil {
 		return r, err
 	}
-	t := &taking{from: from, f: f, to: to, plan: plan, have: have, o: o, entries: make([]Entry, len(plan.Parts)), folders: map[string]bool{}, pace: pace{rate: o.Rate}}
+	t := &taking{from: from, f: f, to: to, plan: plan, total: plan.Bytes(), o: o, entries: make([]Entry, len(plan.Parts)), names: make([]string, len(plan.Parts)), pace: pace{rate: o.Rate}}
+	if err := t.look(); err != nil {
+		return r, err
+	}
 	if err := t.all(ctx); err != nil {
 		return r, err
 	}
+	if err := t.settle(cut); err != nil {
+		return r, err
+	}
+	// The list is there before the hub is told that all is stored, for a disk that has
+	// no room for it; the manifest comes last: with it the backup is there.
+	id := snapshotID(plan.Began, plan.ID)
 	list := listText(t.entries)
+	if err := write(f.disk, listPath(id), list); err != nil {
+		return r, err
+	}
 	signed, err := from.Finish(ctx, plan.ID, Done{List: listDigest(list), Written: t.written.Load(), Recipients: to.texts})
 	if err != nil {
 		return r, err
@@ -87,16 +103,14 @@ func Take(ctx context.Context, from Source, f *Folder, to Recipients, o TakeOpti
 	if err != nil {
 		return r, err
 	}
-	id := snapshotID(plan)
-	// The manifest comes last: with it the backup is there.
-	if err := f.write(f.listPath(id), list); err != nil {
-		return r, err
+	if st.ID != plan.ID || st.Hub != plan.Hub || !st.Began.Equal(plan.Began) || st.List != listDigest(list) || st.Pieces != len(plan.Parts) || st.Bytes != t.total || !bytes.Equal(st.Key, plan.Key) {
+		return r, holdfast.Errorf(holdfast.Invalid, "what the hub signed is not the backup that it offered: is it one, of this version?")
 	}
 	if err := f.writeManifest(id, signed, to); err != nil {
 		return r, err
 	}
-	r = Report{Snapshot: id, Pieces: len(plan.Parts), Bytes: plan.Bytes(), New: int(t.fresh.Load()), Written: t.written.Load(), Stored: t.stored.Load(), Took: time.Since(began), Statement: st}
-	return r, nil
+	r = Report{Snapshot: id, Pieces: len(plan.Parts), Bytes: t.total, New: int(t.fresh.Load()), Written: t.written.Load(), Stored: t.stored.Load(), Took: time.Since(began), Statement: st}
+	return r, f.ended()
 }
 
 // hubFile says whose backups lie in a folder.
@@ -108,36 +122,49 @@ type hubName struct {
 
 // ofHub refuses a folder with backups of another hub.
 func (f *Folder) ofHub(hub string) error {
-	path := filepath.Join(f.dir, hubFile)
-	b, err := os.ReadFile(path)
-	if errors.Is(err, os.ErrNotExist) {
+	have, err := f.hub()
+	if err != nil {
+		return err
+	}
+	if have == "" {
 		b, err := json.Marshal(hubName{hub})
 		if err != nil {
 			return err
 		}
-		return f.write(path, append(b, '\n'))
-	} else if err != nil {
-		return failure("read the folder of backups", err)
+		return write(f.disk, hubFile, append(b, '\n'))
 	}
-	var have hubName
-	if err := json.Unmarshal(b, &have); err != nil || have.Hub == "" {
-		return holdfast.Errorf(holdfast.Invalid, "%s is damaged", path)
-	}
-	if have.Hub != hub {
-		return holdfast.Errorf(holdfast.Conflict, "%s has backups of hub %s, this is hub %s: each hub has a folder of its own. Nothing was changed", f.dir, have.Hub, hub)
+	if have != hub {
+		return holdfast.Errorf(holdfast.Conflict, "%s has backups of hub %s, this is hub %s: each hub has a folder of its own. Nothing was changed", f.dir, have, hub)
 	}
 	return nil
 }
 
+// hub is whose backups the folder has; "" if none was begun.
+func (f *Folder) hub() (string, error) {
+	b, err := readSmall(f.disk, hubFile)
+	if errors.Is(err, fs.ErrNotExist) {
+		return "", nil
+	} else if err != nil {
+		return "", failure("read the folder of backups", err)
+	}
+	var have hubName
+	if err := json.Unmarshal(b, &have); err != nil || !isHub(have.Hub) {
+		return "", holdfast.Errorf(holdfast.Invalid, "%s is damaged", filepath.Join(f.dir, hubFile))
+	}
+	return have.Hub, nil
+}
+
 // taking is a Take under way.
 type taking struct {
-	from Source
-	f    *Folder
-	to   Recipients
-	plan Plan
-	have map[string]stored
-	o    TakeOptions
-	pace pace
+	from  Source
+	f     *Folder
+	to    Recipients
+	plan  Plan
+	total int64    // bytes of the plan's parts
+	names []string // of the plan's parts
+	have  map[string]stored
+	o     TakeOptions
+	pace  pace
 
 	entries []Entry // each written by one taker
 
@@ -145,7 +172,40 @@ type taking struct {
 	looked, fresh, written, stored atomic.Int64
 
 	mu      sync.Mutex
-	folders map[string]bool // in which there are new names
+	changed map[string]bool // folders in which there are new names
+}
+
+// look names the plan's parts and finds those that are in the folder. A file that is
+// shorter than what it is to hold was cut off, and is fetched again.
+func (t *taking) look() error {
+	wanted := make(map[string]int64, len(t.names))
+	for n, p := range t.plan.Parts {
+		t.names[n] = name(t.plan.Key, t.to.texts, p)
+		wanted[t.names[n]] = p.Size
+	}
+	t.have, t.changed = map[string]stored{}, map[string]bool{}
+	return t.f.walk(func(s stored) (bool, error) {
+		if size, ok := wanted[s.file[:nameLength]]; ok && s.size > size {
+			t.have[s.file[:nameLength]] = s
+		}
+		return false, nil
+	})
+}
+
+// settle makes durable what the pieces are called; after a run that was cut short
+// also what that had renamed.
+func (t *taking) settle(cut bool) error {
+	if cut {
+		for _, name := range t.names {
+			t.changed[pieceDir(name)] = true
+		}
+	}
+	for dir := range t.changed {
+		if err := syncFolder(t.f.disk, dir); err != nil {
+			return err
+		}
+	}
+	return syncFolder(t.f.disk, piecesDir)
 }
 
 // batchBytes is how much is fetched with one question, unless a single part is larger.
@@ -157,13 +217,13 @@ func (t *taking) all(ctx context.Context) error {
 	parts := t.plan.Parts
 	for n := 0; n < len(parts) && ctx.Err() == nil; {
 		first := n
-		if have, ok := t.have[t.called(n)]; ok {
+		if have, ok := t.have[t.names[n]]; ok {
 			t.done(n, have)
 			n++
 			continue
 		}
 		for bytes := int64(0); n < len(parts) && (n == first || bytes+parts[n].Size <= batchBytes); n++ {
-			if _, ok := t.have[t.called(n)]; ok {
+			if _, ok := t.have[t.names[n]]; ok {
 				break
 			}
 			bytes += parts[n].Size
@@ -175,18 +235,8 @@ func (t *taking) all(ctx context.Context) error {
 			return nil
 		})
 	}
-	if err := group.Wait(); err != nil {
-		return err
-	}
-	for dir := range t.folders {
-		if err := syncFolder(dir); err != nil {
-			return err
-		}
-	}
-	return syncFolder(filepath.Join(t.f.dir, piecesDir))
+	return group.Wait()
 }
-
-func (t *taking) called(n int) string { return name(t.plan.Key, t.to.texts, t.plan.Parts[n]) }
 
 // done notes that a part is in the folder.
 func (t *taking) done(n int, have stored) {
@@ -195,7 +245,7 @@ func (t *taking) done(n int, have stored) {
 	t.entries[n] = Entry{Kind: p.Kind, File: have.file, Size: p.Size, ID: p.ID}
 	looked, pieces := t.looked.Add(p.Size), t.pieces.Add(1)
 	if t.o.Progress != nil {
-		t.o.Progress(Progress{Pieces: int(pieces), Of: len(t.plan.Parts), Bytes: looked, Total: t.plan.Bytes(), Written: t.written.Load()})
+		t.o.Progress(Progress{Pieces: int(pieces), Of: len(t.plan.Parts), Bytes: looked, Total: t.total, Written: t.written.Load()})
 	}
 }
 
@@ -260,21 +310,20 @@ func (i *intake) Write(p []byte) (int, error) {
 	return written, nil
 }
 
-func (i *intake) dir() string {
-	return filepath.Join(i.t.f.dir, piecesDir, i.t.called(i.n)[:2])
-}
-
 func (i *intake) begin() error {
-	if err := os.Mkdir(i.dir(), 0o700); err != nil && !errors.Is(err, os.ErrExist) {
+	disk, name := i.t.f.disk, i.t.names[i.n]
+	if err := disk.Mkdir(pieceDir(name), 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
 		return failure("write backup", err)
 	}
-	file, err := create(filepath.Join(i.dir(), fmt.Sprintf("%s.%d%s", i.t.called(i.n), i.n, tempSuffix)))
+	file, err := create(disk, filepath.Join(pieceDir(name), fmt.Sprintf("%s.%d%s", name, i.n, tempSuffix)))
 	if err != nil {
 		return err
 	}
-	i.file, i.bytes, i.tag = &file, 0, tagger(i.t.plan.Key, i.t.plan.Parts[i.n])
-	i.sealed, err = i.t.to.seal(file)
-	return err
+	i.file, i.bytes, i.tag = file, 0, tagger(i.t.plan.Key, i.t.plan.Parts[i.n])
+	if i.sealed, err = i.t.to.seal(file); err != nil {
+		return failure("write backup", err)
+	}
+	return nil
 }
 
 // finish gives the piece its name.
@@ -291,14 +340,14 @@ func (i *intake) finish() error {
 	if err != nil {
 		return failure("write backup", err)
 	}
-	s := stored{i.t.called(i.n) + "-" + tag, info.Size()}
+	s := stored{i.t.names[i.n] + "-" + tag, info.Size()}
 	file := i.file
 	i.file = nil
-	if err := file.keep(i.t.f.piecePath(s.file)); err != nil {
+	if err := file.keep(piecePath(s.file)); err != nil {
 		return err
 	}
 	i.t.mu.Lock()
-	i.t.folders[i.dir()] = true
+	i.t.changed[pieceDir(s.file)] = true
 	i.t.mu.Unlock()
 	i.t.fresh.Add(1)
 	i.t.written.Add(p.Size)
@@ -336,8 +385,7 @@ func (p *pace) wait(ctx context.Context, n int) error {
 
 // writeManifest encrypts the signed statement like a piece.
 func (f *Folder) writeManifest(id string, signed []byte, to Recipients) error {
-	path := f.manifestPath(id)
-	file, err := create(path + tempSuffix)
+	file, err := create(f.disk, manifestPath(id)+tempSuffix)
 	if err != nil {
 		return err
 	}
@@ -351,8 +399,8 @@ func (f *Folder) writeManifest(id string, signed []byte, to Recipients) error {
 	if err != nil {
 		return errors.Join(failure("write backup", err), file.drop())
 	}
-	if err := file.keep(path); err != nil {
+	if err := file.keep(manifestPath(id)); err != nil {
 		return err
 	}
-	return syncFolder(filepath.Dir(path))
+	return syncFolder(f.disk, snapshotsDir)
 }

@@ -29,6 +29,10 @@ func (h *Held) Kept() (n int64) {
 	return n
 }
 
+// mostRanges bounds what a catalog that was tampered with can say of a segment, which
+// has 64 MiB at most, and between two ranges a box that died.
+const mostRanges = 1 << 20
+
 // HeldIn yields the segments that a catalog names, in order of their ids: what a
 // copy of the catalog needs to be whole. tx may be of a copy.
 func HeldIn(ctx context.Context, tx *sql.Tx) iter.Seq2[*Held, error] {
@@ -55,7 +59,7 @@ func HeldIn(ctx context.Context, tx *sql.Tx) iter.Seq2[*Held, error] {
 				now = &h
 			}
 			last := &now.Ranges[len(now.Ranges)-1]
-			if r.At < last.At+last.Size || r.At+r.Size > now.Bytes {
+			if r.Size <= 0 || r.Size > now.Bytes || r.At < last.At+last.Size || r.At > now.Bytes-r.Size || len(now.Ranges) == mostRanges {
 				yield(nil, holdfast.Errorf(holdfast.Internal, "the catalog's rows of segment %s overlap", h.Blob))
 				return
 			}

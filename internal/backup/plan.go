@@ -18,7 +18,7 @@ const (
 	maxPieces  = 1 << 20   // of one backup
 	maxSegment = 128 << 20 // bytes of a segment; docs/format/segment.md says 64 MiB
 	maxTally   = tallySize<<23 + int64(len(tallyMagic))
-	maxPlan    = 256 << 20 // bytes of a plan in JSON
+	maxPlan    = 128 << 20 // bytes of a plan in JSON
 )
 
 // Plan is a backup that has begun: what it consists of, in order.
@@ -39,8 +39,10 @@ func (p *Plan) Bytes() (n int64) {
 }
 
 // ReadPlan reads a plan in JSON, as a hub answers with it.
-func ReadPlan(r io.Reader) (p Plan, err error) {
-	limited := &io.LimitedReader{R: r, N: maxPlan}
+func ReadPlan(r io.Reader) (p Plan, err error) { return readPlan(r, maxPlan, maxPieces) }
+
+func readPlan(r io.Reader, most int64, parts int) (p Plan, err error) {
+	limited := &io.LimitedReader{R: r, N: most}
 	in := json.NewDecoder(limited)
 	defer func() {
 		if err == nil {
@@ -72,7 +74,7 @@ func ReadPlan(r io.Reader) (p Plan, err error) {
 		case "began":
 			to = &p.Began
 		case "parts":
-			if p.Parts, err = readParts(in); err != nil {
+			if p.Parts, err = readParts(in, parts); err != nil {
 				return p, err
 			}
 			continue
@@ -84,7 +86,7 @@ func ReadPlan(r io.Reader) (p Plan, err error) {
 	return p, expect(in, '}')
 }
 
-func readParts(in *json.Decoder) (all []Part, err error) {
+func readParts(in *json.Decoder, most int) (all []Part, err error) {
 	if err := expect(in, '['); err != nil {
 		return nil, err
 	}
@@ -93,7 +95,7 @@ func readParts(in *json.Decoder) (all []Part, err error) {
 		if err := in.Decode(&part); err != nil {
 			return nil, err
 		}
-		if len(all) == maxPieces {
+		if len(all) == most {
 			return nil, errTooMany
 		}
 		if !soundPart(part) {

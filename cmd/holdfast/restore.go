@@ -18,7 +18,7 @@ type restoreCmd struct {
 }
 
 func (*restoreCmd) Help() string {
-	return `Makes a new data folder from a backup, the newest copy of the keyring and the root key. docs/backup.md tells the whole way.
+	return `Makes a new data folder from a backup, the newest copy of the keyring and one holder of the root key. docs/backup.md tells the whole way.
 
 Example:
   holdfast restore NEW --from /mnt/backup --identity backup.key --keyring /mnt/keyring --root-key root.key
@@ -32,17 +32,24 @@ type restoreFlags struct {
 	Snapshot   string   `help:"Which backup (default: the newest)." placeholder:"ID" env:"-"`
 	Identity   []string `help:"The age identity that opens it; repeated." placeholder:"FILE" type:"path" sep:"none" env:"-"`
 	Keyring    string   `required:"" help:"The newest copy of the keyring: a copy's folder, or keyring in the old data folder." placeholder:"DIR" type:"path" env:"-"`
-	RootKey    string   `required:"" help:"The root key." placeholder:"PATH" type:"path"`
+	RootKey    string   `help:"The root key's file." placeholder:"PATH" type:"path"`
 	Passphrase string   `name:"passphrase-file" help:"A file whose first line is the root key's passphrase." placeholder:"FILE"`
+	Holder     string   `help:"Instead of a root key file: the URL of any other holder, tpm:... or exec:..." placeholder:"URL" env:"-"`
 	Key        string   `help:"The hub's public key, from holdfast ledger show: what signed the backup must be that." placeholder:"KEY" env:"-"`
 }
 
 func (f restoreFlags) options(a *app, data string) (c server.Config, o server.RestoreOptions, err error) {
+	if f.Holder == "" && f.RootKey == "" {
+		return c, o, usagef("give one holder of the root key: --root-key FILE, or --holder URL")
+	}
+	if f.Holder != "" && f.RootKey != "" {
+		return c, o, usagef("--root-key and --holder each name a holder: one is enough")
+	}
 	c = server.Config{Data: data, RootKey: f.RootKey, Version: version()}
 	if c.Passphrase, err = readPassphrase(f.Passphrase); err != nil {
 		return c, o, err
 	}
-	o = server.RestoreOptions{Snapshot: f.Snapshot, Keyring: f.Keyring, Verifier: f.Key, Progress: meter(a.stderr)}
+	o = server.RestoreOptions{Snapshot: f.Snapshot, Keyring: f.Keyring, Holder: f.Holder, Verifier: f.Key, Progress: meter(a.stderr)}
 	if o.Identities, err = backup.ReadIdentities(f.Identity); err != nil {
 		return c, o, err
 	}
@@ -53,22 +60,35 @@ func (f restoreFlags) options(a *app, data string) (c server.Config, o server.Re
 type restoreDirCmd struct {
 	Dir string `arg:"" help:"A new folder." type:"path"`
 	restoreFlags
+	shareFlags
 	outputFlags
 }
 
 func (*restoreDirCmd) Help() string {
 	return `Makes a new data folder. What was erased, withdrawn, revoked or used since the backup is carried out again from the signed take-backs beside the keyring, before
 anything listens. The ledger gets a new name. If more may have been taken back than these show, the hub starts suspended: only the administrator that the restore made comes
-in, until holdfast restore confirm. If it breaks off, run it again. The old hub must not run any more.
+in, until holdfast restore confirm. If it breaks off, run it again. The old hub must not run any more. If every holder is lost, recovery shares open the keyring, and
+--root-key is where the new root key goes.
 
 Example:
-  holdfast restore NEW --from /mnt/backup --identity backup.key --keyring /mnt/keyring --root-key root.key`
+  holdfast restore NEW --from /mnt/backup --identity backup.key --keyring /mnt/keyring --root-key root.key
+  holdfast restore NEW --from /mnt/backup --identity backup.key --keyring /mnt/keyring --holder "exec:/usr/local/lib/holdfast/hsm --slot 3"
+  holdfast restore NEW --from /mnt/backup --identity backup.key --keyring /mnt/keyring --root-key new.key --share A --share B --age-identity notary.key`
 }
 
 func (c *restoreDirCmd) Run(a *app) error {
 	config, o, err := c.options(a, c.Dir)
 	if err != nil {
 		return err
+	}
+	if len(c.Share) > 0 {
+		if c.Holder != "" {
+			return usagef("shares make a root key file: say where with --root-key, without --holder")
+		}
+		if o.Shares, err = c.combine(); err != nil {
+			return err
+		}
+		defer o.Shares.Wipe()
 	}
 	r, err := server.Restore(a.ctx, config, o)
 	endMeter(a.stderr)
@@ -81,10 +101,42 @@ func (c *restoreDirCmd) Run(a *app) error {
 	fmt.Fprintf(a.stdout, "Restored backup %s of hub %s: %d readings of %s; %s carried out again.\n", r.Snapshot, r.Hub, r.Readings, many(r.Streams, "stream"), many(int(r.TakenBack), "take-back"))
 	tellLost(a, r)
 	fmt.Fprintf(a.stdout, "The ledger is now %s. Its public key, for everybody who keeps the old one:\n\n  %s\n\nThe administrator's identity is in %s.\n", r.Ledger, r.Verifier, quoted(r.Admin))
+	tellKeys(a, r, c.Dir)
+	tellWaiting(a, r.Waiting)
 	if r.Suspended != "" {
 		fmt.Fprintf(a.stdout, "\nThe hub starts suspended: %s. Revoke and withdraw again what you know of, then stop it and\n\n  holdfast restore confirm --data %s\n", r.Suspended, quoted(c.Dir))
 	}
 	return nil
+}
+
+// tellKeys says what became of the other holders and of the copies of the keyring.
+func tellKeys(a *app, r server.Restored, dir string) {
+	for _, name := range r.Fenced {
+		fmt.Fprintf(a.stdout, "\nHolder %s is fenced. Stop the hub and bring it back, or have somebody answer for what it held:\n\n  holdfast holder return %[1]s --data %[2]s\n  holdfast holder remove %[1]s --vouch WHO --data %[2]s\n", name, quoted(dir))
+	}
+	for _, c := range r.Copies {
+		switch {
+		case c.Why == "":
+			fmt.Fprintf(a.stdout, "\nThe copy of the keyring %s (%s) is kept in step again.\n", c.Name, cell(c.URL))
+		case c.Registered:
+			fmt.Fprintf(a.stdout, "\nThe copy of the keyring %s (%s) is late: %s. It is caught up when it can be reached; if it is gone for good:\n\n  holdfast keyring remove-copy %[1]s --data %[4]s\n", c.Name, cell(c.URL), cell(c.Why), quoted(dir))
+		default:
+			fmt.Fprintf(a.stdout, "\nThe copy of the keyring %s (%s) is NOT kept any more: %s. Add it again before you start the hub, or another:\n\n  holdfast keyring add-copy %[4]s --name %[1]s --data %[5]s\n", c.Name, cell(c.URL), cell(c.Why), quoted(c.URL), quoted(dir))
+		}
+	}
+	if r.Unread > 0 {
+		fmt.Fprintf(a.stdout, "\nThe identities open %s of the folder not: certificates of erasure reckon that they are kept as long as the others.\n", many(r.Unread, "backup"))
+	}
+}
+
+func tellWaiting(a *app, all []server.Waits) {
+	if len(all) == 0 {
+		return
+	}
+	fmt.Fprintf(a.stdout, "\n%s, and can be undone once more for the whole time that was asked for:\n\n", map[bool]string{true: "An erasure waits", false: many(len(all), "erasure") + " wait"}[len(all) == 1])
+	for _, w := range all {
+		fmt.Fprintf(a.stdout, "  %s begins %s\n", w.Erasure, when(w.Until))
+	}
 }
 
 func tellLost(a *app, r server.Restored) {
@@ -144,11 +196,12 @@ type restoreConfirmCmd struct {
 	Data       string `required:"" help:"The data folder of the restored hub, which is stopped." placeholder:"DIR" type:"path"`
 	RootKey    string `help:"Where the root key is (default: where the restore was told)." placeholder:"PATH" type:"path"`
 	Passphrase string `name:"passphrase-file" help:"A file whose first line is the root key's passphrase." placeholder:"FILE"`
+	outputFlags
 }
 
 func (*restoreConfirmCmd) Help() string {
-	return `Says that what was revoked, withdrawn and erased since the backup is known to the restored hub. From its next start on everybody is let in again. It stands on
-the hub's record.
+	return `Says that what was revoked, withdrawn and erased since the backup is known to the restored hub. From its next start on everybody is let in again. Erasures that
+wait can be undone for their whole time again, counted from now; it says which. It stands on the hub's record.
 
 Example:
   holdfast restore confirm --data NEW`
@@ -159,9 +212,14 @@ func (c *restoreConfirmCmd) Run(a *app) error {
 	if err != nil {
 		return err
 	}
-	if err := server.ConfirmRestore(a.ctx, server.Config{Data: c.Data, RootKey: c.RootKey, Passphrase: pass, Version: version()}); err != nil {
+	done, err := server.ConfirmRestore(a.ctx, server.Config{Data: c.Data, RootKey: c.RootKey, Passphrase: pass, Version: version()})
+	if err != nil {
 		return err
 	}
-	_, err = fmt.Fprintf(a.stdout, "Confirmed. Start the hub: holdfast serve --data %s\n", quoted(c.Data))
-	return err
+	if c.json() {
+		return printJSON(a.stdout, done)
+	}
+	fmt.Fprintf(a.stdout, "Confirmed. Start the hub: holdfast serve --data %s\n", quoted(c.Data))
+	tellWaiting(a, done.Waiting)
+	return nil
 }

@@ -37,6 +37,9 @@ type Deps struct {
 	// Keyring says which copies of the keyring hold every owner key in force, and how
 	// many copies there are to be; 0: the data folder has the only one. Nil is that.
 	Keyring func(ctx context.Context) (in []string, of int)
+	// Keys is what a restore is to know of the root key's holders and the keyring's
+	// copies, as JSON; nil: nothing.
+	Keys func() ([]byte, error)
 	// TakeBacks is the number of the newest take-back; nil: there are none.
 	TakeBacks func(ctx context.Context) (uint64, error)
 	Now       func() time.Time // default time.Now
@@ -253,6 +256,11 @@ func (k *Keeper) describe(ctx context.Context, s *session) error {
 		st.Keyring = keyringFolderOnly
 	}
 	var err error
+	if k.Deps.Keys != nil {
+		if st.Keys, err = k.Deps.Keys(); err != nil {
+			return fmt.Errorf("write down holders and copies: %w", err)
+		}
+	}
 	if st.TakeBacks, err = k.TakeBacks(ctx); err != nil {
 		return fmt.Errorf("number of the newest take-back: %w", err)
 	}

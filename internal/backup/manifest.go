@@ -55,6 +55,8 @@ type Statement struct {
 	Owners        vault.Needed `json:"owners"`         // whose keys it needs
 	Keyring       string       `json:"keyring"`        // "copied", "copies late" or "data folder only"
 	KeyringCopies []string     `json:"keyring_copies,omitempty"`
+	// Keys says who holds the root key and where copies of the keyring are, for a restore.
+	Keys json.RawMessage `json:"keys,omitempty"`
 
 	Streams  int   `json:"streams"`
 	Chunks   int64 `json:"chunks"`

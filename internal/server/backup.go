@@ -3,6 +3,7 @@ package server
 import (
 	"cmp"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -20,6 +21,7 @@ func (s *Server) openBackups(ctx context.Context) (err error) {
 		Catalog: s.stores.catalog, Vault: s.stores.vault, Ledger: s.ledger, Series: s.series, Blobs: s.stores.blobs,
 		Hub: s.stores.folder.Hub, Version: s.config.Version, Staging: filepath.Join(s.config.Data, stagingDir),
 		Keyring: s.keyringCopies,
+		Keys:    func() ([]byte, error) { return json.Marshal(s.stores.keys) },
 		TakeBacks: func(ctx context.Context) (uint64, error) {
 			all, _, err := s.ledger.TakeBacks(ctx)
 			return all, err

@@ -58,6 +58,9 @@ func readFolder(on Folder, dir string) (folder, error) {
 	var f folder
 	b, err := on.ReadFile(folderFile)
 	if errors.Is(err, fs.ErrNotExist) {
+		if r, err := readRestored(on); err == nil && r.Format != "" {
+			return f, unfinished(dir)
+		}
 		return f, holdfast.Errorf(holdfast.NotFound, "%s is not a data folder: make one with `holdfast init %s`", dir, dir)
 	} else if err != nil {
 		return f, fmt.Errorf("open data folder: %w", err)

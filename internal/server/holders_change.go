@@ -397,6 +397,9 @@ func ReturnHolder(ctx context.Context, c Config, name string) (_ HolderState, er
 	if e.FencedAt.IsZero() {
 		return HolderState{}, holdfast.Errorf(holdfast.Conflict, "holder %s is not fenced", name)
 	}
+	if e.URL == "" {
+		return HolderState{}, holdfast.Errorf(holdfast.Conflict, "nobody knows where holder %s is: it was added after the backup that this hub was restored from. If what it held is destroyed: holdfast holder remove %[1]s --vouch WHO; then add it under another name", name)
+	}
 	h, err := c.openHolder(ctx, s.folder, *e)
 	if err != nil {
 		return HolderState{}, err
@@ -435,7 +438,7 @@ func RemoveHolder(ctx context.Context, c Config, name, vouched string) (_ vault.
 	}
 	data, was := c.Ground.Folder(c.Data), *e
 	u, err := parseHolder(e.URL)
-	if err != nil {
+	if err != nil && vouched == "" {
 		return vault.Statement{}, err
 	}
 	var said vault.Statement

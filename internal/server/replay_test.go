@@ -153,7 +153,7 @@ func TestARestoreUndoesNothingThatIsFinal(t *testing.T) {
 		t.Fatal(err)
 	}
 	h.halt()
-	files, err := filesIn(kept)
+	files, err := takeBacksIn(kept)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -4,10 +4,12 @@ import (
 	"context"
 	"database/sql"
 	"errors"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"time"
 
 	"filippo.io/age"
@@ -16,6 +18,7 @@ import (
 	"github.com/holdfast-iot/holdfast/internal/backup"
 	"github.com/holdfast-iot/holdfast/internal/blob"
 	"github.com/holdfast-iot/holdfast/internal/catalog"
+	"github.com/holdfast-iot/holdfast/internal/escrow"
 	"github.com/holdfast-iot/holdfast/internal/series"
 	"github.com/holdfast-iot/holdfast/internal/vault"
 )
@@ -28,25 +31,38 @@ type RestoreOptions struct {
 	Keyring    string // a folder with the newest copy of the keyring
 	Verifier   string // the hub's public key; "": what the backup itself names
 	Progress   func(backup.Progress)
+
+	// Holder is the URL of the holder that opens the keyring; "": the root key file
+	// Config.RootKey. With Shares, that file is made.
+	Holder string
+	Shares *escrow.Private
+
+	fault func(step string) error // asked after each step, by tests that end a restore there
 }
 
 // Restored is what a restore did, or what a drill found.
 type Restored struct {
-	Snapshot  string        `json:"snapshot"`
-	Hub       string        `json:"hub"`
-	Taken     time.Time     `json:"taken"` // when the backup began
-	Dir       string        `json:"dir,omitempty"`
-	Readings  int64         `json:"readings"`
-	Streams   int           `json:"streams"`
-	Chunks    int           `json:"chunks"`
-	Lost      []Lost        `json:"lost,omitempty"`      // what was erased, or sealed again, since
-	Different []string      `json:"different,omitempty"` // streams that have not what the backup says
-	Ledger    string        `json:"ledger,omitempty"`    // its name from now on
-	Verifier  string        `json:"verifier,omitempty"`
-	Admin     string        `json:"admin,omitempty"`     // folder of the administrator's identity
-	TakenBack uint64        `json:"taken_back"`          // take-backs that were carried out again
-	Suspended string        `json:"suspended,omitempty"` // why nobody is let in until it is confirmed
-	Took      time.Duration `json:"took_ns"`
+	Snapshot  string         `json:"snapshot"`
+	Hub       string         `json:"hub"`
+	Taken     time.Time      `json:"taken"` // when the backup began
+	Dir       string         `json:"dir,omitempty"`
+	Readings  int64          `json:"readings"`
+	Streams   int            `json:"streams"`
+	Chunks    int            `json:"chunks"`
+	Lost      []Lost         `json:"lost,omitempty"`      // what was erased, or sealed again, since
+	Different []string       `json:"different,omitempty"` // streams that have not what the backup says
+	Ledger    string         `json:"ledger,omitempty"`    // its name from now on
+	Verifier  string         `json:"verifier,omitempty"`
+	Admin     string         `json:"admin,omitempty"`     // folder of the administrator's identity
+	Holder    string         `json:"holder,omitempty"`    // who opened the keyring
+	Fenced    []string       `json:"fenced,omitempty"`    // who else held the root key
+	Copies    []RestoredCopy `json:"copies,omitempty"`    // of the keyring
+	Backups   int            `json:"backups,omitempty"`   // that certificates of erasure reckon with
+	Unread    int            `json:"unread,omitempty"`    // of them, what the identities don't open
+	TakenBack uint64         `json:"taken_back"`          // take-backs that were carried out again
+	Waiting   []Waits        `json:"waiting,omitempty"`   // erasures that can be undone yet
+	Suspended string         `json:"suspended,omitempty"` // why nobody is let in until it is confirmed
+	Took      time.Duration  `json:"took_ns"`
 }
 
 // Lost is a stream of which some can't be opened any more.
@@ -55,94 +71,215 @@ type Lost struct {
 	Chunks int    `json:"chunks"`
 }
 
-// Restore makes a new data folder, c.Data, from a backup and a copy of the keyring,
-// under the root key c.RootKey. What was taken back since is carried out again
-// before it returns; if it can't be shown that all of that is known, the hub is
-// suspended. One that was cut short goes on.
-func Restore(ctx context.Context, c Config, o RestoreOptions) (r Restored, err error) {
-	began := time.Now()
-	c, reader, state, err := prepareRestore(c, o)
-	if err != nil {
-		return r, err
-	}
-	r = Restored{Snapshot: reader.Snapshot, Hub: reader.Statement.Hub, Taken: reader.Statement.Began, Dir: c.Data}
-	if err := fetchAll(ctx, c, o, reader, state); err != nil {
-		return r, err
-	}
-	if err := registerRestored(ctx, &c, o.Keyring); err != nil {
-		return r, err
-	}
-	c.restored = true
-	if err := examineRestored(ctx, c, reader, &r, false); err != nil {
-		return r, err
-	}
-	files, err := filesIn(o.Keyring)
-	if err != nil {
-		return r, err
-	}
-	replayed, err := ReplayTakeBacks(ctx, c, files)
-	if err != nil {
-		return r, err
-	}
-	r.TakenBack = replayed.Replayed
-	renewed, err := RenewLedger(ctx, c, nil, true)
-	if err != nil {
-		return r, err
-	}
-	r.Ledger, r.Verifier = renewed.Origin, renewed.Verifier
-	r.Suspended = replayed.Short
-	if err := finishRestore(ctx, c, state, &r); err != nil {
-		return r, err
-	}
-	r.Took = time.Since(began)
-	return r, nil
+// restoring is a restore under way.
+type restoring struct {
+	c      Config
+	o      RestoreOptions
+	reader *backup.Reader
+	state  restoredState
+	by     opener
+	former keys
+	copies []RestoredCopy
+	r      Restored
 }
 
-// prepareRestore looks at everything before anything is written, but for the folder.
-func prepareRestore(c Config, o RestoreOptions) (Config, *backup.Reader, restoredState, error) {
-	c = c.withDefaults()
-	var state restoredState
-	fail := func(err error) (Config, *backup.Reader, restoredState, error) { return c, nil, state, err }
-	reader, err := o.From.Open(o.Snapshot, o.Identities, o.Verifier)
-	if err != nil {
-		return fail(err)
-	}
-	st := &reader.Statement
-	if st.Catalog > catalog.Known() {
-		return fail(holdfast.Errorf(holdfast.Conflict, "the backup was made by holdfast %s (catalog %d), this program knows catalogs up to %d: use that one, or a newer", st.Program, st.Catalog, catalog.Known()))
-	}
-	if c.Data, err = filepath.Abs(c.Data); err != nil {
-		return fail(err)
-	}
-	if c.RootKey, err = filepath.Abs(c.RootKey); err != nil {
-		return fail(err)
-	}
-	if inside(c.Data, c.RootKey) {
-		return fail(holdfast.Errorf(holdfast.Invalid, "the root key must not lie in the data folder"))
-	}
-	if _, _, err := newestHead(o.Keyring); err != nil {
-		return fail(err)
-	}
-	state, err = readRestored(osFolder(c.Data))
-	if err != nil {
-		return fail(err)
-	}
-	if state.Format != "" && !state.Whole {
-		if state.Hub != st.Hub || state.Snapshot != reader.Snapshot {
-			return fail(holdfast.Errorf(holdfast.Conflict, "%s has the beginning of a restore of backup %s of hub %s: go on with that, or name a new folder", c.Data, state.Snapshot, state.Hub))
+type restoreStep struct {
+	name string
+	do   func(context.Context) error
+}
+
+// run does one step behind the other. Each can be done again: a restore that was cut
+// short begins with the first, and fetches what is not there.
+func (x *restoring) run(ctx context.Context, steps ...restoreStep) error {
+	for _, s := range steps {
+		if err := s.do(ctx); err != nil {
+			return err
 		}
-		return c, reader, state, nil
+		if x.o.fault != nil {
+			if err := x.o.fault(s.name); err != nil {
+				return err
+			}
+		}
 	}
-	if entries, err := os.ReadDir(c.Data); err == nil && len(entries) > 0 {
-		return fail(holdfast.Errorf(holdfast.Conflict, "%s is not empty: a restore makes a new folder. Nothing was changed", c.Data))
-	} else if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return fail(err)
+	return nil
+}
+
+// Restore makes a new data folder, c.Data, from a backup and a copy of the keyring,
+// under the root key c.RootKey or another holder. What was taken back since is carried
+// out again before it returns; if it can't be shown that all of that is known, the hub
+// is suspended. One that was cut short goes on.
+func Restore(ctx context.Context, c Config, o RestoreOptions) (Restored, error) {
+	began := time.Now()
+	x := &restoring{c: c, o: o}
+	if err := x.look(ctx, true); err != nil {
+		return x.r, err
 	}
-	state = restoredState{Format: restoreFormat, Hub: st.Hub, Snapshot: reader.Snapshot, At: time.Now().UTC()}
-	if err := os.MkdirAll(c.Data, 0o700); err != nil {
-		return fail(holdfast.Errorf(holdfast.Unavailable, "make data folder: %w", err))
+	x.r.Dir, x.r.Copies = x.c.Data, x.copies
+	err := x.run(ctx,
+		restoreStep{"begun", x.begin},
+		restoreStep{"catalog", x.fetchCatalog},
+		restoreStep{"segments", x.fetchSegments},
+		restoreStep{"keyring", x.fetchKeyring},
+		restoreStep{"holders", x.register},
+		restoreStep{"examined", func(ctx context.Context) error { x.c.restored = true; return x.examine(ctx, false) }},
+		restoreStep{"replayed", x.replay},
+		restoreStep{"renewed", x.renew},
+		restoreStep{"finished", x.finish})
+	x.r.Took = time.Since(began)
+	return x.r, err
+}
+
+// look looks at everything before anything is written. fresh: the folder is to stay.
+func (x *restoring) look(ctx context.Context, fresh bool) (err error) {
+	x.c = x.c.withDefaults()
+	if x.reader, err = x.o.From.Open(x.o.Snapshot, x.o.Identities, x.o.Verifier); err != nil {
+		return err
 	}
-	return c, reader, state, osFolder(c.Data).WriteJSON(restoreFile, state)
+	st := &x.reader.Statement
+	x.r = Restored{Snapshot: x.reader.Snapshot, Hub: st.Hub, Taken: st.Began}
+	if st.Catalog > catalog.Known() {
+		return holdfast.Errorf(holdfast.Conflict, "the backup was made by holdfast %s (catalog %d), this program knows catalogs up to %d: use that one, or a newer. Nothing was changed", st.Program, st.Catalog, catalog.Known())
+	}
+	if (x.c.RootKey == "") == (x.o.Holder == "") {
+		return holdfast.Errorf(holdfast.Invalid, "a restore needs one holder of the root key: its file, or the URL of another")
+	}
+	for _, path := range []*string{&x.c.Data, &x.c.RootKey, &x.o.Keyring} {
+		if *path == "" {
+			continue
+		}
+		if *path, err = filepath.Abs(*path); err != nil {
+			return err
+		}
+	}
+	if x.c.RootKey != "" && inside(x.c.Data, x.c.RootKey) {
+		return holdfast.Errorf(holdfast.Invalid, "the root key must not lie in the data folder")
+	}
+	if err := x.lookAtFolder(); err != nil {
+		return err
+	}
+	if x.o.Shares != nil && x.state.RootKey != x.c.RootKey {
+		if _, err := os.Lstat(x.c.RootKey); !errors.Is(err, fs.ErrNotExist) {
+			return holdfast.Errorf(holdfast.Conflict, "there is something at %s: the shares make a new root key, name a place for it", x.c.RootKey)
+		}
+	}
+	if x.by, err = findOpener(ctx, x.c, x.o, st.Hub); err != nil {
+		return err
+	}
+	if x.by.Name != rootKeyHolder && x.o.Holder == "" && len(x.c.Passphrase) > 0 {
+		return holdfast.Errorf(holdfast.Invalid, "the root key %s is that of holder %s: say where its passphrase is with --holder \"file:%[1]s?passphrase-file=/PATH\"", x.c.RootKey, x.by.Name)
+	}
+	x.r.Holder = x.by.Name
+	if x.former, err = formerKeys(x.o, st); err != nil || !fresh {
+		return err
+	}
+	x.copies, err = lookAtCopies(x.c, x.o.Keyring, x.former.Copies)
+	return err
+}
+
+// lookAtFolder accepts a folder that is not there, or empty, or has the beginning of
+// this restore.
+func (x *restoring) lookAtFolder() (err error) {
+	st, dir := &x.reader.Statement, x.c.Data
+	if x.state, err = readRestored(osFolder(dir)); err != nil {
+		return err
+	}
+	if x.state.Format != "" && !x.state.Whole {
+		if x.state.Hub != st.Hub || x.state.Snapshot != x.reader.Snapshot {
+			return holdfast.Errorf(holdfast.Conflict, "%s has the beginning of a restore of backup %s of hub %s: go on with that (--snapshot %[2]s), or name a new folder. Nothing was changed", dir, x.state.Snapshot, x.state.Hub)
+		}
+		return nil
+	}
+	entries, err := os.ReadDir(dir)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return holdfast.Errorf(holdfast.Unavailable, "read the new folder: %w", err)
+	}
+	for _, e := range entries {
+		if e.Name() != restoreFile+".tmp" { // of an attempt that had done nothing yet
+			return holdfast.Errorf(holdfast.Conflict, "%s is not empty: a restore makes a new folder. Nothing was changed", dir)
+		}
+	}
+	x.state = restoredState{Format: restoreFormat, Hub: st.Hub, Snapshot: x.reader.Snapshot, At: time.Now().UTC()}
+	return nil
+}
+
+// begin makes the folder, which says from now on what it is.
+func (x *restoring) begin(context.Context) error {
+	if err := os.MkdirAll(x.c.Data, 0o700); err != nil {
+		return diskFull("make data folder", err)
+	}
+	if x.o.Shares != nil {
+		x.state.RootKey = x.c.RootKey
+	}
+	if err := errors.Join(osFolder(x.c.Data).WriteJSON(restoreFile, x.state), syncFolder(filepath.Dir(x.c.Data))); err != nil {
+		return diskFull("make data folder", err)
+	}
+	for _, sub := range []string{catalogDir, journalDir, segmentsDir, keyringDir, adminDir} {
+		if err := os.Mkdir(filepath.Join(x.c.Data, sub), 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
+			return diskFull("make data folder", err)
+		}
+	}
+	return nil
+}
+
+// diskFull gives an error of the file system its kind, and says what to do.
+func diskFull(what string, err error) error {
+	if errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) {
+		return holdfast.Errorf(holdfast.Unavailable, "%s: no space left: free some, then run it again; what is there is not fetched again: %w", what, err)
+	}
+	return holdfast.Errorf(kindOr(err, holdfast.Unavailable), "%s: %w", what, err)
+}
+
+func (x *restoring) fetchCatalog(ctx context.Context) error {
+	return x.reader.FetchCatalog(ctx, filepath.Join(x.c.Data, catalogDir))
+}
+
+func (x *restoring) fetchSegments(ctx context.Context) error {
+	blobs, err := blob.OpenDir(filepath.Join(x.c.Data, segmentsDir))
+	if err != nil {
+		return err
+	}
+	err = x.reader.FetchSegments(ctx, filepath.Join(x.c.Data, catalogDir), blobs, x.o.Progress)
+	return errors.Join(err, blobs.Close())
+}
+
+// fetchKeyring copies the keyring, in place of what an attempt with another copy has
+// left.
+func (x *restoring) fetchKeyring(context.Context) error {
+	dir := filepath.Join(x.c.Data, keyringDir)
+	if err := errors.Join(os.RemoveAll(dir), os.Mkdir(dir, 0o700)); err != nil {
+		return diskFull("restore keyring", err)
+	}
+	_, names, err := newestHead(x.o.Keyring)
+	if err != nil {
+		return err
+	}
+	for _, name := range names {
+		if strings.HasPrefix(name, takeBackPrefix) { // the catalog keeps them
+			continue
+		}
+		if err := copyFile(filepath.Join(x.o.Keyring, name), filepath.Join(dir, name)); err != nil {
+			return diskFull("restore keyring", err)
+		}
+	}
+	if err := errors.Join(syncFolder(dir), osFolder(x.c.Data).WriteJSON(releaseFile, newRelease(x.c.Version, nil))); err != nil {
+		return diskFull("restore keyring", err)
+	}
+	return nil
+}
+
+// copyFile copies a file durably, but for its name.
+func copyFile(from, to string) (err error) {
+	in, err := os.Open(from)
+	if err != nil {
+		return err
+	}
+	defer in.Close()
+	out, err := os.OpenFile(to, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
+	if err != nil {
+		return err
+	}
+	_, err = io.Copy(out, in)
+	return errors.Join(err, out.Sync(), out.Close())
 }
 
 // newestHead finds the newest head among a keyring's files, by its name.
@@ -166,64 +303,41 @@ func newestHead(dir string) (name string, files []string, err error) {
 	return name, files, nil
 }
 
-func filesIn(dir string) (map[string][]byte, error) {
+// maxTakeBacks bounds a file of take-backs, which has a thousand at most.
+const maxTakeBacks = 64 << 20
+
+// takeBacksIn reads the take-backs beside a copy of the keyring.
+func takeBacksIn(dir string) (map[string][]byte, error) {
 	_, names, err := newestHead(dir)
 	if err != nil {
 		return nil, err
 	}
 	all := map[string][]byte{}
 	for _, name := range names {
-		if all[name], err = os.ReadFile(filepath.Join(dir, name)); err != nil {
-			return nil, holdfast.Errorf(holdfast.Unavailable, "read the copy of the keyring: %w", err)
+		if !strings.HasPrefix(name, takeBackPrefix) {
+			continue
 		}
+		f, err := os.Open(filepath.Join(dir, name))
+		if err != nil {
+			return nil, holdfast.Errorf(holdfast.Unavailable, "read the take-backs: %w", err)
+		}
+		b, err := io.ReadAll(io.LimitReader(f, maxTakeBacks+1))
+		if err = errors.Join(err, f.Close()); err != nil {
+			return nil, holdfast.Errorf(holdfast.Unavailable, "read the take-backs: %w", err)
+		}
+		if len(b) > maxTakeBacks {
+			return nil, holdfast.Errorf(holdfast.Invalid, "%s is larger than take-backs are: it is damaged", filepath.Join(dir, name))
+		}
+		all[name] = b
 	}
 	return all, nil
 }
 
-// fetchAll puts catalog, segments and keyring into the folder.
-func fetchAll(ctx context.Context, c Config, o RestoreOptions, reader *backup.Reader, state restoredState) error {
-	if err := os.RemoveAll(filepath.Join(c.Data, keyringDir)); err != nil { // of an attempt with another copy
-		return holdfast.Errorf(holdfast.Unavailable, "restore keyring: %w", err)
-	}
-	for _, sub := range []string{catalogDir, journalDir, segmentsDir, keyringDir, adminDir} {
-		if err := os.Mkdir(filepath.Join(c.Data, sub), 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
-			return holdfast.Errorf(holdfast.Unavailable, "make data folder: %w", err)
-		}
-	}
-	if err := reader.FetchCatalog(ctx, filepath.Join(c.Data, catalogDir)); err != nil {
-		return err
-	}
-	blobs, err := blob.OpenDir(filepath.Join(c.Data, segmentsDir))
-	if err != nil {
-		return err
-	}
-	err = reader.FetchSegments(ctx, filepath.Join(c.Data, catalogDir), blobs, o.Progress)
-	if err = errors.Join(err, blobs.Close()); err != nil {
-		return err
-	}
-	files, err := filesIn(o.Keyring)
-	if err != nil {
-		return err
-	}
-	for name, content := range files {
-		if strings.HasPrefix(name, takeBackPrefix) {
-			continue // they are for the ledger, and are read where they lie
-		}
-		if err := writeFile(filepath.Join(c.Data, keyringDir, name), content); err != nil {
-			return holdfast.Errorf(holdfast.Unavailable, "restore keyring: %w", err)
-		}
-	}
-	data := osFolder(c.Data)
-	if err := errors.Join(syncFolder(filepath.Join(c.Data, keyringDir)), data.WriteJSON(releaseFile, newRelease(c.Version, nil))); err != nil {
-		return holdfast.Errorf(holdfast.Unavailable, "restore keyring: %w", err)
-	}
-	return data.WriteJSON(folderFile, folder{Format: folderFormat, Hub: state.Hub, RootKey: c.RootKey})
-}
-
-// examineRestored opens what was fetched, and holds it against what the backup says.
-// With all, each chunk is decoded and the ledger computed anew.
-func examineRestored(ctx context.Context, c Config, reader *backup.Reader, r *Restored, all bool) (err error) {
-	s, err := openKept(ctx, c)
+// examine opens what was fetched, and holds it against what the backup says. With all,
+// each chunk is decoded and the ledger computed anew.
+func (x *restoring) examine(ctx context.Context, all bool) (err error) {
+	reader, r := x.reader, &x.r
+	s, err := openKept(ctx, x.c)
 	if holdfast.KindOf(err) == holdfast.NotFound {
 		return holdfast.Errorf(holdfast.Conflict, "this keyring does not open the catalog of hub %s: it is another hub's, or another of its keyrings: %w", reader.Statement.Hub, err)
 	} else if err != nil {
@@ -292,13 +406,49 @@ func examineRestored(ctx context.Context, c Config, reader *backup.Reader, r *Re
 	return err
 }
 
-// finishRestore makes an administrator and writes down what became of it.
-func finishRestore(ctx context.Context, c Config, state restoredState, r *Restored) (err error) {
+// replay carries out again what was taken back since the backup.
+func (x *restoring) replay(ctx context.Context) error {
+	files, err := takeBacksIn(x.o.Keyring)
+	if err != nil {
+		return err
+	}
+	replayed, err := ReplayTakeBacks(ctx, x.c, files)
+	x.r.TakenBack, x.r.Suspended = replayed.Replayed, replayed.Short
+	return err
+}
+
+// renew gives the ledger a new name.
+func (x *restoring) renew(ctx context.Context) error {
+	renewed, err := RenewLedger(ctx, x.c, nil, true)
+	x.r.Ledger, x.r.Verifier = renewed.Origin, renewed.Verifier
+	return err
+}
+
+// finish makes an administrator and writes down what became of it.
+func (x *restoring) finish(ctx context.Context) (err error) {
+	c, r, state := x.c, &x.r, x.state
 	s, err := openKept(ctx, c)
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, s.grants.Close(context.Background()), s.stores.close()) }()
+	standing, err := x.o.From.Standing(r.Hub, x.o.Identities)
+	if err != nil {
+		return err
+	}
+	for _, b := range standing {
+		if b.Statement == nil {
+			r.Unread++
+		}
+	}
+	if r.Backups, err = s.backups.Adopt(ctx, standing); err != nil {
+		return err
+	}
+	if r.Suspended == "" { // else when it is confirmed
+		if r.Waiting, err = s.waitAgain(ctx); err != nil {
+			return err
+		}
+	}
 	party, err := s.custody.Operating(ctx)
 	if err != nil {
 		return err
@@ -344,19 +494,17 @@ func Drill(ctx context.Context, c Config, o RestoreOptions) (r Restored, err err
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(scratch)) }()
 	c.Data = filepath.Join(scratch, "data")
-	c, reader, state, err := prepareRestore(c, o)
-	if err != nil {
-		return r, err
+	x := &restoring{c: c, o: o}
+	if err := x.look(ctx, false); err != nil {
+		return x.r, err
 	}
-	r = Restored{Snapshot: reader.Snapshot, Hub: reader.Statement.Hub, Taken: reader.Statement.Began}
-	if err := fetchAll(ctx, c, o, reader, state); err != nil {
-		return r, err
-	}
-	if err := registerRestored(ctx, &c, o.Keyring); err != nil {
-		return r, err
-	}
-	c.restored, c.drill = true, true
-	err = examineRestored(ctx, c, reader, &r, true)
-	r.Took = time.Since(began)
-	return r, err
+	err = x.run(ctx,
+		restoreStep{"begun", x.begin},
+		restoreStep{"catalog", x.fetchCatalog},
+		restoreStep{"segments", x.fetchSegments},
+		restoreStep{"keyring", x.fetchKeyring},
+		restoreStep{"holders", x.register},
+		restoreStep{"examined", func(ctx context.Context) error { x.c.restored, x.c.drill = true, true; return x.examine(ctx, true) }})
+	x.r.Took = time.Since(began)
+	return x.r, err
 }

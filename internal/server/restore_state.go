@@ -26,7 +26,8 @@ type restoredState struct {
 	Suspended bool      `json:"suspended"` // nobody is let in but Admins
 	Why       string    `json:"why,omitempty"`
 
-	Admins []holdfast.CredentialID `json:"administrators,omitempty"` // made by the restore
+	Admins  []holdfast.CredentialID `json:"administrators,omitempty"` // made by the restore
+	RootKey string                  `json:"root_key,omitempty"`       // file that is made, with recovery shares
 }
 
 const restoreFormat = "1"
@@ -56,9 +57,13 @@ func readRestored(on Folder) (r restoredState, err error) {
 func checkRestored(on Folder, c Config) (r restoredState, err error) {
 	r, err = readRestored(on)
 	if err == nil && r.Format != "" && !r.Whole && !c.restored {
-		err = holdfast.Errorf(holdfast.Conflict, "the restore of %s has not ended: run it again, it goes on where it was", c.Data)
+		err = unfinished(c.Data)
 	}
 	return r, err
+}
+
+func unfinished(dir string) error {
+	return holdfast.Errorf(holdfast.Conflict, "the restore of %s has not ended: run it again, it goes on where it was", dir)
 }
 
 // refuses says why somebody is not let in.
@@ -95,21 +100,47 @@ func (openOnly) Prepare(context.Context, uint64) error {
 // Destroy does nothing: what is left over is the running hub's.
 func (openOnly) Destroy(context.Context, uint64) ([]byte, error) { return nil, nil }
 
+// Confirmed is what ConfirmRestore did.
+type Confirmed struct {
+	Snapshot string  `json:"snapshot"`
+	Waiting  []Waits `json:"waiting"` // erasures that can be undone yet
+}
+
+// Waits is an erasure that begins when its window is over.
+type Waits struct {
+	Erasure holdfast.ErasureID `json:"erasure"`
+	Until   time.Time          `json:"until"`
+}
+
+// waitAgain gives the erasures that wait their windows again.
+func (s *Server) waitAgain(ctx context.Context) ([]Waits, error) {
+	all, err := s.erasure.Again(ctx)
+	out := []Waits{}
+	for _, e := range all {
+		out = append(out, Waits{e.ID, e.Until})
+	}
+	return out, err
+}
+
 // ConfirmRestore lets everybody into a restored hub again, which is stopped.
-func ConfirmRestore(ctx context.Context, c Config) (err error) {
+func ConfirmRestore(ctx context.Context, c Config) (out Confirmed, err error) {
 	c = c.withDefaults()
 	data := c.Ground.Folder(c.Data)
 	s, err := openKept(ctx, c)
 	if err != nil {
-		return err
+		return out, err
 	}
 	defer func() { err = errors.Join(err, s.grants.Close(context.Background()), s.stores.close()) }()
 	r := s.stores.restored
 	if !r.Suspended {
-		return holdfast.Errorf(holdfast.Conflict, "the hub of %s is not suspended: there is nothing to confirm", filepath.Clean(c.Data))
+		return out, holdfast.Errorf(holdfast.Conflict, "the hub of %s is not suspended: there is nothing to confirm", filepath.Clean(c.Data))
+	}
+	out.Snapshot = r.Snapshot
+	if out.Waiting, err = s.waitAgain(ctx); err != nil {
+		return out, err
 	}
 	if err := s.onRecord(ctx, "restore confirmed", map[string]any{"backup": r.Snapshot, "restored": r.At}); err != nil {
-		return err
+		return out, err
 	}
-	return data.Remove(restoreFile)
+	return out, data.Remove(restoreFile)
 }

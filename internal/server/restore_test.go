@@ -96,7 +96,7 @@ func TestARestoredHubHasWhatWasBackedUpAndNothingThatWasErased(t *testing.T) {
 		t.Error("an administrator of before comes in")
 	}
 	restored.halt()
-	if err := ConfirmRestore(t.Context(), Config{Data: new, RootKey: h.rootKey}); err != nil {
+	if _, err := ConfirmRestore(t.Context(), Config{Data: new, RootKey: h.rootKey}); err != nil {
 		t.Fatal(err)
 	}
 	restored.start()

@@ -133,16 +133,23 @@ func (r *reader) u16() uint16 { return binary.BigEndian.Uint16(r.take(2)) }
 func (r *reader) u32() uint32 { return binary.BigEndian.Uint32(r.take(4)) }
 func (r *reader) u64() uint64 { return binary.BigEndian.Uint64(r.take(8)) }
 
-// Parts returns the generation of a head's file and, by name, what each holder of
-// its root key has to open.
-func Parts(file []byte) (generation uint64, boxes map[string][]byte, err error) {
+// HeadParts is what a head's file says without a key.
+type HeadParts struct {
+	Ring       [16]byte // tells one hub's keyring from another's
+	Generation uint64
+	Boxes      map[string][]byte // what each holder of the root key has to open, by name
+	Escrow     bool              // it is wrapped to shareholders, too
+}
+
+// Parts reads a head's file. Whether it was altered shows when it is opened.
+func Parts(file []byte) (HeadParts, error) {
 	h, err := parseHead(file)
 	if err != nil {
-		return 0, nil, err
+		return HeadParts{}, err
 	}
-	boxes = map[string][]byte{}
+	p := HeadParts{Ring: h.ring, Generation: h.generation, Boxes: map[string][]byte{}, Escrow: h.escrow != nil}
 	for _, b := range h.boxes {
-		boxes[b.name] = b.box
+		p.Boxes[b.name] = b.box
 	}
-	return h.generation, boxes, nil
+	return p, nil
 }

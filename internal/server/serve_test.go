@@ -53,6 +53,9 @@ func TestMain(m *testing.M) {
 	if text := os.Getenv(childEnv); text != "" {
 		os.Exit(childMain(text))
 	}
+	if len(os.Args) == 3 && os.Args[1] == holderArgument {
+		os.Exit(holderMain(os.Args[2]))
+	}
 	os.Exit(m.Run())
 }
 

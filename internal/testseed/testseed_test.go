@@ -12,7 +12,7 @@ func TestSeedIsTheSameUnlessAsked(t *testing.T) {
 		t.Error("all tests have one seed")
 	}
 	t.Setenv("HOLDFAST_LONG", "1")
-	if Of(t) == Of(t) {
+	if a, b := Of(t), Of(t); a == b {
 		t.Error("long runs repeat each other")
 	}
 	t.Setenv("HOLDFAST_SEED", "7")

@@ -231,6 +231,9 @@ func (a *Alarms) Change(ctx context.Context, by access.Principal, text string, p
 		if _, err := tx.ExecContext(ctx, `DELETE FROM alarm_instance WHERE rule = $1`, r.id); err != nil {
 			return err
 		}
+		if err := ledger.AddTakeBacks(ctx, tx, ledger.TakeBack{Kind: ledger.AlarmChanged, ID: ledger.TakenID(r.id), Box: spec}); err != nil {
+			return err
+		}
 		_, err := a.Ledger.Append(ctx, tx, vault.OfParty(r.party), "alarm changed", ruleEvent{Alarm: r.id, By: by.Credential, Purpose: i.Purpose})
 		return err
 	})

@@ -146,6 +146,9 @@ func (k *Keeper) Begin(ctx context.Context, by string, keep time.Duration) (_ Pl
 			id[:], now.UnixNano(), s.expires.UnixNano(), s.plan.Bytes(), s.statement.Keyring); err != nil {
 			return err
 		}
+		if err := takeBack(ctx, tx, id, now, s.expires); err != nil {
+			return err
+		}
 		_, err := k.Ledger.Append(ctx, tx, vault.Hub, "backup begun", map[string]any{"backup": s.plan.ID, "by": by, "expires": s.expires})
 		return err
 	})

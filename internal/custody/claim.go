@@ -101,8 +101,10 @@ func (c *Custody) NewClaimCode(ctx context.Context, by holdfast.CredentialID, de
 		return "", err
 	}
 	err = c.write(ctx, func(tx *sql.Tx) error {
+		// It has none if the catalog was put back to before its code was used.
 		if err := one(ctx, tx, holdfast.Errorf(holdfast.Conflict, "device %s is not unclaimed", device),
-			`UPDATE claim_code SET code_hash = $1 WHERE device = $2`, hash, device); err != nil {
+			`INSERT INTO claim_code (device, code_hash) SELECT id, $1 FROM device WHERE id = $2 AND state = $3
+			ON CONFLICT (device) DO UPDATE SET code_hash = excluded.code_hash`, hash, device, Unclaimed); err != nil {
 			return err
 		}
 		if err := ledger.AddTakeBacks(ctx, tx, ledger.TakeBack{Kind: ledger.ClaimCodeEnded, ID: ledger.TakenID(device)}); err != nil {

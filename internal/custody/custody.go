@@ -41,6 +41,7 @@ import (
 // inside a catalog transaction: each may write to the catalog itself.
 type Keys interface {
 	AddOwner(ctx context.Context, o vault.Owner) error
+	HasOwner(o vault.Owner) bool
 	SealField(ctx context.Context, o vault.Owner, table string, row []byte, column string, plain []byte) ([]byte, error)
 	OpenField(ctx context.Context, o vault.Owner, table string, row []byte, column string, box []byte) ([]byte, error)
 	Hash(ctx context.Context, domain, text string) ([]byte, error)

@@ -42,6 +42,12 @@ func (k *keyring) AddOwner(_ context.Context, o vault.Owner) error {
 	return nil
 }
 
+func (k *keyring) HasOwner(o vault.Owner) bool {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return k.owners[o] != nil
+}
+
 func (k *keyring) destroy(o vault.Owner) {
 	k.mu.Lock()
 	defer k.mu.Unlock()

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/holdfast-iot/holdfast"
+	"github.com/holdfast-iot/holdfast/internal/ledger"
 	"github.com/holdfast-iot/holdfast/internal/vault"
 )
 
@@ -99,6 +100,10 @@ func (c *Custody) AddPeriod(ctx context.Context, by holdfast.CredentialID, spec 
 	if err != nil {
 		return Assignment{}, err
 	}
+	back, err := c.periodBack(ctx, d.Assignment, row, a, mark)
+	if err != nil {
+		return Assignment{}, err
+	}
 	err = c.write(ctx, func(tx *sql.Tx) error {
 		if err := stillLiving(ctx, tx, a.Owner, a.Subject); err != nil {
 			return err
@@ -112,6 +117,9 @@ func (c *Custody) AddPeriod(ctx context.Context, by holdfast.CredentialID, spec 
 		}
 		if _, err := tx.ExecContext(ctx, `INSERT INTO period (id, device, assignment, info_sealed) VALUES ($1, $2, $3, $4)`,
 			row[:], a.Device, a.ID, mark); err != nil {
+			return err
+		}
+		if err := ledger.AddTakeBacks(ctx, tx, back); err != nil {
 			return err
 		}
 		return c.recordPeriod(ctx, tx, "period added", a, d, by)

@@ -180,6 +180,7 @@ func (c *Custody) newVersion(ctx context.Context, old Assignment, a *Assignment,
 	}
 	var row holdfast.BlobID
 	var shows []byte
+	back := ledger.TakeBack{Kind: ledger.AssignmentChange, ID: ledger.TakenID(a.ID), State: a.State, Box: after}
 	if a.Period && d.State != Erased {
 		err := c.db.Read(ctx, func(tx *sql.Tx) error {
 			return tx.QueryRowContext(ctx, `SELECT id FROM period WHERE assignment = $1`, a.ID).Scan(&row)
@@ -190,20 +191,21 @@ func (c *Custody) newVersion(ctx context.Context, old Assignment, a *Assignment,
 		if shows, err = c.sealPeriod(ctx, d.Assignment, row, *a); err != nil {
 			return nil, err
 		}
+		if back, err = c.periodBack(ctx, d.Assignment, row, *a, shows); err != nil {
+			return nil, err
+		}
 	}
 	return func(tx *sql.Tx) error {
 		if err := one(ctx, tx, holdfast.Errorf(holdfast.Conflict, "assignment %s has changed", a.ID),
 			`UPDATE assignment SET state = $1, info_sealed = $2 WHERE id = $3 AND state = $4`, a.State, after, a.ID, old.State); err != nil {
 			return err
 		}
-		back := []ledger.TakeBack{{Kind: ledger.AssignmentChange, ID: ledger.TakenID(a.ID), State: a.State, Box: after}}
 		if shows != nil {
-			back = append(back, ledger.TakeBack{Kind: ledger.PeriodChange, ID: ledger.TakenID(row), Box: shows})
 			if _, err := tx.ExecContext(ctx, `UPDATE period SET info_sealed = $1 WHERE id = $2`, shows, row); err != nil {
 				return err
 			}
 		}
-		if err := ledger.AddTakeBacks(ctx, tx, back...); err != nil {
+		if err := ledger.AddTakeBacks(ctx, tx, back); err != nil {
 			return err
 		}
 		_, err := tx.ExecContext(ctx, `INSERT INTO assignment_version (assignment, number, info_sealed) VALUES ($1, $2, $3)`, a.ID, number, before)

@@ -25,8 +25,8 @@ func closeDevice(ctx context.Context, tx *sql.Tx, d holdfast.DeviceID) error {
 }
 
 // Replay carries a take-back out again in a catalog that was put back to an earlier
-// state. What that one does not know is passed over: no device, assignment or
-// membership is made. It may run again.
+// state. What that one does not know is passed over: no device and no membership is
+// made. Periods are ReplayPeriod's. It may run again.
 func (c *Custody) Replay(ctx context.Context, tx *sql.Tx, t ledger.TakeBack) error {
 	do := func(query string, args ...any) error {
 		_, err := tx.ExecContext(ctx, query, args...)
@@ -37,8 +37,6 @@ func (c *Custody) Replay(ctx context.Context, tx *sql.Tx, t ledger.TakeBack) err
 		return closeDevice(ctx, tx, holdfast.DeviceID(t.ID))
 	case ledger.AssignmentChange:
 		return do(`UPDATE assignment SET state = $1, info_sealed = $2 WHERE id = $3 AND state IN ('active', 'unclaimed')`, t.State, t.Box, t.ID)
-	case ledger.PeriodChange:
-		return do(`UPDATE period SET info_sealed = $1 WHERE id = $2 AND assignment IS NOT NULL`, t.Box, t.ID)
 	case ledger.ClaimCodeEnded:
 		return do(`DELETE FROM claim_code WHERE device = $1`, t.ID)
 	case ledger.TransferChange:

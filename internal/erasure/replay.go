@@ -63,12 +63,16 @@ func (g *Gate) Replay(ctx context.Context, t ledger.TakeBack) error {
 	case ledger.ErasureAccepted:
 	case ledger.ErasureUndone:
 		return g.replayUndone(ctx, holdfast.ErasureID(t.ID), t.State)
+	case ledger.RecipientTold:
+		return g.replayTold(ctx, t)
+	case ledger.RecipientAcked:
+		return g.replayAcked(ctx, t)
 	default:
 		return holdfast.Errorf(holdfast.Conflict, "a take-back of kind %s is of a newer holdfast: start that one", t.Kind)
 	}
 	var a Accepted
 	if err := json.Unmarshal(t.Data, &a); err != nil {
-		return holdfast.Errorf(holdfast.Invalid, "take-back %d can't be read", t.Number)
+		return errUnreadable(t)
 	}
 	e := Erasure{ID: holdfast.ErasureID(t.ID), Party: a.Party, State: Asked, Plan: Plan{Scope: a.Scope, By: a.By, AskedAt: a.Asked, RefusedAt: a.Refused,
 		OwnerKeys: a.OwnerKeys, RecordKeys: a.RecordKeys, Kept: a.Kept, Of: a.Of}}
@@ -99,6 +103,11 @@ func (g *Gate) Replay(ctx context.Context, t ledger.TakeBack) error {
 		}
 		for _, bar := range bars(barred, e.Of...) {
 			if err := g.Grants.ReplayBar(ctx, tx, bar, a.Asked); err != nil {
+				return err
+			}
+		}
+		if s.Whole {
+			if err := retractionsGone(ctx, tx, s.Party); err != nil {
 				return err
 			}
 		}

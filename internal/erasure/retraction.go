@@ -34,7 +34,7 @@ const (
 // ids only.
 type Retraction struct {
 	ID        holdfast.RetractionID
-	Number    int64 // in the order in which they were made
+	Number    int64 // rises in the order in which they were made
 	Erasure   holdfast.ErasureID
 	Recipient holdfast.PartyID
 	State     string
@@ -228,9 +228,20 @@ func (g *Gate) messages(ctx context.Context, r Retraction) ([]*outbox.Draft, err
 // insertRetractions writes retractions and their messages in the transaction that
 // begins the erasure. Of a party that goes, what it was told goes.
 func insertRetractions(ctx context.Context, tx *sql.Tx, s holdfast.Scope, told []*retracting) error {
+	var last int64
+	if err := tx.QueryRowContext(ctx, `SELECT coalesce(max(n), 0) FROM retraction`).Scan(&last); err != nil {
+		return err
+	}
 	for _, r := range told {
+		// Recipients read on from a number. With the clock in it, none is given again
+		// by a hub that was put back and does not know what it has told since.
+		r.Number = max(last+1, time.Now().UnixMilli())
+		last = r.Number
 		if _, err := tx.ExecContext(ctx, `INSERT INTO retraction (id, n, erasure, recipient, state, info_sealed)
-			VALUES ($1, (SELECT coalesce(max(n), 0) + 1 FROM retraction), $2, $3, $4, $5)`, r.ID, r.Erasure, r.Recipient, r.State, r.box); err != nil {
+			VALUES ($1, $2, $3, $4, $5, $6)`, r.ID, r.Number, r.Erasure, r.Recipient, r.State, r.box); err != nil {
+			return err
+		}
+		if err := takeBackTold(ctx, tx, r.Retraction, r.box); err != nil {
 			return err
 		}
 		for _, d := range r.messages {
@@ -242,7 +253,12 @@ func insertRetractions(ctx context.Context, tx *sql.Tx, s holdfast.Scope, told [
 	if !s.Whole {
 		return nil
 	}
-	_, err := tx.ExecContext(ctx, `UPDATE retraction SET state = $1, info_sealed = NULL WHERE recipient = $2`, RetractionGone, s.Party)
+	return retractionsGone(ctx, tx, s.Party)
+}
+
+// retractionsGone has nothing stay of what a party was told that goes itself.
+func retractionsGone(ctx context.Context, tx *sql.Tx, recipient holdfast.PartyID) error {
+	_, err := tx.ExecContext(ctx, `UPDATE retraction SET state = $1, info_sealed = NULL WHERE recipient = $2`, RetractionGone, recipient)
 	return err
 }
 
@@ -330,7 +346,7 @@ func (g *Gate) Acknowledge(ctx context.Context, by access.Principal, id holdfast
 	if err != nil {
 		return r, err
 	}
-	r.State, r.Acked, r.By = RetractionAcked, time.Now().UTC(), by.Credential.String()
+	r.State, r.Acked, r.By = RetractionAcked, time.Now().UTC().Truncate(time.Millisecond), by.Credential.String()
 	box, err := g.sealRetraction(ctx, r)
 	if err != nil {
 		return r, err
@@ -341,6 +357,9 @@ func (g *Gate) Acknowledge(ctx context.Context, by access.Principal, id holdfast
 	}
 	err = g.Catalog.Write(ctx, func(tx *sql.Tx) error {
 		if _, err := tx.ExecContext(ctx, `UPDATE retraction SET state = $1, info_sealed = $2 WHERE id = $3 AND state = $4`, r.State, box, r.ID, RetractionOpen); err != nil {
+			return err
+		}
+		if err := takeBackAcked(ctx, tx, r); err != nil {
 			return err
 		}
 		for on := range maps.Keys(records) {

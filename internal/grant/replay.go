@@ -16,8 +16,8 @@ func takeHold(ctx context.Context, tx *sql.Tx, h Hold, state string, box []byte)
 }
 
 // Replay carries a take-back out again in a catalog that was put back to an earlier
-// state. What that one does not know is passed over, but for holds: one that was set
-// since is set again. It may run again.
+// state. What that one does not know is passed over, but for holds and rules of
+// retention: one that was set since is set again. It may run again.
 func (r *Register) Replay(ctx context.Context, tx *sql.Tx, t ledger.TakeBack) error {
 	var err error
 	switch t.Kind {
@@ -28,6 +28,11 @@ func (r *Register) Replay(ctx context.Context, tx *sql.Tx, t ledger.TakeBack) er
 	case ledger.HoldChange:
 		_, err = tx.ExecContext(ctx, `INSERT INTO hold (id, party, state, info_sealed) VALUES ($1, $2, $3, $4)
 			ON CONFLICT (id) DO UPDATE SET state = excluded.state, info_sealed = excluded.info_sealed`, t.ID, t.Of, t.State, t.Box)
+	case ledger.RetentionChange:
+		if t.State == ruleSet {
+			return putRule(ctx, tx, t.Hash, t.Box)
+		}
+		return dropRule(ctx, tx, t.Hash)
 	default:
 		return holdfast.Errorf(holdfast.Conflict, "a take-back of kind %s is of a newer holdfast: start that one", t.Kind)
 	}

@@ -11,6 +11,7 @@ import (
 
 	"github.com/holdfast-iot/holdfast"
 	"github.com/holdfast-iot/holdfast/internal/catalog"
+	"github.com/holdfast-iot/holdfast/internal/ledger"
 	"github.com/holdfast-iot/holdfast/internal/seal"
 	"github.com/holdfast-iot/holdfast/internal/vault"
 )
@@ -59,7 +60,7 @@ func (r *Register) SetRule(ctx context.Context, by holdfast.CredentialID, rule R
 	case rule.Purpose != "" && !r.Live(ctx, rule.Purpose):
 		return holdfast.Errorf(holdfast.Invalid, "the rule's purpose does not exist or has ended")
 	}
-	return r.writeRule(ctx, by, rule, "retention rule set", func(ctx context.Context, tx *sql.Tx, hash, box []byte) error {
+	return r.writeRule(ctx, by, rule, ruleSet, func(ctx context.Context, tx *sql.Tx, hash, box []byte) error {
 		var have int
 		if err := tx.QueryRowContext(ctx, `SELECT count(*) FROM retention_rule`).Scan(&have); err != nil {
 			return err
@@ -67,10 +68,25 @@ func (r *Register) SetRule(ctx context.Context, by holdfast.CredentialID, rule R
 		if have >= maxRules {
 			return holdfast.Errorf(holdfast.TooLarge, "a hub has at most %d rules", maxRules)
 		}
-		_, err := tx.ExecContext(ctx, `INSERT INTO retention_rule (rule_hash, info_sealed) VALUES ($1, $2)
-			ON CONFLICT (rule_hash) DO UPDATE SET info_sealed = excluded.info_sealed`, hash, box)
-		return err
+		return putRule(ctx, tx, hash, box)
 	})
+}
+
+// What becomes of a rule, in take-backs and on record.
+const (
+	ruleSet   = "set"
+	ruleEnded = "ended"
+)
+
+func putRule(ctx context.Context, tx *sql.Tx, hash, box []byte) error {
+	_, err := tx.ExecContext(ctx, `INSERT INTO retention_rule (rule_hash, info_sealed) VALUES ($1, $2)
+		ON CONFLICT (rule_hash) DO UPDATE SET info_sealed = excluded.info_sealed`, hash, box)
+	return err
+}
+
+func dropRule(ctx context.Context, tx *sql.Tx, hash []byte) error {
+	_, err := tx.ExecContext(ctx, `DELETE FROM retention_rule WHERE rule_hash = $1`, hash)
+	return err
 }
 
 // DropRule takes a rule back: what the purpose says holds again, for what is still
@@ -80,13 +96,12 @@ func (r *Register) DropRule(ctx context.Context, by holdfast.CredentialID, categ
 	if !ok {
 		return holdfast.Errorf(holdfast.NotFound, "there is no such rule")
 	}
-	return r.writeRule(ctx, by, Rule{category, purpose, days}, "retention rule ended", func(ctx context.Context, tx *sql.Tx, hash, _ []byte) error {
-		_, err := tx.ExecContext(ctx, `DELETE FROM retention_rule WHERE rule_hash = $1`, hash)
-		return err
+	return r.writeRule(ctx, by, Rule{category, purpose, days}, ruleEnded, func(ctx context.Context, tx *sql.Tx, hash, _ []byte) error {
+		return dropRule(ctx, tx, hash)
 	})
 }
 
-func (r *Register) writeRule(ctx context.Context, by holdfast.CredentialID, rule Rule, kind string, change func(ctx context.Context, tx *sql.Tx, hash, box []byte) error) error {
+func (r *Register) writeRule(ctx context.Context, by holdfast.CredentialID, rule Rule, state string, change func(ctx context.Context, tx *sql.Tx, hash, box []byte) error) error {
 	hash, err := r.keys.Hash(ctx, "retention rule", string(rule.Purpose)+"\x00"+rule.Category)
 	if err != nil {
 		return err
@@ -100,7 +115,14 @@ func (r *Register) writeRule(ctx context.Context, by holdfast.CredentialID, rule
 		if err := change(ctx, tx, hash, box); err != nil {
 			return err
 		}
-		_, err := r.ledger.Append(ctx, tx, vault.Hub, kind, info)
+		back := ledger.TakeBack{Kind: ledger.RetentionChange, Hash: hash, State: state}
+		if state == ruleSet {
+			back.Box = box
+		}
+		if err := ledger.AddTakeBacks(ctx, tx, back); err != nil {
+			return err
+		}
+		_, err := r.ledger.Append(ctx, tx, vault.Hub, "retention rule "+state, info)
 		return err
 	})
 	if err != nil {

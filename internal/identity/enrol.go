@@ -136,6 +136,9 @@ func (i *Identity) Renew(ctx context.Context, cs tls.ConnectionState, csr []byte
 		if err := exactlyOne(r, err); err != nil {
 			return err
 		}
+		if err := endCode(ctx, tx, l.device); err != nil {
+			return err
+		}
 		_, err = tx.ExecContext(ctx, `DELETE FROM enrolment_code WHERE device = $1`, l.device)
 		return err
 	})

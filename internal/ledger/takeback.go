@@ -29,10 +29,13 @@ type TakeBackKind string
 const (
 	ErasureAccepted TakeBackKind = "erasure.accepted" // Data: erasure.Accepted
 	ErasureUndone   TakeBackKind = "erasure.undone"   // ID: an accepted erasure that its owner took back in time
+	RecipientTold   TakeBackKind = "erasure.told"     // ID: the retraction; Of: the recipient; Data: its number and the erasure
+	RecipientAcked  TakeBackKind = "erasure.acked"    // ID: the retraction
 
-	GrantEnded    TakeBackKind = "grant.ended"   // ID: the grant
-	PurposeChange TakeBackKind = "grant.purpose" // Hash: its name's; State: active, when it was revived, or ended
-	HoldChange    TakeBackKind = "grant.hold"    // ID: the hold; Of: the party; State: active or ended
+	GrantEnded      TakeBackKind = "grant.ended"     // ID: the grant
+	PurposeChange   TakeBackKind = "grant.purpose"   // Hash: its name's; State: active, when it was revived, or ended
+	HoldChange      TakeBackKind = "grant.hold"      // ID: the hold; Of: the party; State: active or ended
+	RetentionChange TakeBackKind = "grant.retention" // Hash: the rule's; State: set or ended
 
 	CredentialRevoked TakeBackKind = "access.credential" // ID: the credential
 	InvitationEnded   TakeBackKind = "access.invitation" // ID: the invitation
@@ -44,8 +47,8 @@ const (
 	CodeEnded     TakeBackKind = "identity.code"    // ID: the device
 
 	DeviceClosed     TakeBackKind = "custody.device"     // ID: the device
+	PeriodTerms      TakeBackKind = "custody.terms"      // ID: a period's assignment; Of: the device; State; Data: whose it is
 	AssignmentChange TakeBackKind = "custody.assignment" // ID: the assignment; State
-	PeriodChange     TakeBackKind = "custody.period"     // ID: the period's row
 	ClaimCodeEnded   TakeBackKind = "custody.claim"      // ID: the device
 	TransferChange   TakeBackKind = "custody.transfer"   // ID: the transfer; State
 	MembershipEnded  TakeBackKind = "custody.membership" // ID: the membership
@@ -55,6 +58,10 @@ const (
 
 	WebhookChange TakeBackKind = "outbox.webhook" // ID: the webhook; State: ended, or as it is now
 	AlarmEnded    TakeBackKind = "alarm.rule"     // ID: the rule
+	AlarmChanged  TakeBackKind = "alarm.changed"  // ID: the rule
+
+	BackupBegun TakeBackKind = "backup.begun"  // ID: the backup; Data: when, and until when it is kept
+	DealEnded   TakeBackKind = "recovery.deal" // ID: the deal of recovery shares; State: replaced or ended
 
 	OriginRenewed TakeBackKind = "ledger.renewed" // Data: a renewal's statement, by both keys
 )
@@ -62,12 +69,13 @@ const (
 // TakeBackKinds returns every kind.
 func TakeBackKinds() []TakeBackKind {
 	return []TakeBackKind{
-		ErasureAccepted, ErasureUndone,
-		GrantEnded, PurposeChange, HoldChange,
+		ErasureAccepted, ErasureUndone, RecipientTold, RecipientAcked,
+		GrantEnded, PurposeChange, HoldChange, RetentionChange,
 		CredentialRevoked, InvitationEnded, PermissionEnded, FactorEnded, RecoveryUsed,
 		DeviceRevoked, CodeEnded,
-		DeviceClosed, AssignmentChange, PeriodChange, ClaimCodeEnded, TransferChange, MembershipEnded, NoticeChange, JointChange, GatewayGone,
-		WebhookChange, AlarmEnded,
+		DeviceClosed, PeriodTerms, AssignmentChange, ClaimCodeEnded, TransferChange, MembershipEnded, NoticeChange, JointChange, GatewayGone,
+		WebhookChange, AlarmEnded, AlarmChanged,
+		BackupBegun, DealEnded,
 		OriginRenewed,
 	}
 }

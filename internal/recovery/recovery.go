@@ -104,12 +104,18 @@ type challenge struct {
 // rehearsalTime is how long a challenge can be answered.
 const rehearsalTime = time.Hour
 
-// Open reads the deals and puts into the keyring what a crash kept out of it.
-func Open(ctx context.Context, db *catalog.DB, v *vault.Vault, l *ledger.Ledger, now func() time.Time) (*Store, error) {
+// New returns the keeper of the deals in a catalog that was put back to an earlier
+// state: what was taken back since comes first, then Open.
+func New(db *catalog.DB, v *vault.Vault, l *ledger.Ledger, now func() time.Time) *Store {
 	if now == nil {
 		now = time.Now
 	}
-	s := &Store{db: db, vault: v, ledger: l, now: now}
+	return &Store{db: db, vault: v, ledger: l, now: now}
+}
+
+// Open reads the deals and puts into the keyring what a crash kept out of it.
+func Open(ctx context.Context, db *catalog.DB, v *vault.Vault, l *ledger.Ledger, now func() time.Time) (*Store, error) {
+	s := New(db, v, l, now)
 	if err := s.mend(ctx); err != nil {
 		return nil, fmt.Errorf("open recovery deals: %w", err)
 	}
@@ -250,7 +256,7 @@ func (s *Store) End(ctx context.Context, by access.Principal) error {
 		return err
 	}
 	d.State = Ended
-	if err := s.save(ctx, d, "recovery ended", event{Deal: d.ID, By: by.Credential}); err != nil {
+	if err := s.save(ctx, d, dealEnded, event{Deal: d.ID, By: by.Credential}); err != nil {
 		return fmt.Errorf("end recovery deal: %w", err)
 	}
 	return s.vault.SetEscrow(ctx, nil)
@@ -338,6 +344,8 @@ type event struct {
 	Shares int                   `json:"destroyed,omitempty"`
 }
 
+const dealEnded = "recovery ended"
+
 // put writes down a new deal in force, and that those before are not any more.
 func (s *Store) put(ctx context.Context, by *access.Principal, d Deal, all []Deal) error {
 	box, err := s.sealInfo(ctx, d)
@@ -351,6 +359,15 @@ func (s *Store) put(ctx context.Context, by *access.Principal, d Deal, all []Dea
 	return s.db.Write(ctx, func(tx *sql.Tx) error {
 		if _, err := tx.ExecContext(ctx, `UPDATE recovery_deal SET state = $1 WHERE state = $2`, Replaced, InForce); err != nil {
 			return err
+		}
+		for _, o := range all {
+			if o.State != InForce {
+				continue
+			}
+			o.State = Replaced
+			if err := takeBack(ctx, tx, o); err != nil {
+				return err
+			}
 		}
 		if _, err := tx.ExecContext(ctx, `INSERT INTO recovery_deal (id, number, state, info_sealed) VALUES ($1, $2, $3, $4)`, d.ID[:], len(all)+1, d.State, box); err != nil {
 			return err
@@ -368,6 +385,11 @@ func (s *Store) save(ctx context.Context, d Deal, kind string, e event) error {
 	return s.db.Write(ctx, func(tx *sql.Tx) error {
 		if _, err := tx.ExecContext(ctx, `UPDATE recovery_deal SET state = $1, info_sealed = $2 WHERE id = $3`, d.State, box, d.ID[:]); err != nil {
 			return err
+		}
+		if d.State == Ended && kind == dealEnded {
+			if err := takeBack(ctx, tx, d); err != nil {
+				return err
+			}
 		}
 		_, err := s.ledger.Append(ctx, tx, vault.Hub, kind, e)
 		return err

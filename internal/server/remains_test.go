@@ -10,7 +10,9 @@ import (
 	"github.com/holdfast-iot/holdfast"
 	"github.com/holdfast-iot/holdfast/internal/access"
 	"github.com/holdfast-iot/holdfast/internal/alarm"
+	"github.com/holdfast-iot/holdfast/internal/grant"
 	"github.com/holdfast-iot/holdfast/internal/outbox"
+	"github.com/holdfast-iot/holdfast/internal/query"
 )
 
 // belongings are what a person and his device have on a hub besides readings: an
@@ -46,6 +48,7 @@ func (h *house) belong(at Addresses, who access.Principal, d *thing, slug string
 		return w
 	}
 	x.person, x.who.Credential = h.certified(who, access.Spec{Role: access.Owner})
+	h.retracted(who, "neighbour of "+slug, "glances-of-"+slug) // no hook is told of it yet
 	hook, secret, err := h.outbox.Add(ctx, who.Party, x.who.Credential, word("hook"), "https://"+word("target")+".invalid/")
 	if err != nil {
 		t.Fatal(err)
@@ -103,6 +106,38 @@ func (h *house) belong(at Addresses, who access.Principal, d *thing, slug string
 	return x
 }
 
+// retracted lets somebody read under a grant what its owner then erases, and returns
+// who told him of it.
+func (h *house) retracted(who access.Principal, neighbour, purpose string) owner {
+	h.t.Helper()
+	must := func(err error) {
+		h.t.Helper()
+		if err != nil {
+			h.t.Fatal(err)
+		}
+	}
+	o := h.owner(neighbour)
+	h.mustSend(o.device, number("pulse", time.Now().Add(-time.Minute), 60))
+	_, err := h.grants.AddPurpose(h.t.Context(), h.admin().Credential, grant.Purpose{Name: holdfast.Purpose(purpose), IRI: "https://w3id.org/dpv#AcademicResearch", LegalBasis: "consent", Text: "To study."})
+	must(err)
+	_, err = h.grants.Make(h.t.Context(), grant.Caller{Credential: o.Credential, Party: o.Party, Owner: true}, grant.Spec{
+		Recipient: who.Party, Purpose: holdfast.Purpose(purpose), AllDevices: true, AllStreams: true, Data: holdfast.Always, Until: time.Now().Add(time.Hour)})
+	must(err)
+	reader := who
+	reader.Role, reader.Purposes = access.Program, []holdfast.Purpose{holdfast.Purpose(purpose)}
+	res, err := h.query.Read(h.t.Context(), query.Request{Who: reader, Purpose: holdfast.Purpose(purpose), Selection: query.Selection{Device: o.device.Device, Stream: "pulse"}, Span: holdfast.Always})
+	must(err)
+	for _, err := range res.Rows {
+		must(err)
+	}
+	res.Close()
+	must(h.grants.Flush(h.t.Context()))
+	scope, err := h.custody.ScopeOfStream(h.t.Context(), o.device.Device, "pulse")
+	must(err)
+	h.erase(o.Principal, scope)
+	return o
+}
+
 func (x *belongings) until(what string, is func() bool) {
 	x.h.t.Helper()
 	for end := time.Now().Add(time.Minute); !is(); time.Sleep(20 * time.Millisecond) {
@@ -123,6 +158,7 @@ var (
 		"waiting mail":       `outbox_job WHERE party = $1 AND webhook IS NULL AND state = 'waiting'`,
 		"sessions":           `mqtt_session WHERE assignment = $1`,
 		"subscriptions":      `mqtt_subscription WHERE session IN (SELECT name FROM mqtt_session WHERE assignment = $1)`,
+		"retractions":        `retraction WHERE recipient = $1 /* party */ AND info_sealed IS NOT NULL`,
 	}
 	ofReadings = map[string]string{
 		"alarms' instances": `alarm_instance WHERE assignment = $1`,

@@ -63,6 +63,7 @@ func (s *Server) replay(ctx context.Context, all []ledger.TakeBack) (dropped int
 	keepers := map[string]func(context.Context, *sql.Tx, ledger.TakeBack) error{
 		"grant": s.grants.Replay, "access": s.access.Replay, "identity": s.identity.Replay,
 		"custody": s.custody.Replay, "outbox": s.outbox.Replay, "alarm": s.alarms.Replay,
+		"backup": s.backups.Replay, "recovery": s.recovery.Replay,
 	}
 	for _, t := range all {
 		keeper := t.Kind.Keeper()
@@ -71,6 +72,8 @@ func (s *Server) replay(ctx context.Context, all []ledger.TakeBack) (dropped int
 			continue // kept with the batches
 		case keeper == "erasure":
 			err = s.erasure.Replay(ctx, t)
+		case t.Kind == ledger.PeriodTerms:
+			err = s.custody.ReplayPeriod(ctx, t)
 		case keepers[keeper] == nil:
 			err = holdfast.Errorf(holdfast.Conflict, "a take-back of kind %s is of a newer holdfast: start that one", t.Kind)
 		default:

@@ -150,7 +150,9 @@ func (s *Server) openKeepers(ctx context.Context) (err error) {
 	if err := s.ledger.Witnesses(ctx, enough, s.config.Witnesses); err != nil {
 		return err
 	}
-	if s.recovery, err = recovery.Open(ctx, db, v, s.ledger, nil); err != nil {
+	if s.config.restored { // first comes what was taken back since
+		s.recovery = recovery.New(db, v, s.ledger, nil)
+	} else if s.recovery, err = recovery.Open(ctx, db, v, s.ledger, nil); err != nil {
 		return err
 	}
 	if s.identity, err = identity.Open(ctx, identity.Deps{Catalog: db, Vault: v, Ledger: s.ledger}, identity.Options{Log: s.log}); err != nil {

@@ -57,7 +57,7 @@ func decisions() map[string]decision {
 
 		"disclosure opened": not("readings of before that were read since are not known to have been; what is read again is written down again"), "disclosure closed": not("as opened"),
 
-		"erasure proposed": not(asks), "erasure waits": back(ledger.ErasureAccepted), "erasure asked": back(ledger.ErasureAccepted),
+		"erasure proposed": not(asks), "erasure waits again": not("a restore has given it another window: the next one does, too"), "erasure waits": back(ledger.ErasureAccepted), "erasure asked": back(ledger.ErasureAccepted),
 		"erasure begun": not("with its asking"), "erasure done": not("with its asking: carried out again, it is certified again"),
 		"erasure refused": back(ledger.ErasureUndone), "erasure undone": back(ledger.ErasureUndone), "erasure expired": back(ledger.ErasureUndone),
 		"readings expired": not("the copy of the keyring has their keys no more"), "retraction acknowledged": back(ledger.RecipientAcked),

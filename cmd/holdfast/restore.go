@@ -125,7 +125,7 @@ func tellKeys(a *app, r server.Restored, dir string) {
 		}
 	}
 	if r.Unread > 0 {
-		fmt.Fprintf(a.stdout, "\nThe identities open %s of the folder not: certificates of erasure reckon that they are kept as long as the others.\n", many(r.Unread, "backup"))
+		fmt.Fprintf(a.stdout, "\nOf the folder %s can't be read, for other recipients or damaged: certificates of erasure reckon with the time that the others are kept.\n", many(r.Unread, "backup"))
 	}
 }
 

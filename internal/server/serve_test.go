@@ -56,6 +56,9 @@ func TestMain(m *testing.M) {
 	if len(os.Args) == 3 && os.Args[1] == holderArgument {
 		os.Exit(holderMain(os.Args[2]))
 	}
+	if len(os.Args) == 3 && os.Args[1] == restoreArgument {
+		os.Exit(restoreMain(os.Args[2]))
+	}
 	os.Exit(m.Run())
 }
 

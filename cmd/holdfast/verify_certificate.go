@@ -90,6 +90,9 @@ func (c *verifyCmd) proven(t erasure.Certificate) [][]string {
 	if o.Scope.From != nil && o.Scope.To != nil {
 		span = o.Scope.From.Format(time.RFC3339Nano) + " to " + o.Scope.To.Format(time.RFC3339Nano)
 	}
+	if o.Scope.Month != "" {
+		span = "what arrived in " + cell(o.Scope.Month)
+	}
 	return append(rows, [][]string{
 		{"  erasure", o.Erasure.String()},
 		{"  party", o.Party.String()},

@@ -120,4 +120,9 @@ console.log(`VERIFIED: signed by ${hub.name}, entry ${c.ledger.index} of its led
 for (const w of witnessed) console.log("witnessed by " + w);
 console.log(`keys destroyed ${keys.at}, root key ${keys.root_key_destroyed} (${keys.grade}); ciphertext gone ${c.ciphertext_purged}`);
 for (const h of keys.holders) console.log(`holder ${h.holder}: ${h.state} (${h.grade})`);
+const open = keys.holders.filter((h) => h.state === "pending").map((h) => "holder " + h.holder);
+open.push(...(keys.copies_late ?? []).map((name) => "copy of the keyring " + name));
+if (c.escrow.state === "pending") open.push("recovery shares of " + (c.escrow.names ?? []).join(", "));
+if (checkpoint.sigs.length - 1 < (c.witnesses ?? 0)) open.push("witnesses of the ledger");
+for (const what of open) console.log("pending: " + what);
 console.log(scope ? `erasure ${scope.erasure} of party ${scope.party}, ${scope.scope.assignments.length} assignments` : "the scope is not shown");

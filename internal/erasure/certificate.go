@@ -139,6 +139,9 @@ func (c *Certificate) Pending() (out []string) {
 			out = append(out, fmt.Sprintf("the holder %s has not shown that it destroyed the root key", h.Holder))
 		}
 	}
+	for _, name := range c.Destroyed.Late {
+		out = append(out, fmt.Sprintf("the copy %s of the keyring has not been brought up to date; what it has opens nothing", name))
+	}
 	if c.Escrow.State == EscrowPending {
 		out = append(out, fmt.Sprintf("recovery shares (%d of %d open the root key) are not confirmed as destroyed by: %s", c.Escrow.K, c.Escrow.N, strings.Join(c.Escrow.Names, ", ")))
 	}

@@ -191,7 +191,7 @@ func TestGoldenCertificate(t *testing.T) {
 		if diff := cmp.Diff(want, c); diff != "" {
 			t.Errorf("the golden certificate says something else: %s", diff)
 		}
-		if pending := c.Pending(); len(pending) != 2 { // a holder and the shares; the witness is there
+		if pending := c.Pending(); len(pending) != 3 { // a holder, a copy and the shares; the witness is there
 			t.Errorf("pending: %q", pending)
 		}
 		body, err := json.MarshalIndent(c, "", "  ")

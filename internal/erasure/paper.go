@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/rand"
 	"fmt"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -14,8 +15,8 @@ import (
 
 // What a certificate says beside what the erasure itself did, and its later issues.
 // A certificate is signed when the ciphertext has gone, whatever is still open
-// then: a holder out of reach, recovery shares, the word of witnesses. When one of
-// these is no longer open it is issued anew; all issues are kept.
+// then: a holder out of reach, a late copy of the keyring, recovery shares, the word of
+// witnesses. When one of these is no longer open it is issued anew; all issues are kept.
 
 // incomplete is how an erasure is written down that is Done with a certificate that
 // names something pending.
@@ -138,7 +139,8 @@ func (g *Gate) completeOne(ctx context.Context, e Erasure) error {
 	if err != nil {
 		return err
 	}
-	news := g.holders.complete(&e)
+	news := g.heard(&e)
+	news = g.caughtUp(&e) || news
 	if g.Paperwork.Escrow != nil && before.Escrow.State == EscrowPending {
 		now, err := g.Paperwork.Escrow(ctx, e.KeysDeadAt)
 		if err != nil {
@@ -199,17 +201,55 @@ func (s *seen) note(rot vault.Rotation) {
 	}
 }
 
-// complete puts the later word of holders that were pending into an erasure, and
-// reports whether there is any.
-func (s *seen) complete(e *Erasure) (news bool) {
+// since returns what a holder has said of a destruction at a rotation since then.
+func (s *seen) since(rotation uint64) (out []vault.HolderEvidence) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	for _, now := range s.all {
+		if now.below >= rotation {
+			out = append(out, now.at)
+		}
+	}
+	return out
+}
+
+// heard puts the later word of holders that were pending into an erasure, and reports
+// whether there is any: what they said at a rotation, or when they were returned or
+// removed.
+func (g *Gate) heard(e *Erasure) (news bool) {
+	since := g.holders.since(e.To)
 	for i, h := range e.Holders {
-		if now, ok := s.all[h.Holder]; ok && pending(h) && now.below >= e.To {
-			e.Holders[i], news = now.at, true
+		if !pending(h) {
+			continue
+		}
+		if now, ok := g.Vault.Completed(h.Holder, e.To); ok {
+			e.Holders[i], news = now, true
+		} else if at := slices.IndexFunc(since, func(x vault.HolderEvidence) bool { return x.Holder == h.Holder }); at >= 0 {
+			e.Holders[i], news = since[at], true
 		}
 	}
 	return news
+}
+
+// caughtUp takes out of an erasure the copies of the keyring that were late and are in
+// step now, with all that was written before, and reports whether there is any.
+func (g *Gate) caughtUp(e *Erasure) bool {
+	copies := g.Vault.Copies()
+	was := len(e.Late)
+	e.Late = slices.DeleteFunc(slices.Clone(e.Late), func(name string) bool {
+		return slices.ContainsFunc(copies, func(c vault.CopyState) bool { return c.Name == name && !c.Late })
+	})
+	return len(e.Late) < was
+}
+
+// lateCopies names the copies of the keyring that are not in step.
+func (g *Gate) lateCopies() (late []string) {
+	for _, c := range g.Vault.Copies() {
+		if c.Late {
+			late = append(late, c.Name)
+		}
+	}
+	return late
 }
 
 // pending reports that a holder has not shown that it destroyed what it was to.

@@ -65,6 +65,7 @@ func (g *Gate) Run(ctx context.Context) error {
 		lanes.Go(func() error { g.run(ctx, l); return nil })
 	}
 	lanes.Go(func() error { g.tick(ctx); return nil })
+	g.paper.poke() // a holder may have come back while the hub was down
 	lanes.Go(func() error { g.ripen(ctx); return nil })
 	return lanes.Wait()
 }
@@ -433,12 +434,7 @@ func (g *Gate) rotate(ctx context.Context, d vault.Destruction, batch []Erasure)
 	if err := g.step("rotated"); err != nil {
 		return err
 	}
-	var late []string
-	for _, c := range g.Vault.Copies() {
-		if c.Late {
-			late = append(late, c.Name)
-		}
-	}
+	late := g.lateCopies()
 	for _, e := range batch {
 		e.Late = late
 		e.State, e.From, e.To, e.Holders, e.KeysDeadAt = Destroyed, rot.From, rot.To, rot.Holders, rot.At

@@ -1,6 +1,7 @@
 package server
 
 import (
+	"context"
 	"encoding/json"
 	"net/http"
 	"strings"
@@ -162,5 +163,39 @@ func TestRecipientsAreToldOfAnErasure(t *testing.T) {
 	}
 	if _, err := r.ledger.Verify(t.Context()); err != nil {
 		t.Error(err)
+	}
+}
+
+// countedThen does something at the moment at which an erasure begins to count who is
+// to be told.
+type countedThen struct {
+	erasure.Custody
+	then func()
+}
+
+func (c countedThen) Operating(ctx context.Context) (holdfast.PartyID, error) {
+	c.then()
+	return c.Custody.Operating(ctx)
+}
+
+// Whoever is to be told is counted when it is refused already: who asks from then on
+// gets nothing, and so nobody reads who is not told.
+func TestRecipientsAreCountedAfterTheRefusal(t *testing.T) {
+	r := newRetracting(t)
+	r.asks(r.anna, http.StatusCreated, "POST", "/v1/grants", `{"recipient":"Stranger","purpose":"study","devices":["watch"],"streams":["pulse"],"until":"+1d"}`, nil)
+	spec := access.Spec{Label: "late", Party: r.stranger.Party, Role: access.Program, Purposes: []holdfast.Purpose{"study"}}
+	m, err := r.access.Add(t.Context(), r.stranger.Principal, spec, nil)
+	r.must(err)
+	late := someone{Principal: r.stranger.Principal, name: "late", token: m.Token}
+	gate, asked := r.Server.erasure, 0
+	gate.Custody = countedThen{gate.Custody, func() {
+		asked++
+		if status, body := r.do(late.token, "GET", "/v1/readings?stream=pulse&device="+r.watch.Device.String(), ""); strings.Contains(string(body), `"value"`) {
+			t.Errorf("readings are given out while their recipients are counted: %d %s", status, body)
+		}
+	}}
+	e := r.erases(r.anna, `{"device":"watch"}`)
+	if asked != 1 || *e.Told != 1 {
+		t.Errorf("counted %d times, %d told, want once and the lab alone", asked, *e.Told)
 	}
 }

@@ -52,8 +52,8 @@ type hub struct {
 }
 
 type segment struct {
-	blob    holdfast.BlobID
-	content []byte
+	held    series.Held
+	content []byte // what is named of it
 }
 
 func newHub(t testing.TB) *hub {
@@ -67,7 +67,8 @@ func newHub(t testing.TB) *hub {
 // grow adds a segment, and changes the last page of the catalog.
 func (h *hub) grow(n byte) {
 	h.pages[len(h.pages)-1] = fmt.Appendf(nil, "page two, %d", n)
-	h.segments = append(h.segments, segment{holdfast.BlobID{n}, bytes.Repeat([]byte{'s', n}, 50)})
+	held := series.Held{Blob: holdfast.BlobID{n}, Bytes: 130, Ranges: []series.Range{{At: 0, Size: 8}, {At: 30, Size: 92}}}
+	h.segments = append(h.segments, segment{held, append([]byte("hfseg\x00\x00\x01"), bytes.Repeat([]byte{'s', n}, 46)...)})
 	h.streams = append(h.streams, series.Tally{Assignment: holdfast.AssignmentID{n}, Stream: holdfast.StreamID{n}, Chunks: 1, Readings: int64(n) * 10})
 }
 
@@ -77,7 +78,7 @@ func (h *hub) part(n int) (Part, []byte) {
 	}
 	if n -= len(h.pages); n < len(h.segments) {
 		s := h.segments[n]
-		return segmentPart(&series.Held{Blob: s.blob, Bytes: int64(len(s.content)), Ranges: []series.Range{{At: 0, Size: int64(len(s.content))}}}), s.content
+		return segmentPart(&s.held), s.content
 	}
 	tally := []byte(tallyMagic)
 	for _, t := range h.streams {

@@ -5,6 +5,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"github.com/holdfast-iot/holdfast/internal/drill"
@@ -40,7 +41,8 @@ func TestDrill(t *testing.T) {
 			t.Errorf("%s: %s", id, s.Line())
 		}
 	}
-	for _, id := range []string{"filled", "export", "backup", "certificate", "asked", "files-running", "keyring", "files", "files-keys", "backups", "restored", "restored-files", "old-keyring"} {
+	for _, id := range []string{"filled", "planted", "remembered", "export", "backup", "certificate", "asked", "files-running", "keyring", "rows", "files", "files-keys", "backups", "restored", "restored-files", "restored-second",
+		"restored-files-second", "old-keyring", "held"} {
 		if steps[id].Result != drill.Pass {
 			t.Errorf("%s: %s", id, steps[id].Line())
 		}
@@ -50,9 +52,12 @@ func TestDrill(t *testing.T) {
 	}
 }
 
-// A drill fails where a file or the memory of the hub keeps what was erased.
+// A drill fails where a file or the memory of the hub keeps what was erased, and where
+// something could not be planted.
 func TestDrillFindsWhatIsForgotten(t *testing.T) {
-	steps := drilled(t, drill.Options{Sabotage: func(folder, pattern string, key []byte) (int, error) {
+	steps := drilled(t, drill.Options{Omit: func(_, path string) bool {
+		return path == "/v1/members" || path == "/v1/groups"
+	}, Sabotage: func(folder, pattern string, key []byte) (int, error) {
 		if err := os.WriteFile(filepath.Join(folder, "segments", "forgotten"), []byte("x"+pattern), 0o600); err != nil {
 			return 0, err
 		}
@@ -68,6 +73,12 @@ func TestDrillFindsWhatIsForgotten(t *testing.T) {
 		if s := steps[id]; s.Result != drill.Fail && (id != "memory" || s.Result != drill.NotTried) {
 			t.Errorf("%s: %s", id, s.Line())
 		}
+	}
+	if s := steps["planted"]; s.Result != drill.Fail || !strings.Contains(s.Detail, "device_group, membership:") {
+		t.Errorf("what was not planted: %s", s.Line())
+	}
+	if s := steps["filled"]; s.Result != drill.Fail || !strings.Contains(s.Detail, "not filled for the canary: group") {
+		t.Errorf("what was not filled: %s", s.Line())
 	}
 	for _, id := range []string{"asked", "files-keys", "backups"} {
 		if s := steps[id]; s.Result != drill.Pass {

@@ -13,9 +13,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"time"
 
 	"github.com/holdfast-iot/holdfast"
@@ -33,6 +35,8 @@ type Options struct {
 	// too: ImageIfPossible, ImageAlways or ImageNever.
 	Image    string
 	Progress func(Step)
+	// Omit leaves something out that was to be planted, to see that the drill tells.
+	Omit func(method, path string) bool
 	// Sabotage makes the erasure forget something, to see that the drill tells: it is
 	// called after the erasure with the hub's folder, a pattern that must not be
 	// anywhere, and one of the keys, and returns another process to search, or 0.
@@ -55,6 +59,7 @@ type drill struct {
 	hub    *hub
 
 	study, studyToken string
+	lender            string // the study's own token
 	canary, control   *owner
 	recipient         string
 	certificate       string
@@ -65,8 +70,11 @@ func (d *drill) data() string    { return filepath.Join(d.root(), "data") }
 func (d *drill) aside() string   { return filepath.Join(d.dir, "aside") }
 func (d *drill) scratch() string { return filepath.Join(d.dir, "scratch") }
 func (d *drill) backups() string { return filepath.Join(d.root(), "backups") }
+func (d *drill) copied() string  { return filepath.Join(d.root(), "copy") } // of the keyring
+
+// rootKeys are the two holders'.
 func (d *drill) rootKeys() []string {
-	return []string{filepath.Join(d.root(), "keys", "root.key")}
+	return []string{filepath.Join(d.root(), "keys", "root.key"), filepath.Join(d.root(), "second", "root.key")}
 }
 
 // Run carries the drill out. The error says that it could not be; what it found is
@@ -124,7 +132,12 @@ func (d *drill) folder() (err error) {
 	} else {
 		d.add(Step{ID: "image", What: "a disk of its own for the hub", Result: NotTried, Detail: "it was not wanted"})
 	}
-	return os.Mkdir(filepath.Join(d.root(), "keys"), 0o700)
+	for _, sub := range []string{"keys", "second", "copy"} {
+		if err := os.Mkdir(filepath.Join(d.root(), sub), 0o700); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func (d *drill) clean() error {
@@ -149,6 +162,9 @@ func (d *drill) tell(ctx context.Context) error {
 	if err := d.hub.stop(); err != nil {
 		return err
 	}
+	if err := d.planted(ctx); err != nil {
+		return fmt.Errorf("look for what was planted: %w", err)
+	}
 	before, err := d.keys(ctx)
 	if err != nil {
 		return fmt.Errorf("look at the keys: %w", err)
@@ -159,12 +175,17 @@ func (d *drill) tell(ctx context.Context) error {
 	if d.hub, err = d.serve(ctx, d.data()); err != nil {
 		return err
 	}
-	owners, err := d.ownersOf(ctx, d.canary)
+	owners, err := d.canary.owners()
 	if err != nil {
 		return err
 	}
 	h := d.destroyed(before, owners)
 	d.report.Keys = h.n
+	if err := d.use(ctx); err != nil {
+		return err
+	}
+	err = d.remembered(ctx)
+	d.check("remembered", "what is in memory alone: a device's last word waits", "", err)
 	gone := &wanted{dead: new(words), live: new(words)}
 	d.canary.patterns(gone.dead)
 	d.control.patterns(gone.live)
@@ -172,10 +193,8 @@ func (d *drill) tell(ctx context.Context) error {
 		return err
 	}
 	d.report.Patterns = gone.dead.n
+	d.report.Places = slices.Sorted(maps.Keys(d.canary.words))
 
-	if err := d.use(ctx); err != nil {
-		return err
-	}
 	visible := d.memoryBefore(h)
 	if err := d.erase(ctx); err != nil {
 		return fmt.Errorf("erase: %w", err)
@@ -206,6 +225,9 @@ func (d *drill) stopped(ctx context.Context, h *hunt, gone *wanted, before keys,
 		return err
 	}
 	d.keyring(ctx, h, before, owners)
+	if err := d.left(ctx); err != nil {
+		return fmt.Errorf("look for what is left: %w", err)
+	}
 	t = new(Tally)
 	d.searched("files", "all files of the hub, its root keys' and its backups' folders: patterns", t, gone.tree(d.root(), t))
 	d.keyFiles(ctx, h)
@@ -221,5 +243,9 @@ func (d *drill) stopped(ctx context.Context, h *hunt, gone *wanted, before keys,
 		return err
 	}
 	d.restores(ctx, gone)
+	if d.hub, err = d.serve(ctx, d.data()); err != nil {
+		return fmt.Errorf("start again: %w", err)
+	}
+	d.held(ctx)
 	return nil
 }

@@ -48,7 +48,7 @@ type hub struct {
 	cmd   *exec.Cmd
 	log   bytes.Buffer
 	ended chan error
-	at    struct{ API, Device string }
+	at    struct{ API, Device, MQTT string }
 	data  string
 	admin *client.Client
 }
@@ -57,7 +57,7 @@ type hub struct {
 func (d *drill) serve(ctx context.Context, data string, more ...string) (*hub, error) {
 	h := &hub{data: data, ended: make(chan error, 1)}
 	h.cmd = d.command(context.WithoutCancel(ctx), append([]string{"serve", "--data", data, "--listen-api", "127.0.0.1:0", "--listen-device", "127.0.0.1:0", "--listen-mqtt", "127.0.0.1:0",
-		"--webhook-allow", "127.0.0.1/32", "--log-level", "warn"}, more...)...)
+		"--webhook-allow", "127.0.0.1/32", "--mail-server", "smtp://127.0.0.1:9", "--mail-from", "drill@example.org", "--log-level", "warn"}, more...)...)
 	h.cmd.Stderr = &h.log
 	if err := h.cmd.Start(); err != nil {
 		return nil, fmt.Errorf("start hub: %w", err)

@@ -116,7 +116,7 @@ func (d *drill) keyFiles(_ context.Context, h *hunt) {
 
 // searchBackups decrypts every backup and looks through it.
 func (d *drill) searchBackups(ctx context.Context, h *hunt, gone *wanted) {
-	t := new(Tally)
+	t := &Tally{Where: InBackups}
 	err := func() error {
 		ids, err := backup.ReadIdentities([]string{d.ageKey()})
 		if err != nil {

@@ -3,7 +3,6 @@ package drill
 import (
 	"context"
 	"crypto/rand"
-	"encoding/base64"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -27,16 +26,23 @@ type owner struct {
 	kind    string // canary or control
 	party   string // ids
 	device  string
+	spare   string // a second device, which is offered to others
+	lent    string // another's, which is his for a time
+	grant   string
 	token   string
 	label   string
 	texts   []string // what he and his device said
 	numbers []float64
 	words   map[string]string // name of the place → what stands there
+	unasked map[string]bool   // places that are not shown to anybody
+	orders  []string          // commands that he has sent, by id
 	sent    int
+	// assignments are those whose keys die with him.
+	assignments []holdfast.AssignmentID
 }
 
 func newOwner(kind string) *owner {
-	o := &owner{kind: kind, words: map[string]string{}}
+	o := &owner{kind: kind, words: map[string]string{}, unasked: map[string]bool{}}
 	for i := range 4 {
 		o.texts = append(o.texts, o.word(fmt.Sprintf("text reading %d", i)))
 	}
@@ -51,6 +57,21 @@ func (o *owner) word(place string) string {
 	w := o.kind + "-" + strings.ToLower(rand.Text())
 	o.words[place] = w
 	return w
+}
+
+// hidden makes up a text for a place that no answer shows.
+func (o *owner) hidden(place string) string {
+	o.unasked[place] = true
+	return o.word(place)
+}
+
+// secret takes note of what the hub has made up for the owner and shows but once.
+func (o *owner) secret(place, text string, raw []byte) {
+	for name, s := range map[string]string{place: text, place + ", raw": string(raw)} {
+		if o.unasked[name] = true; len(s) >= 8 {
+			o.words[name] = o.kind + "-" + s
+		}
+	}
 }
 
 // patterns adds all that may be recognised.
@@ -88,6 +109,7 @@ const study = "drill-study"
 func (d *drill) common(ctx context.Context) error {
 	admin := d.hub.admin
 	var party struct{ ID string }
+	var err error
 	if err := admin.Do(ctx, http.MethodPost, "/v1/parties", map[string]string{"name": study, "kind": "organisation"}, &party); err != nil {
 		return err
 	}
@@ -95,11 +117,10 @@ func (d *drill) common(ctx context.Context) error {
 	if err := admin.Do(ctx, http.MethodPost, "/v1/purposes", map[string]any{"name": study, "iri": "dpv:AcademicResearch", "legal_basis": "consent", "text": "A study."}, nil); err != nil {
 		return err
 	}
-	itself, err := d.hub.invite(ctx, party.ID)
-	if err != nil {
+	if d.lender, err = d.hub.invite(ctx, party.ID); err != nil {
 		return err
 	}
-	c, err := d.hub.as(itself)
+	c, err := d.hub.as(d.lender)
 	if err != nil {
 		return err
 	}
@@ -186,95 +207,15 @@ func (d *drill) readings(ctx context.Context, h *hub, token string, o *owner) (n
 	return strings.Count(string(b), `"stream"`), string(b), err
 }
 
-// belong gives an owner something in every place that can hold anything of his.
-func (d *drill) belong(ctx context.Context, o *owner) error {
-	c, err := d.hub.as(o.token)
-	if err != nil {
-		return err
-	}
-	defer c.Close()
-	hook := o.word("webhook")
-	device := "/v1/devices/" + url.PathEscape(o.device) + "/twin"
-	for _, ask := range []struct {
-		method, path string
-		body         any
-	}{
-		{http.MethodPost, "/v1/grants", map[string]any{"recipient": d.study, "purpose": study, "streams": []string{o.words["stream of numbers"]}, "until": "+30d"}},
-		{http.MethodPost, "/v1/commands", map[string]any{"device": o.device, "name": o.word("command"), "args": map[string]string{"a": o.word("command's arguments")}, "reason": o.word("command's reason"), "expires": "7d"}},
-		{http.MethodPut, device, map[string]any{"wish": o.word("wanted state")}},
-		{http.MethodPost, "/v1/webhooks", map[string]string{"name": hook, "url": "https://127.0.0.1:9/" + o.word("webhook's address")}},
-		{http.MethodPost, "/v1/alarms", map[string]any{"name": o.word("alarm"), "kind": "threshold", "device": o.device, "stream": o.words["stream of numbers"], "op": "above", "level": 10, "every": "1s",
-			"message": o.word("alarm's message") + " {value}", "webhooks": []string{hook}}},
-		{http.MethodPost, "/v1/tokens", map[string]any{"label": o.word("label of a credential"), "role": "program", "purposes": []string{string(holdfast.Operation)}}},
-	} {
-		var answer struct{ Secret string }
-		into := any(&answer)
-		if ask.method == http.MethodPut {
-			into = nil
-		}
-		if err := c.Do(ctx, ask.method, ask.path, ask.body, into); err != nil {
-			return fmt.Errorf("%s %s: %w", ask.method, ask.path, err)
-		}
-		if raw, err := base64.StdEncoding.DecodeString(strings.TrimPrefix(answer.Secret, "whsec_")); err == nil && len(raw) >= 16 {
-			o.words["webhook's secret"] = o.kind + "-" + strings.TrimPrefix(answer.Secret, "whsec_")
-			o.words["webhook's secret, raw"] = o.kind + "-" + string(raw)
-		}
-	}
-	return nil
-}
-
-// filled fails on a place that has nothing of the owner: there the drill would see
-// nothing.
-func (d *drill) filled(ctx context.Context, o *owner) error {
-	var all strings.Builder
-	n, text, err := d.readings(ctx, d.hub, o.token, o)
-	if err != nil || n != o.sent {
-		return holdfast.Errorf(holdfast.Internal, "%d of %d readings of the %s are there: %w", n, o.sent, o.kind, err)
-	}
-	all.WriteString(text)
-	if n, _, err = d.readings(ctx, d.hub, d.studyToken, o); err != nil || n == 0 {
-		return holdfast.Errorf(holdfast.Internal, "%d readings of the %s under a grant: %w", n, o.kind, err)
-	}
-	c, err := d.hub.as(o.token)
-	if err != nil {
-		return err
-	}
-	defer c.Close()
-	for end := time.Now().Add(patience); ; time.Sleep(50 * time.Millisecond) { // until the alarm has fired
-		var page struct{ Items []struct{ State string } }
-		if err := c.Do(ctx, http.MethodGet, "/v1/deliveries", nil, &page); err != nil {
-			return err
-		}
-		if len(page.Items) > 0 && page.Items[0].State == "waiting" {
-			break
-		}
-		if time.Now().After(end) {
-			return holdfast.Errorf(holdfast.Internal, "no message of the %s's alarm waits", o.kind)
-		}
-	}
-	for _, path := range o.paths() {
-		b, err := ask(ctx, c, path)
-		if err != nil {
-			return fmt.Errorf("GET %s: %w", path, err)
-		}
-		all.Write(b)
-	}
-	var missing []string
-	for place, text := range o.words {
-		if !strings.Contains(all.String(), text) && !strings.Contains(place, "secret") && place != "command's arguments" {
-			missing = append(missing, place)
-		}
-	}
-	if len(missing) > 0 {
-		return holdfast.Errorf(holdfast.Internal, "not filled for the %s: %s", o.kind, strings.Join(missing, ", "))
-	}
-	return nil
-}
-
 // paths are what an owner may ask for his own, but readings.
 func (o *owner) paths() []string {
-	return []string{"/v1/me", "/v1/me/data", "/v1/me/recipients", "/v1/me/disclosures", "/v1/me/purposes", "/v1/me/sessions", "/v1/ledger/entries", "/v1/devices", "/v1/devices/" + o.device, "/v1/devices/" + o.device + "/twin",
-		"/v1/commands?device=" + o.device, "/v1/grants", "/v1/alarms", "/v1/webhooks", "/v1/deliveries", "/v1/tokens"}
+	all := []string{"/v1/me", "/v1/me/data", "/v1/me/recipients", "/v1/me/disclosures", "/v1/me/purposes", "/v1/me/sessions", "/v1/me/permissions", "/v1/me/notices", "/v1/ledger/entries", "/v1/devices", "/v1/devices/" + o.device,
+		"/v1/devices/" + o.spare, "/v1/devices/" + o.device + "/twin", "/v1/commands?device=" + o.device, "/v1/assignments?device=" + o.lent, "/v1/grants", "/v1/grants/" + o.grant + "/receipt", "/v1/groups", "/v1/holds",
+		"/v1/alarms", "/v1/alarms/" + o.words["alarm"] + "/history", "/v1/webhooks", "/v1/deliveries", "/v1/tokens", "/v1/transfers", "/v1/notices"}
+	for _, id := range o.orders {
+		all = append(all, "/v1/commands/"+id)
+	}
+	return all
 }
 
 func ask(ctx context.Context, c *client.Client, path string) ([]byte, error) {

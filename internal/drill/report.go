@@ -3,6 +3,7 @@ package drill
 import (
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 	"time"
 )
@@ -24,11 +25,14 @@ type Report struct {
 	Passed      bool      `json:"passed"` // no step failed
 	Grade       string    `json:"grade,omitempty"`
 	Readings    int       `json:"readings"`
+	Planted     []Planted `json:"planted"`  // rows in the tables of the catalog
+	Places      []string  `json:"places"`   // what the texts and secrets of each owner stood in
 	Patterns    int       `json:"patterns"` // of the erased owner that were looked for, in each form
 	Keys        int       `json:"keys"`     // destroyed ones that were looked for
 	Files       int       `json:"files_searched"`
 	Bytes       uint64    `json:"bytes_searched"`
 	Hits        int       `json:"hits"`
+	Searched    []Tally   `json:"searched"` // in sum, by where
 	Certificate string    `json:"certificate,omitempty"`
 	Verifier    string    `json:"verifier,omitempty"`
 	Steps       []Step    `json:"steps"`
@@ -46,6 +50,7 @@ type Step struct {
 
 // Tally is what a search looked through and found.
 type Tally struct {
+	Where   string   `json:"where"` // files, backups, disk blocks, memory, answers
 	Files   int      `json:"files"`
 	Bytes   uint64   `json:"bytes"`
 	Hits    int      `json:"hits"`    // of what was erased
@@ -62,8 +67,31 @@ func (t *Tally) hit(what string) {
 }
 
 func (t *Tally) String() string {
-	return fmt.Sprintf("%d files, %.1f MB: %d hits; control %d", t.Files, float64(t.Bytes)/1e6, t.Hits, t.Control)
+	return fmt.Sprintf("%s, %.1f MB: %d hits; control %d", t.many(), float64(t.Bytes)/1e6, t.Hits, t.Control)
 }
+
+// many counts what was looked through, in the words of its kind.
+func (t *Tally) many() string {
+	switch t.Where {
+	case InBlocks:
+		return fmt.Sprintf("%d blocks", t.Bytes/blockSize)
+	case InMemory:
+		return "memory"
+	}
+	return fmt.Sprintf("%d %s", t.Files, t.Where)
+}
+
+// The values of Tally.Where.
+const (
+	InFiles   = "files"
+	InBackups = "files of backups"
+	InBlocks  = "disk blocks"
+	InMemory  = "memory"
+	InAnswers = "answers"
+)
+
+// blockSize is that of the drill's disk.
+const blockSize = 4096
 
 // Line is the step for a person.
 func (s Step) Line() string {
@@ -98,13 +126,22 @@ func (r Report) WriteMarkdown(w io.Writer) error {
 		passed = "FAILED"
 	}
 	var b strings.Builder
-	fmt.Fprintf(&b, "# Drill of erasure: %s\n\nholdfast %s, %s, %s. %d readings; %d patterns and %d destroyed keys looked for in %d files and %.1f MB: %d hits. Grade %s.\n\n| step | result | |\n|---|---|---|\n",
-		passed, r.Version, r.At.Format(time.RFC3339), r.Machine, r.Readings, r.Patterns, r.Keys, r.Files, float64(r.Bytes)/1e6, r.Hits, r.Grade)
+	fmt.Fprintf(&b, "# Drill of erasure: %s\n\nholdfast %s, %s, %s, %.1f s. Two made-up owners, the canary and the control, %d readings; the canary was erased, grade %s. %d patterns of his and %d destroyed keys were looked for: %d hits.\n",
+		passed, r.Version, r.At.Format(time.RFC3339), r.Machine, r.TookSeconds, r.Readings, r.Grade, r.Patterns, r.Keys, r.Hits)
+	b.WriteString("\n## Searched\n\nControl: how often what is the other owner's, or lives, was found by the same search.\n\n| where | files | MB | hits | control |\n|---|---:|---:|---:|---:|\n")
+	for _, s := range r.Searched {
+		fmt.Fprintf(&b, "| %s | %d | %.1f | %d | %d |\n", s.Where, s.Files, float64(s.Bytes)/1e6, s.Hits, s.Control)
+	}
+	b.WriteString("\n## Steps\n\n| step | result | |\n|---|---|---|\n")
 	for _, s := range r.Steps {
 		fmt.Fprintf(&b, "| %s | %s | %s |\n", s.What, s.Result, strings.ReplaceAll(strings.Join(s.details(), "; "), "|", `\|`))
 	}
+	fmt.Fprintf(&b, "\n## Planted\n\nPatterns stood in: %s; and in numbers.\n\nRows of each owner in the catalog's tables, and of the canary after his erasure.\n\n| table | canary | control | left of the canary |\n|---|---:|---:|---:|\n", strings.Join(r.Places, ", "))
+	for _, p := range r.Planted {
+		fmt.Fprintf(&b, "| %s | %d | %d | %d |\n", p.Place, p.Canary, p.Control, p.Left)
+	}
 	if r.Certificate != "" {
-		fmt.Fprintf(&b, "\nVerifier key: `%s`\n\n```\n%s```\n", r.Verifier, r.Certificate)
+		fmt.Fprintf(&b, "\n## Certificate\n\nVerifier key: `%s`\n\n```\n%s```\n", r.Verifier, r.Certificate)
 	}
 	_, err := io.WriteString(w, b.String())
 	return err
@@ -117,10 +154,21 @@ func (d *drill) add(s Step) {
 		d.report.Files += s.Files
 		d.report.Bytes += s.Bytes
 		d.report.Hits += s.Hits
+		d.report.sum(s.Tally)
 	}
 	if d.opts.Progress != nil {
 		d.opts.Progress(s)
 	}
+}
+
+// sum adds what a search found to that of its kind.
+func (r *Report) sum(t *Tally) {
+	i := slices.IndexFunc(r.Searched, func(s Tally) bool { return s.Where == t.Where })
+	if i < 0 {
+		i, r.Searched = len(r.Searched), append(r.Searched, Tally{Where: t.Where})
+	}
+	s := &r.Searched[i]
+	s.Files, s.Bytes, s.Hits, s.Control = s.Files+t.Files, s.Bytes+t.Bytes, s.Hits+t.Hits, s.Control+t.Control
 }
 
 // check adds a step that passes unless there is an error.

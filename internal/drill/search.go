@@ -134,6 +134,9 @@ func (w *wanted) stream(r io.Reader, where string, t *Tally) error {
 
 // tree searches a folder: all files with what is in them, and their names.
 func (w *wanted) tree(dir string, t *Tally) error {
+	if t.Where == "" {
+		t.Where = InFiles
+	}
 	return filepath.WalkDir(dir, func(path string, e fs.DirEntry, err error) error {
 		if errors.Is(err, fs.ErrNotExist) {
 			return nil // a running hub removes files
@@ -159,6 +162,7 @@ func (w *wanted) tree(dir string, t *Tally) error {
 
 // process searches the memory of a process.
 func (w *wanted) process(pid int, t *Tally) error {
+	t.Where = InMemory
 	n, err := residue.Memory(pid, longest, func(b []byte, at uint64) { w.look(b, "memory", t) })
 	t.Bytes += n
 	return err

@@ -14,6 +14,7 @@ import (
 	"filippo.io/age"
 
 	"github.com/holdfast-iot/holdfast"
+	"github.com/holdfast-iot/holdfast/client"
 	"github.com/holdfast-iot/holdfast/internal/erasure"
 	"github.com/holdfast-iot/holdfast/internal/vault"
 )
@@ -23,6 +24,12 @@ func cut(word string) (kind, random string, ok bool) { return strings.Cut(word, 
 // prepare makes the hub with two owners, and a backup of it.
 func (d *drill) prepare(ctx context.Context) error {
 	if _, err := d.holdfast(ctx, "init", d.data(), "--organisation", "Drill", "--host", "localhost", "--host", "127.0.0.1", "--root-key", d.rootKeys()[0]); err != nil {
+		return err
+	}
+	if _, err := d.holdfast(ctx, "holder", "add", "file:"+d.rootKeys()[1], "--name", "second", "--data", d.data()); err != nil {
+		return err
+	}
+	if _, err := d.holdfast(ctx, "keyring", "add-copy", "file:"+d.copied(), "--name", "copy", "--data", d.data()); err != nil {
 		return err
 	}
 	var err error
@@ -60,6 +67,9 @@ func (d *drill) prepare(ctx context.Context) error {
 			return fmt.Errorf("send: %w", err)
 		}
 		d.report.Readings += o.sent
+		if err := d.assigned(ctx, o); err != nil {
+			return err
+		}
 	}
 	err = errors.Join(d.filled(ctx, d.canary), d.filled(ctx, d.control))
 	d.check("filled", "two owners have something in every place", fmt.Sprintf("%d places of each, readings that are rolled and that are not", len(d.canary.words)), err)
@@ -78,7 +88,7 @@ func (d *drill) backup(ctx context.Context) error {
 
 // copyAside does what a thief would, before the erasure.
 func (d *drill) copyAside() error {
-	if err := os.CopyFS(filepath.Join(d.aside(), "keyring"), os.DirFS(filepath.Join(d.data(), "keyring"))); err != nil {
+	if err := os.CopyFS(filepath.Join(d.aside(), "keyring"), os.DirFS(d.copied())); err != nil {
 		return err
 	}
 	return copyFile(d.rootKeys()[0], filepath.Join(d.aside(), "root.key"))
@@ -92,31 +102,44 @@ func copyFile(from, to string) error {
 	return os.WriteFile(to, b, 0o600)
 }
 
-// ownersOf returns who has keys that die with a party: it and its assignments.
-func (d *drill) ownersOf(ctx context.Context, o *owner) (map[vault.Owner]bool, error) {
+// assigned asks which assignments are an owner's: their keys die with his.
+func (d *drill) assigned(ctx context.Context, o *owner) error {
 	c, err := d.hub.as(o.token)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	defer c.Close()
-	var page struct{ Items []struct{ ID string } }
-	if err := c.Do(ctx, http.MethodGet, "/v1/assignments?device="+o.device, nil, &page); err != nil {
-		return nil, err
+	for _, device := range []string{o.device, o.spare, o.lent} {
+		var page struct{ Items []struct{ ID string } }
+		if err := c.Do(ctx, http.MethodGet, "/v1/assignments?device="+device, nil, &page); err != nil {
+			if device == o.lent && d.opts.Omit != nil {
+				continue
+			}
+			return err
+		}
+		for _, a := range page.Items {
+			id, err := holdfast.ParseID[holdfast.AssignmentID](a.ID)
+			if err != nil {
+				return err
+			}
+			o.assignments = append(o.assignments, id)
+		}
 	}
+	if len(o.assignments) < 3 && d.opts.Omit == nil {
+		return holdfast.Errorf(holdfast.Internal, "the %s has %d assignments, not 3", o.kind, len(o.assignments))
+	}
+	return nil
+}
+
+// owners returns who has keys that die with the party: it and its assignments.
+func (o *owner) owners() (map[vault.Owner]bool, error) {
 	p, err := holdfast.ParseID[holdfast.PartyID](o.party)
 	if err != nil {
 		return nil, err
 	}
 	all := map[vault.Owner]bool{vault.OfParty(p): true}
-	for _, a := range page.Items {
-		id, err := holdfast.ParseID[holdfast.AssignmentID](a.ID)
-		if err != nil {
-			return nil, err
-		}
+	for _, id := range o.assignments {
 		all[vault.OfAssignment(id)] = true
-	}
-	if len(all) < 2 {
-		return nil, holdfast.Errorf(holdfast.Internal, "the %s has no assignment", o.kind)
 	}
 	return all, nil
 }
@@ -143,14 +166,9 @@ func (d *drill) erase(ctx context.Context) error {
 		return err
 	}
 	defer c.Close()
-	var e struct{ ID, State, Certificate, Verifier string }
-	if err := c.Do(ctx, http.MethodPost, "/v1/erasures?wait=20", map[string]string{"party": d.canary.party}, &e); err != nil {
+	e, err := finished(ctx, c, map[string]any{"party": d.canary.party})
+	if err != nil {
 		return err
-	}
-	for e.State != "done" {
-		if err := c.Do(ctx, http.MethodGet, "/v1/erasures/"+e.ID+"?wait=20", nil, &e); err != nil {
-			return err
-		}
 	}
 	d.report.Certificate, d.report.Verifier = e.Certificate, e.Verifier
 	d.certificate = filepath.Join(d.aside(), "erased.cert")
@@ -162,9 +180,30 @@ func (d *drill) erase(ctx context.Context) error {
 		d.report.Grade = string(cert.Destroyed.Grade)
 		_, err = d.holdfast(ctx, "verify", d.certificate, "--key", e.Verifier)
 	}
-	d.check("certificate", "the certificate verifies without a hub", fmt.Sprintf("root key %d is destroyed, grade %s", cert.Destroyed.From, cert.Destroyed.Grade), err)
+	var holders []string
+	for _, h := range cert.Destroyed.Holders {
+		if holders = append(holders, h.Holder); h.State != vault.HolderDestroyed {
+			err = errors.Join(err, holdfast.Errorf(holdfast.Internal, "holder %s has not destroyed: %s", h.Holder, h.State))
+		}
+	}
+	if len(holders) != len(d.rootKeys()) {
+		err = errors.Join(err, holdfast.Errorf(holdfast.Internal, "it names %d holders of %d", len(holders), len(d.rootKeys())))
+	}
+	d.check("certificate", "the certificate verifies without a hub", fmt.Sprintf("root key %d is destroyed by %s, grade %s", cert.Destroyed.From, strings.Join(holders, " and "), cert.Destroyed.Grade), err)
 	d.node(ctx)
 	return nil
+}
+
+// erased is an erasure that has ended.
+type erased struct{ ID, State, Certificate, Verifier string }
+
+// finished asks for an erasure and waits for its end.
+func finished(ctx context.Context, c *client.Client, what any) (e erased, err error) {
+	err = c.Do(ctx, http.MethodPost, "/v1/erasures?wait=20", what, &e)
+	for err == nil && e.State != "done" {
+		err = c.Do(ctx, http.MethodGet, "/v1/erasures/"+e.ID+"?wait=20", nil, &e)
+	}
+	return e, err
 }
 
 // node checks the certificate with the verifier in JavaScript, where both are there.
@@ -183,7 +222,7 @@ func (d *drill) node(ctx context.Context) {
 
 // asked asks for what was erased, as everybody who could.
 func (d *drill) asked(ctx context.Context, gone *wanted) {
-	t := new(Tally)
+	t := &Tally{Where: InAnswers}
 	var errs []error
 	for _, token := range []string{d.canary.token, d.studyToken} {
 		n, _, err := d.readings(ctx, d.hub, token, d.canary)
@@ -216,24 +255,29 @@ func (d *drill) asked(ctx context.Context, gone *wanted) {
 	d.searched("asked", "asked on every path: the erased owner refused, the other served", t, errors.Join(errs...))
 }
 
-// restores tries to bring the erased owner back.
-func (d *drill) restores(ctx context.Context, gone *wanted) {
-	dir := filepath.Join(d.scratch(), "restored")
-	key := filepath.Join(d.scratch(), "root.key") // a restored hub changes its root key
-	err := copyFile(d.rootKeys()[0], key)
+// restored restores with one of the holders and the copy of the keyring, and asks.
+func (d *drill) restored(ctx context.Context, gone *wanted, root, id string) {
+	dir := filepath.Join(d.scratch(), "restored"+id)
+	key := dir + ".key" // a restored hub changes its root key
+	err := copyFile(root, key)
 	if err == nil {
-		_, err = d.holdfast(ctx, "restore", dir, "--from", d.backups(), "--identity", d.ageKey(), "--keyring", filepath.Join(d.data(), "keyring"), "--root-key", key)
-	}
-	if err == nil {
-		_, err = d.holdfast(ctx, "restore", "confirm", "--data", dir)
+		_, err = d.holdfast(ctx, "restore", dir, "--from", d.backups(), "--identity", d.ageKey(), "--keyring", d.copied(), "--root-key", key)
 	}
 	if err == nil {
 		err = d.triedOn(ctx, dir)
 	}
-	d.check("restored", "the oldest backup restored with the keyring of now: the erased owner is refused, the other's readings are there", "", err)
+	name := filepath.Base(filepath.Dir(root))
+	d.check("restored"+id, "the oldest backup restored with the keyring's copy of now and the root key in "+name+"/: the erased owner is refused, the other's readings are there", "", err)
 	if err == nil {
 		t := new(Tally)
-		d.searched("restored-files", "all files of the restored hub: patterns", t, gone.tree(dir, t))
+		d.searched("restored-files"+id, "all files of the hub restored with the root key in "+name+"/: patterns", t, gone.tree(dir, t))
+	}
+}
+
+// restores tries to bring the erased owner back.
+func (d *drill) restores(ctx context.Context, gone *wanted) {
+	for i, root := range d.rootKeys() {
+		d.restored(ctx, gone, root, []string{"", "-second"}[i])
 	}
 	drill := func(keyring, root string) (found struct{ Readings int64 }, lost int, err error) {
 		out, err := d.holdfast(ctx, "restore", "drill", "--scratch", d.scratch(), "--from", d.backups(), "--identity", d.ageKey(), "--keyring", keyring, "--root-key", root, "-o", "json")
@@ -247,7 +291,7 @@ func (d *drill) restores(ctx context.Context, gone *wanted) {
 		found.Readings = answer.Readings
 		return found, len(answer.Lost), err
 	}
-	_, _, err = drill(filepath.Join(d.aside(), "keyring"), d.rootKeys()[0])
+	_, _, err := drill(filepath.Join(d.aside(), "keyring"), d.rootKeys()[0])
 	said := ""
 	switch {
 	case err == nil:

@@ -346,7 +346,7 @@ func (g *Gate) Acknowledge(ctx context.Context, by access.Principal, id holdfast
 	if err != nil {
 		return r, err
 	}
-	r.State, r.Acked, r.By = RetractionAcked, time.Now().UTC().Truncate(time.Millisecond), by.Credential.String()
+	r.State, r.Acked, r.By = RetractionAcked, time.Now().UTC(), by.Credential.String()
 	box, err := g.sealRetraction(ctx, r)
 	if err != nil {
 		return r, err

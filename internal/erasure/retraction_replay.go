@@ -4,6 +4,7 @@ import (
 	"context"
 	"database/sql"
 	"encoding/json"
+	"time"
 
 	"github.com/holdfast-iot/holdfast"
 	"github.com/holdfast-iot/holdfast/internal/ledger"
@@ -27,11 +28,12 @@ func takeBackTold(ctx context.Context, tx *sql.Tx, r Retraction, box []byte) err
 
 // acked is what a take-back says of a recipient's word: when, and by which credential.
 type acked struct {
-	By string `json:"by"`
+	At time.Time `json:"at"`
+	By string    `json:"by"`
 }
 
 func takeBackAcked(ctx context.Context, tx *sql.Tx, r Retraction) error {
-	said, err := json.Marshal(acked{r.By})
+	said, err := json.Marshal(acked{r.Acked, r.By})
 	if err != nil {
 		return err
 	}
@@ -67,7 +69,7 @@ func (g *Gate) replayAcked(ctx context.Context, t ledger.TakeBack) error {
 		return err
 	}
 	r := all[0]
-	r.State, r.Acked, r.By = RetractionAcked, t.At, x.By
+	r.State, r.Acked, r.By = RetractionAcked, x.At, x.By
 	box, err := g.sealRetraction(ctx, r)
 	if err != nil {
 		return err

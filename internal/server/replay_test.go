@@ -1,21 +1,25 @@
 package server
 
 import (
-	"crypto/tls"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	crand "crypto/rand"
 	"crypto/x509"
+	"database/sql"
 	"errors"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"slices"
 	"testing"
 	"time"
 
-	"github.com/holdfast-iot/holdfast"
-	"github.com/holdfast-iot/holdfast/internal/access"
-	"github.com/holdfast-iot/holdfast/internal/custody"
+	"github.com/holdfast-iot/holdfast/internal/catalog"
 	"github.com/holdfast-iot/holdfast/internal/erasure"
 	"github.com/holdfast-iot/holdfast/internal/identity"
+	"github.com/holdfast-iot/holdfast/internal/ledger"
 	"github.com/holdfast-iot/holdfast/internal/testseed"
+	"github.com/holdfast-iot/holdfast/internal/vault"
 )
 
 // final is a change that a restore must never undo, and whether it still stands.
@@ -25,87 +29,20 @@ type final struct {
 	stands func(h *house) bool
 }
 
-// finals prepares a change of each kind, none of which touches another's.
-func finals(t *testing.T, h *house) []final {
-	at := time.Now().Add(-time.Minute)
-	must := func(err error) {
-		t.Helper()
-		if err != nil {
-			t.Fatal(err)
-		}
-	}
-	invite := func(name string) string {
-		code, _, err := h.access.Invite(t.Context(), h.admin(), h.person(name).Party)
-		must(err)
-		return code
-	}
-	redeem := func(h *house, code string) (access.Made, error) {
-		return h.access.Redeem(t.Context(), access.Redemption{Code: code, From: "192.0.2.1"})
-	}
-	token, err := redeem(h, invite("token"))
-	must(err)
-	invitation := invite("invitation")
-	revoked := h.enrolled(h.person("revoked").Party, "revoked")
-	fresh := h.device(h.person("fresh").Party, "fresh")
-	code, _, err := h.identity.MakeCode(t.Context(), fresh.Device, fresh.Assignment, identity.CodeOptions{})
-	must(err)
-	unclaimed, err := h.custody.AddDevice(t.Context(), h.admin().Credential, custody.DeviceSpec{Label: "unclaimed", Unclaimed: true})
-	must(err)
-	claimer, other := h.person("claimer"), h.person("other")
-	erased, undone, waiting := h.owner("erased"), h.owner("undone"), h.owner("waiting")
-	for _, o := range []owner{erased, undone, waiting} {
-		h.mustSend(o.device, number("pulse", at, 60))
-	}
-	wait := func(o owner) (erasure.Erasure, error) {
-		s, err := h.custody.ScopeOfParty(t.Context(), o.Party)
-		must(err)
-		return h.Server.erasure.Request(t.Context(), o.Principal, s, erasure.Wish{Undo: time.Hour, Guarded: true})
-	}
-	readings := func(h *house, o owner) int {
-		rows, _ := h.read(o.Principal, o.device, "pulse")
-		return len(rows)
-	}
-	return []final{
-		{"a token is revoked", func() error { return h.access.Revoke(t.Context(), h.admin(), token.ID, "lost") },
-			func(h *house) bool {
-				_, err := h.access.Bearer(t.Context(), token.Token, "192.0.2.1")
-				return err != nil
-			}},
-		{"an invitation is used", func() error { _, err := redeem(h, invitation); return err },
-			func(h *house) bool { _, err := redeem(h, invitation); return err != nil }},
-		{"a device is revoked", func() error { return h.identity.Revoke(t.Context(), revoked.Device, "lost") },
-			func(h *house) bool {
-				_, err := h.identity.Peer(t.Context(), tls.ConnectionState{Version: tls.VersionTLS13, PeerCertificates: []*x509.Certificate{revoked.cert.Leaf}})
-				return err != nil
-			}},
-		{"an enrolment code is replaced", func() error {
-			_, _, err := h.identity.MakeCode(t.Context(), fresh.Device, fresh.Assignment, identity.CodeOptions{})
-			return err
-		}, func(h *house) bool {
-			_, err := h.identity.Enrol(t.Context(), fresh.Device.String(), code.SecretText(), nil, "192.0.2.1")
-			return holdfast.KindOf(err) == holdfast.Denied
-		}},
-		{"a claim code is used", func() error {
-			_, err := h.custody.Claim(t.Context(), claimer.Credential, claimer.Party, unclaimed.ClaimCode)
-			return err
-		}, func(h *house) bool {
-			_, err := h.custody.Claim(t.Context(), other.Credential, other.Party, unclaimed.ClaimCode)
-			return err != nil
-		}},
-		{"an owner is erased", func() error { h.waitErasedAll(h.ask(erased)); return nil },
-			func(h *house) bool {
-				return readings(h, erased) == 0 && h.send(erased.device, number("pulse", at, 61)) != nil
-			}},
-		{"an erasure is undone", func() error {
-			e, err := wait(undone)
-			if err == nil {
-				_, err = h.Server.erasure.Undo(t.Context(), undone.Principal, e.ID)
-			}
-			return err
-		}, func(h *house) bool { return readings(h, undone) == 1 }},
-		{"an erasure waits", func() error { _, err := wait(waiting); return err },
-			func(h *house) bool { return readings(h, waiting) == 0 }},
-	}
+func (f *finals) codes() identity.CodeOptions { return identity.CodeOptions{} }
+
+// request asks for a certificate for a fresh key.
+func (f *finals) request() []byte {
+	key, err := ecdsa.GenerateKey(elliptic.P256(), crand.Reader)
+	f.must(err)
+	csr, err := x509.CreateCertificateRequest(crand.Reader, &x509.CertificateRequest{}, key)
+	f.must(err)
+	return csr
+}
+
+// all prepares a change of each kind, none of which touches another's.
+func (f *finals) all() []final {
+	return slices.Concat(f.access(), f.identity(), f.grants(), f.told(), f.hub(), f.hands(), f.households(), f.periods(), f.erasures())
 }
 
 func (h *house) waitErasedAll(e erasure.Erasure) {
@@ -115,11 +52,58 @@ func (h *house) waitErasedAll(e erasure.Erasure) {
 	}
 }
 
-// Whatever was final before or after a copy of the data folder was made is final
-// after that copy is put back with the newest copy of the keyring.
+// happened returns the kinds of the events on record from an index on, as far as they
+// can be read, and of the take-backs behind a number, with where both go on.
+type happened struct {
+	index  uint64
+	number uint64
+}
+
+func (h *house) since(at happened) (events []string, backs []ledger.TakeBackKind, next happened) {
+	h.t.Helper()
+	type entry struct {
+		index int64
+		owner vault.Owner
+	}
+	rows, err := catalog.Rows(h.t.Context(), h.stores.catalog, func(q *sql.Rows) (e entry, err error) {
+		var owner []byte
+		if err = q.Scan(&e.index, &owner); err == nil {
+			copy(e.owner[:], owner)
+		}
+		return e, err
+	}, `SELECT idx, owner FROM ledger_entry WHERE idx >= $1 ORDER BY idx`, int64(at.index))
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	next = at
+	for _, e := range rows {
+		next.index = uint64(e.index) + 1
+		all, err := h.ledger.Events(h.t.Context(), e.owner, uint64(e.index), 1)
+		if err != nil {
+			h.t.Fatal(err)
+		}
+		for _, x := range all {
+			events = append(events, x.Kind)
+		}
+	}
+	lines, err := catalog.Rows(h.t.Context(), h.stores.catalog, func(q *sql.Rows) (kind string, err error) {
+		return kind, q.Scan(&next.number, &kind)
+	}, `SELECT number, json_extract(line, '$.kind') FROM take_back WHERE number > $1 ORDER BY number`, int64(at.number))
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	for _, k := range lines {
+		backs = append(backs, ledger.TakeBackKind(k))
+	}
+	return events, backs, next
+}
+
+// Whatever was final after a copy of the data folder was made is final after that
+// copy is put back with the newest copy of the keyring: of every kind of take-back
+// something is tried, in some order, and each event writes what the table of decisions
+// says.
 func TestARestoreUndoesNothingThatIsFinal(t *testing.T) {
-	seed := testseed.Of(t)
-	r := rand.New(rand.NewPCG(seed, 1))
+	r := rand.New(rand.NewPCG(testseed.Of(t), 1))
 	h := newHouse(t)
 	h.halt()
 	kept, old := t.TempDir(), filepath.Join(t.TempDir(), "old")
@@ -127,49 +111,98 @@ func TestARestoreUndoesNothingThatIsFinal(t *testing.T) {
 		t.Fatal(err)
 	}
 	h.start()
-	all := finals(t, h)
+	all := (&finals{h, time.Now().Add(-time.Minute)}).all()
+	h.backUp(old)
 	r.Shuffle(len(all), func(i, j int) { all[i], all[j] = all[j], all[i] })
-	cut := r.IntN(len(all)) // at least one comes after
-	for i, f := range all {
-		if i == cut { // as a backup: all is in segments, and no journal
-			if err := h.series.Roll(t.Context()); err != nil {
-				t.Fatal(err)
-			}
-			h.halt()
-			if err := os.CopyFS(old, os.DirFS(h.dir)); err != nil {
-				t.Fatal(err)
-			}
-			j := filepath.Join(old, journalDir)
-			if err := errors.Join(os.RemoveAll(j), os.Mkdir(j, 0o700)); err != nil {
-				t.Fatal(err)
-			}
-			h.start()
-		}
-		if err := f.change(); err != nil {
-			t.Fatalf("%s: %v", f.name, err)
+	tried := h.doAll(all)
+	for _, k := range ledger.TakeBackKinds() {
+		if !tried[k] && k != ledger.OriginRenewed { // with each restore
+			t.Errorf("no %s is tried: add a change that writes it", k)
 		}
 	}
 	if err := h.stores.vault.TendCopies(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	h.halt()
+	back := putBack(t, h, old, kept)
+	for _, f := range all {
+		if !f.stands(back) {
+			t.Errorf("%s: undone by the restore", f.name)
+		}
+	}
+}
+
+// backUp copies the data folder as a backup does: all is in segments, no journal.
+func (h *house) backUp(to string) {
+	h.t.Helper()
+	if err := h.series.Roll(h.t.Context()); err != nil {
+		h.t.Fatal(err)
+	}
+	h.halt()
+	if err := os.CopyFS(to, os.DirFS(h.dir)); err != nil {
+		h.t.Fatal(err)
+	}
+	j := filepath.Join(to, journalDir)
+	if err := errors.Join(os.RemoveAll(j), os.Mkdir(j, 0o700)); err != nil {
+		h.t.Fatal(err)
+	}
+	h.start()
+}
+
+// doAll carries the changes out and holds what each writes against the decisions. It
+// returns the kinds of take-backs that there were.
+func (h *house) doAll(all []final) map[ledger.TakeBackKind]bool {
+	h.t.Helper()
+	_, _, at := h.since(happened{})
+	tried, table := map[ledger.TakeBackKind]bool{}, decisions()
+	for _, f := range all {
+		if err := f.change(); err != nil {
+			h.t.Fatalf("%s: %v", f.name, err)
+		}
+		events, backs, next := h.since(at)
+		at = next
+		for _, k := range backs {
+			tried[k] = true
+		}
+		for _, e := range events {
+			d, ok := table[e]
+			if !ok {
+				h.t.Errorf("%s: nobody decided what a restore does to %q", f.name, e)
+			}
+			if len(d.back) > 0 && !slices.ContainsFunc(d.back, func(k ledger.TakeBackKind) bool { return slices.Contains(backs, k) }) && e != "invitation made" && e != "enrolment code made" && e != "recovery dealt" {
+				h.t.Errorf("%s: %q writes none of %s: %s", f.name, e, d.back, backs)
+			}
+		}
+	}
+	return tried
+}
+
+// putBack makes a hub of an old copy of the data folder and the newest of the keyring.
+func putBack(t *testing.T, h *house, old, kept string) *house {
+	t.Helper()
 	files, err := takeBacksIn(kept)
 	if err != nil {
 		t.Fatal(err)
 	}
 	ring := filepath.Join(old, keyringDir)
-	if err := os.RemoveAll(ring); err != nil {
-		t.Fatal(err)
-	}
-	if err := os.CopyFS(ring, os.DirFS(kept)); err != nil {
-		t.Fatal(err)
-	}
-	if err := os.Remove(filepath.Join(old, keysFile)); err != nil {
+	if err := errors.Join(os.RemoveAll(ring), os.CopyFS(ring, os.DirFS(kept)), os.Remove(filepath.Join(old, keysFile))); err != nil {
 		t.Fatal(err)
 	}
 	c := Config{Data: old, RootKey: h.rootKey, restored: true}
+	s, err := openKept(t.Context(), c) // once before, as if it had crashed at the end
+	if err != nil {
+		t.Fatal(err)
+	}
+	fresh, err := s.ledger.ReadTakeBacks(t.Context(), files, s.stores.vault.Generation())
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = s.replay(t.Context(), fresh.Fresh)
+	if err := errors.Join(err, s.stores.close()); err != nil {
+		t.Fatal(err)
+	}
 	done, err := ReplayTakeBacks(t.Context(), c.withDefaults(), files)
-	if err != nil || done.Short != "" {
+	if err != nil || done.Short != "" || done.Replayed != uint64(len(fresh.Fresh)) {
 		t.Fatalf("replay: %+v, %v", done, err)
 	}
 	if _, err := RenewLedger(t.Context(), c, nil, true); err != nil {
@@ -178,9 +211,5 @@ func TestARestoreUndoesNothingThatIsFinal(t *testing.T) {
 	back := &house{t: t, dir: old, rootKey: h.rootKey}
 	back.start()
 	t.Cleanup(back.halt)
-	for i, f := range all {
-		if !f.stands(back) {
-			t.Errorf("%s (change %d, the copy was made before %d): undone by the restore", f.name, i, cut)
-		}
-	}
+	return back
 }

@@ -217,7 +217,7 @@ func (v *snapshot) stored(ctx context.Context, before journal.Pos, since int64, 
 	v.chunks = slices.DeleteFunc(v.chunks, func(o openChunk) bool { return o.row.extent.arrival.To < since })
 	c := v.ordered(v.span, slices.DeleteFunc(tails[0], func(r tailRow) bool { return r.at < since }))
 	err = c.each(ctx, &unsealer{s: v.s}, func(r holdfast.Reading) bool {
-		if c.pos < before {
+		if c.pos < before || !c.known { // of a restored hub, whose journal is empty, nothing is before 0
 			out = append(out, Stored{r, c.arrived})
 		}
 		return len(out) < most

@@ -39,15 +39,15 @@ func (c *source) reading() holdfast.Reading {
 }
 
 // arrival returns the position of the next reading, 0 if it is from before all that
-// are known, and when it arrived.
-func (c *source) arrival(r *holdfast.Reading) (pos journal.Pos, at int64) {
+// are known, whether its chunk knows positions at all, and when it arrived.
+func (c *source) arrival(r *holdfast.Reading) (pos journal.Pos, known bool, at int64) {
 	switch {
 	case c.tail != nil:
-		return c.tail[c.i].pos, c.tail[c.i].at
+		return c.tail[c.i].pos, true, c.tail[c.i].at
 	case c.i < len(c.at):
-		pos = c.at[c.i]
+		pos, known = c.at[c.i], true
 	}
-	return pos, c.chunk.row.extent.arrived(r)
+	return pos, known, c.chunk.row.extent.arrived(r)
 }
 
 // step goes to the next reading; false at the end.
@@ -77,6 +77,7 @@ type cursor struct {
 
 	positions bool        // wanted
 	pos       journal.Pos // of the reading that is yielded, 0: before all that are known
+	known     bool        // its chunk knows positions
 	arrived   int64       // when it arrived
 }
 
@@ -165,7 +166,7 @@ func (c *cursor) run(top *source, yield func(holdfast.Reading) bool) bool {
 	for {
 		r := top.reading()
 		if c.positions {
-			c.pos, c.arrived = top.arrival(&r)
+			c.pos, c.known, c.arrived = top.arrival(&r)
 		}
 		ended := !top.step()
 		repeat := edge && top.chunk.row.extent.arrived(&r) < c.since // expired: as good as not there

@@ -26,6 +26,7 @@ import (
 type estate struct {
 	*house
 	at      Addresses
+	end     func() // of serving
 	log     *text
 	plants  []plant
 	targets map[string]*target
@@ -90,7 +91,7 @@ func newEstate(t *testing.T) *estate {
 	}
 	gateway := h.enrolled(anna.Party, "gateway-of-anna")
 
-	e.at, _ = h.serve()
+	e.at, e.end = h.serve()
 	owner := access.Spec{Role: access.Owner}
 	program := access.Spec{Role: access.Program, Purposes: []holdfast.Purpose{"study"}}
 	e.reader("Anna, the owner", anna, owner, everythingOf("anna"), "anna")

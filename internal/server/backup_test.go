@@ -53,6 +53,7 @@ func (b *shelf) check(id string) backup.Checked {
 	if err != nil {
 		b.t.Fatal(err)
 	}
+	defer f.Close()
 	r, err := f.Open(id, b.ids, "")
 	if err != nil {
 		b.t.Fatal(err)

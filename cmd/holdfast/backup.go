@@ -6,6 +6,7 @@ import (
 	"io"
 	"net/http"
 	"net/url"
+	"path/filepath"
 	"regexp"
 	"strconv"
 	"strings"
@@ -52,7 +53,8 @@ type backupTakeCmd struct {
 
 func (*backupTakeCmd) Help() string {
 	return `Makes a backup of a hub that serves, asked over HTTPS as an administrator, or of the stopped hub of a data folder. What is in the folder already is not fetched
-again. If it breaks off, run it again: it goes on where it was, and the folder stays as good as before.
+again. If it breaks off, run it again: it goes on where it was, and the folder stays as good as before. It exits 0 if the backup is whole, 1 if there is none, 2 if it was called
+wrongly; on a terminal it says how far it is.
 
 Example:
   holdfast backup /mnt/backup --recipient age1... --data DATA
@@ -65,8 +67,8 @@ func (c *backupTakeCmd) Run(a *app) error {
 		return usagef("--keep is a time like 35d")
 	}
 	rate, err := bytesOf(c.Rate)
-	if err != nil {
-		return usagef("--rate is a number of bytes like 20M")
+	if err != nil || rate > 0 && rate < leastRate {
+		return usagef("--rate is a number of bytes like 20M, 64K at least")
 	}
 	to, err := backup.ReadRecipients(c.Recipient, c.RecipientsFile)
 	if err != nil {
@@ -78,6 +80,9 @@ func (c *backupTakeCmd) Run(a *app) error {
 	}
 	defer f.Close()
 	o := backup.TakeOptions{Keep: keep, Rate: rate, Progress: meter(a.stderr)}
+	if o.Progress != nil {
+		fmt.Fprint(a.stderr, "The hub copies its catalog ...")
+	}
 	r, err := c.take(a, f, to, o)
 	endMeter(a.stderr)
 	if err != nil {
@@ -208,7 +213,7 @@ type backupCheckCmd struct {
 
 func (*backupCheckCmd) Help() string {
 	return `Reads every piece of a backup, decrypts it and compares it with what the hub signed. Neither the hub nor its keys are needed; what is in the backup stays
-sealed. Whether it can be restored with the keys that you keep is what holdfast restore --drill tells.
+sealed. Whether it can be restored with the keys that you keep is what holdfast restore drill tells. It exits 0 if all is whole, 1 if anything is missing or altered.
 
 Example:
   holdfast backup check /mnt/backup --identity backup.key`
@@ -232,28 +237,31 @@ func (c *backupCheckCmd) Run(a *app) error {
 	if err != nil {
 		return err
 	}
-	if c.json() {
+	if c.json() { // which also says what is wrong
 		err = printJSON(a.stdout, done)
 	} else if len(done.Bad) == 0 {
 		fmt.Fprintf(a.stdout, "Backup %s of hub %s is whole: %s, %s, signed by\n\n  %s\n", done.Snapshot, done.Statement.Hub, many(done.Pieces, "piece"), sizeText(done.Bytes), done.Statement.Verifier)
 	}
 	if err == nil && len(done.Bad) > 0 {
-		return holdfast.Errorf(holdfast.Invalid, "backup %s is not whole: %s:\n  %s", done.Snapshot, many(len(done.Bad), "piece"), strings.Join(done.Bad[:min(20, len(done.Bad))], "\n  "))
+		return holdfast.Errorf(holdfast.Invalid, "backup %s is not whole: %s:\n  %s\nRemove what is altered from %s and back up again: what the hub still has is written anew", done.Snapshot, many(done.BadPieces, "piece"),
+			strings.Join(done.Bad[:min(20, len(done.Bad))], "\n  "), quoted(filepath.Join(c.Dir, "pieces")))
 	}
 	return err
 }
 
 type backupPruneCmd struct {
-	Dir  string `arg:"" help:"The folder of backups." type:"path"`
-	Keep string `default:"35d" help:"Remove those that are older." placeholder:"TIME"`
+	Dir    string `arg:"" help:"The folder of backups." type:"path"`
+	Keep   string `default:"35d" help:"Remove those that are older." placeholder:"TIME"`
+	DryRun bool   `help:"Only say what would be removed." env:"-"`
 	outputFlags
 }
 
 func (*backupPruneCmd) Help() string {
 	return `Removes backups that are older than a time, but never the newest, and then the pieces that no backup needs. It needs no key. What the hub says of when the
-last ciphertext of somebody who was erased is gone holds only if this is run.
+last ciphertext of somebody who was erased is gone holds only if this is run. One that breaks off is gone on with by the next.
 
 Example:
+  holdfast backup prune /mnt/backup --keep 35d --dry-run
   holdfast backup prune /mnt/backup --keep 35d`
 }
 
@@ -270,16 +278,25 @@ func (c *backupPruneCmd) Run(a *app) error {
 		return err
 	}
 	defer f.Close()
-	p, err := f.Prune(keep, time.Now())
+	p, err := f.Prune(a.ctx, keep, time.Now(), backup.PruneOptions{Dry: c.DryRun, Progress: meter(a.stderr)})
+	endMeter(a.stderr)
 	if err != nil {
 		return err
 	}
 	if c.json() {
 		return printJSON(a.stdout, p)
 	}
-	_, err = fmt.Fprintf(a.stdout, "Removed: %s, %s with %s. Kept: %s.\n", many(len(p.Snapshots), "backup"), many(p.Pieces, "piece"), sizeText(p.Bytes), many(p.Kept, "backup"))
+	what := "Removed"
+	if c.DryRun {
+		what = "Would be removed"
+	}
+	_, err = fmt.Fprintf(a.stdout, "%s: %s, %s with %s. Kept: %s.\n", what, many(len(p.Snapshots), "backup"), many(p.Pieces, "piece"), sizeText(p.Bytes), many(p.Kept, "backup"))
 	return err
 }
+
+// leastRate is slow enough for any line, and fast enough for a hub, which waits a
+// minute for whoever does not read what he asked for.
+const leastRate = 64 << 10
 
 // daysOrTime reads 35d or 12h.
 func daysOrTime(text string) (time.Duration, error) {
@@ -321,12 +338,14 @@ func sizeText(n int64) string {
 	return fmt.Sprintf("%d bytes", n)
 }
 
-// meter shows how far a run is, a few times a second, where somebody looks.
+// meter shows how far a run is and how fast, a few times a second, where somebody
+// looks.
 func meter(w io.Writer) func(backup.Progress) {
 	if !isTerminal(w) {
 		return nil
 	}
 	var mu sync.Mutex
+	began := time.Now()
 	var last time.Time
 	return func(p backup.Progress) {
 		mu.Lock()
@@ -335,8 +354,23 @@ func meter(w io.Writer) func(backup.Progress) {
 			return
 		}
 		last = time.Now()
-		fmt.Fprintf(w, "\r%s of %s, piece %d of %d ", sizeText(p.Bytes), sizeText(p.Total), p.Pieces, p.Of)
+		fmt.Fprint(w, "\r"+meterText(p, last.Sub(began))+"\x1b[K")
 	}
+}
+
+// meterText is a line of the meter after a time.
+func meterText(p backup.Progress, after time.Duration) string {
+	if p.Total == 0 {
+		return fmt.Sprintf("%s, %s", sizeText(p.Bytes), many(p.Pieces, "piece"))
+	}
+	text := fmt.Sprintf("%s of %s, piece %d of %d", sizeText(p.Bytes), sizeText(p.Total), p.Pieces, p.Of)
+	if p.Written > 0 {
+		text += ", new: " + sizeText(p.Written)
+	}
+	if left := p.Total - p.Bytes; after >= 2*time.Second && p.Bytes > 0 && left > 0 {
+		text += fmt.Sprintf(", %s left", time.Duration(float64(after)/float64(p.Bytes)*float64(left)).Round(time.Second))
+	}
+	return text
 }
 
 func endMeter(w io.Writer) {

@@ -1,6 +1,7 @@
 package backup
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -190,12 +191,15 @@ type stored struct {
 // mostRemoved is how many names of what is to go are remembered at once.
 const mostRemoved = 4096
 
-// walk shows every piece that is stored, and removes those of which it is told so,
-// with what runs that were cut short have left half written.
-func (f *Folder) walk(visit func(stored) (remove bool, err error)) error {
+// walk shows every piece that is stored, and removes those of which it is told so;
+// with tidy also what runs that were cut short have left half written.
+func (f *Folder) walk(ctx context.Context, tidy bool, visit func(stored) (remove bool, err error)) error {
 	for o, err := range listing(f.disk, piecesDir) {
 		if err != nil {
 			return failure("read the folder of backups", err)
+		}
+		if ctx.Err() != nil {
+			return ctx.Err()
 		}
 		if !o.IsDir() || len(o.Name()) != 2 {
 			continue
@@ -206,7 +210,7 @@ func (f *Folder) walk(visit func(stored) (remove bool, err error)) error {
 				if err != nil {
 					return failure("read the folder of backups", err)
 				}
-				remove, err := f.look(o.Name(), e, visit)
+				remove, err := look(o.Name(), e, tidy, visit)
 				if err != nil {
 					return err
 				}
@@ -228,9 +232,9 @@ func (f *Folder) walk(visit func(stored) (remove bool, err error)) error {
 	return nil
 }
 
-func (f *Folder) look(dir string, e fs.DirEntry, visit func(stored) (bool, error)) (remove bool, err error) {
+func look(dir string, e fs.DirEntry, tidy bool, visit func(stored) (bool, error)) (remove bool, err error) {
 	if strings.HasSuffix(e.Name(), tempSuffix) {
-		return f.lock != nil, nil
+		return tidy, nil
 	}
 	file, ok := strings.CutSuffix(e.Name(), pieceSuffix)
 	if !ok || !isPieceName(file) || file[:2] != dir || !e.Type().IsRegular() {

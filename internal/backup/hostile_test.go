@@ -228,7 +228,7 @@ func TestLinksLeadNowhere(t *testing.T) {
 			t.Errorf("%s is a link to elsewhere, and was followed", link)
 		}
 		if f, err := OpenFolder(dir); err == nil {
-			f.Prune(24*time.Hour, time.Now())
+			f.Prune(t.Context(), 24*time.Hour, time.Now(), PruneOptions{})
 			f.Close()
 		}
 	}
@@ -401,7 +401,7 @@ func TestNewerFormatsAreRefused(t *testing.T) {
 		t.Fatal(err)
 	}
 	pieces, _ := piecesIn(t, dir)
-	_, err = f.Prune(24*time.Hour, time.Now())
+	_, err = f.Prune(t.Context(), 24*time.Hour, time.Now(), PruneOptions{})
 	refused("list, of which nothing is pruned", err)
 	if left, _ := piecesIn(t, dir); len(left) != len(pieces) {
 		t.Errorf("%d of %d pieces are left", len(left), len(pieces))

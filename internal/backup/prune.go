@@ -1,6 +1,7 @@
 package backup
 
 import (
+	"context"
 	"crypto/sha256"
 	"errors"
 	"fmt"
@@ -21,10 +22,17 @@ type Pruned struct {
 	Kept      int      `json:"kept"` // snapshots
 }
 
+// PruneOptions tune a Prune; the zero value works.
+type PruneOptions struct {
+	Dry bool // only say what would be removed
+	// Progress is told of the pieces that were looked at; it may be nil.
+	Progress func(Progress)
+}
+
 // Prune removes the backups that are older than keep, but never the newest, and
 // then the pieces that no backup needs. If it can't be told what a kept backup needs,
-// nothing is removed.
-func (f *Folder) Prune(keep time.Duration, now time.Time) (p Pruned, err error) {
+// nothing is removed. One that is cut short is gone on with by the next.
+func (f *Folder) Prune(ctx context.Context, keep time.Duration, now time.Time, o PruneOptions) (p Pruned, err error) {
 	if f.lock == nil {
 		return p, holdfast.Errorf(holdfast.Internal, "prune: the folder is not locked")
 	}
@@ -56,6 +64,10 @@ func (f *Folder) Prune(keep time.Duration, now time.Time) (p Pruned, err error) 
 	if len(all) == 0 {
 		return p, nil
 	}
+	if o.Dry {
+		p.Snapshots = old
+		return p, f.dropPieces(ctx, needed, &p, o)
+	}
 	// A manifest goes before its list: what has no manifest is no backup.
 	for _, id := range old {
 		if err := f.disk.Remove(manifestPath(id)); err != nil {
@@ -69,7 +81,7 @@ func (f *Folder) Prune(keep time.Duration, now time.Time) (p Pruned, err error) 
 	if err := f.dropLists(all, old); err != nil {
 		return p, err
 	}
-	return p, f.dropPieces(needed, &p)
+	return p, f.dropPieces(ctx, needed, &p, o)
 }
 
 // dropLists removes the lists and the litter of what is no backup.
@@ -110,13 +122,19 @@ func keyOf(file string) pieceKey {
 	return pieceKey(sum[:16])
 }
 
-func (f *Folder) dropPieces(needed map[pieceKey]bool, p *Pruned) error {
-	return f.walk(func(s stored) (remove bool, err error) {
+func (f *Folder) dropPieces(ctx context.Context, needed map[pieceKey]bool, p *Pruned, o PruneOptions) error {
+	var seen Progress
+	return f.walk(ctx, !o.Dry, func(s stored) (remove bool, err error) {
+		seen.Pieces++
+		seen.Bytes += s.size
+		if o.Progress != nil {
+			o.Progress(seen)
+		}
 		if needed[keyOf(s.file)] {
 			return false, nil
 		}
 		p.Pieces++
 		p.Bytes += s.size
-		return true, nil
+		return !o.Dry, nil
 	})
 }

@@ -20,7 +20,7 @@ func prune(t *testing.T, dir string, keep time.Duration, now time.Time) (Pruned,
 		t.Fatal(err)
 	}
 	defer f.Close()
-	return f.Prune(keep, now)
+	return f.Prune(t.Context(), keep, now, PruneOptions{})
 }
 
 // A hub whose third backup needs none of what the first one had alone.
@@ -168,7 +168,7 @@ func TestAPruneThatIsCutShort(t *testing.T) {
 		d := newShaky(t, dir, dies, at)
 		f, err := openFolderOn(dir, d)
 		if err == nil {
-			_, err = f.Prune(2*day, now)
+			_, err = f.Prune(t.Context(), 2*day, now, PruneOptions{})
 			f.Close()
 		} else {
 			d.disk.Close()

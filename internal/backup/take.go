@@ -79,7 +79,7 @@ func Take(ctx context.Context, from Source, f *Folder, to Recipients, o TakeOpti
 		return r, err
 	}
 	t := &taking{from: from, f: f, to: to, plan: plan, total: plan.Bytes(), o: o, entries: make([]Entry, len(plan.Parts)), names: make([]string, len(plan.Parts)), pace: pace{rate: o.Rate}}
-	if err := t.look(); err != nil {
+	if err := t.look(ctx); err != nil {
 		return r, err
 	}
 	if err := t.all(ctx); err != nil {
@@ -177,14 +177,14 @@ type taking struct {
 
 // look names the plan's parts and finds those that are in the folder. A file that is
 // shorter than what it is to hold was cut off, and is fetched again.
-func (t *taking) look() error {
+func (t *taking) look(ctx context.Context) error {
 	wanted := make(map[string]int64, len(t.names))
 	for n, p := range t.plan.Parts {
 		t.names[n] = name(t.plan.Key, t.to.texts, p)
 		wanted[t.names[n]] = p.Size
 	}
 	t.have, t.changed = map[string]stored{}, map[string]bool{}
-	return t.f.walk(func(s stored) (bool, error) {
+	return t.f.walk(ctx, true, func(s stored) (bool, error) {
 		if size, ok := wanted[s.file[:nameLength]]; ok && s.size > size {
 			t.have[s.file[:nameLength]] = s
 		}

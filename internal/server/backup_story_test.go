@@ -155,7 +155,7 @@ func TestABackupAfterAnErasureHasNothingOfIt(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	p, err := f.Prune(24*time.Hour, time.Now().Add(25*time.Hour))
+	p, err := f.Prune(t.Context(), 24*time.Hour, time.Now().Add(25*time.Hour), backup.PruneOptions{})
 	if err = errors.Join(err, f.Close()); err != nil || p.Kept != 1 || len(p.Snapshots) != 1 {
 		t.Fatalf("pruned: %+v (%v)", p, err)
 	}

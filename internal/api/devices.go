@@ -361,11 +361,18 @@ func (a *API) streamsSeen(ctx context.Context, by access.Principal, d custody.De
 	return a.streamDocs(ctx, mine)
 }
 
+// streamsLeft returns the streams of an assignment but those that an erasure under way
+// covers altogether.
+func (a *API) streamsLeft(ctx context.Context, of custody.Assignment) ([]*custody.Stream, error) {
+	all, err := a.Custody.StreamsOfAssignment(ctx, of)
+	return slices.DeleteFunc(slices.Clone(all), func(s *custody.Stream) bool { return a.Erasure.All(s.Assignment, s.ID) }), err
+}
+
 // streamDocs describes the streams of assignments, by name.
 func (a *API) streamDocs(ctx context.Context, held []custody.Assignment) ([]Stream, error) {
 	var streams []*custody.Stream
 	for _, h := range held {
-		of, err := a.Custody.StreamsOfAssignment(ctx, h)
+		of, err := a.streamsLeft(ctx, h)
 		if err != nil {
 			return nil, err
 		}

@@ -123,7 +123,7 @@ func (a *API) dataStreams(ctx context.Context, party holdfast.PartyID, held []cu
 		if h.Whose() != party {
 			continue
 		}
-		streams, err := a.Custody.StreamsOfAssignment(ctx, h)
+		streams, err := a.streamsLeft(ctx, h)
 		if err != nil {
 			return nil, err
 		}

@@ -178,6 +178,43 @@ func (g *Gate) withholds(c series.Cell) bool {
 	return false
 }
 
+// All reports whether an erasure that is under way covers every reading of a stream:
+// then not even what there is of it is shown.
+func (g *Gate) All(a holdfast.AssignmentID, stream holdfast.StreamID) bool {
+	if g.holding.Load() == 0 {
+		return false
+	}
+	g.mu.RLock()
+	defer g.mu.RUnlock()
+	return slices.ContainsFunc(g.covering[a], func(o *opened) bool { return o.Month == 0 && !o.Partial() && o.has(stream) })
+}
+
+// Ends says why nothing else that an assignment has is given out or taken, its commands
+// and state: an erasure of all of it is under way. nil: none is.
+func (g *Gate) Ends(a holdfast.AssignmentID) error {
+	if g.holding.Load() == 0 {
+		return nil
+	}
+	g.mu.RLock()
+	defer g.mu.RUnlock()
+	var waits error
+	for _, o := range g.covering[a] {
+		switch {
+		case inPart(o.Scope):
+		case !o.waits:
+			return errErased
+		default:
+			waits = errWaits
+		}
+	}
+	return waits
+}
+
+var (
+	errErased = holdfast.Errorf(holdfast.Denied, "the device was erased")
+	errWaits  = holdfast.Errorf(holdfast.Unavailable, "the device waits to be erased: keep its readings and send them later, that may be undone")
+)
+
 // Hold says whether readings of a stream may come in now: not while an erasure that
 // covers it is under way. Of what ends for good they are Denied; of what lives on they
 // are Unavailable, for the moment that it takes. While it may be undone, those of a
@@ -196,9 +233,9 @@ func (g *Gate) Hold(a holdfast.AssignmentID, stream holdfast.StreamID) error {
 		switch {
 		case !o.has(stream), !whole && o.waits:
 		case whole && !o.waits:
-			return holdfast.Errorf(holdfast.Denied, "the device was erased")
+			return errErased
 		case whole:
-			held = holdfast.Errorf(holdfast.Unavailable, "the device waits to be erased: keep its readings and send them later, that may be undone")
+			held = errWaits
 		default:
 			held = holdfast.Errorf(holdfast.Unavailable, "readings of this stream are being erased: send again in a moment")
 		}

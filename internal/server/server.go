@@ -179,7 +179,7 @@ func (s *Server) openKeepers(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	s.twin = twin.New(db, v, s.ledger, twinHouse{s.custody, s.grants, s.config.Ground.Hands}, twin.Options{Log: s.log})
+	s.twin = twin.New(db, v, s.ledger, twinHouse{s.custody, s.grants, s.config.Ground.Hands, func(a holdfast.AssignmentID) error { return s.erasure.Ends(a) }}, twin.Options{Log: s.log})
 	if s.sessions, s.clock, err = ingest.OpenSessions(ctx, db, v); err != nil {
 		return err
 	}

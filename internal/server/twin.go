@@ -17,6 +17,7 @@ type twinHouse struct {
 	custody *custody.Custody
 	grants  *grant.Register
 	now     func() time.Time // nil: the system's clock
+	ending  func(holdfast.AssignmentID) error
 }
 
 // Standing is of the device's own assignment. A period in force is somebody else's,
@@ -30,7 +31,7 @@ func (h twinHouse) Standing(ctx context.Context, id holdfast.DeviceID) (twin.Sta
 		return twin.Standing{}, holdfast.Errorf(holdfast.NotFound, "there is no such device")
 	}
 	st := twin.Standing{Device: d.ID, Assignment: d.Assignment, Gateway: d.Gateway, Child: d.Child,
-		Whose: custody.Assignment{Owner: d.Owner, Subject: d.Subject}.Whose()}
+		Whose: custody.Assignment{Owner: d.Owner, Subject: d.Subject}.Whose(), Ending: h.ending(d.Assignment)}
 	r, err := h.custody.Route(ctx, id)
 	if err != nil {
 		if k := holdfast.KindOf(err); k != holdfast.Denied && k != holdfast.NotFound {

@@ -46,5 +46,8 @@ func (s *Store) standing(ctx context.Context, c Caller, d holdfast.DeviceID) (St
 		return st, "", err
 	}
 	p, err := s.may(ctx, c, st)
+	if err == nil && st.Ending != nil {
+		err = holdfast.Errorf(holdfast.Conflict, "an erasure of the device is under way: nothing of its commands and state is shown or changed, unless it is undone")
+	}
 	return st, p, err
 }

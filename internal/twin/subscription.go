@@ -72,7 +72,8 @@ func parseFilter(text string) (f filter, err error) {
 	return f, nil
 }
 
-// lookAgain is how often a device is looked at that is in somebody else's hands.
+// lookAgain is how often a device is looked at that is in somebody else's hands, or
+// waits to be erased.
 const lookAgain = 5 * time.Second
 
 // Subscribe opens what a filter asks for. resume is the Mark of the last message that
@@ -165,7 +166,7 @@ func (u *Subscription) look(ctx context.Context, d holdfast.DeviceID) (m Message
 		return m, false, nil
 	case own && st.Assignment != u.peer.Assignment:
 		return m, false, holdfast.Errorf(holdfast.Denied, "the device is in another assignment now: enrol again")
-	case st.Elsewhere:
+	case st.Elsewhere, st.Ending != nil:
 		if !slices.Contains(u.later, d) {
 			u.later = append(u.later, d)
 		}

@@ -13,7 +13,8 @@
 // operating organisation, for the purpose operation, where that organisation is the
 // one. Nobody else sends, sees or changes anything, and there is no grant for it.
 // While a period of somebody else is in force, nothing is given to the device and
-// nothing of its state is taken.
+// nothing of its state is taken. While an erasure of the device waits, nothing at all is
+// given out, taken or changed; when it is undone all is as before.
 //
 // It does not retry a command that a device has, nor undo one: a device may see a
 // command twice and knows it by its id.
@@ -52,6 +53,7 @@ type Standing struct {
 	Child      string                // what the gateway calls it
 	Refused    error                 // why it takes nothing any more, or not yet
 	Elsewhere  bool                  // a period of somebody else is in force
+	Ending     error                 // why nothing of it is given out or taken: an erasure of it is under way, and may be undone
 }
 
 // House knows whose devices are: package custody, with the purposes that are live
@@ -178,6 +180,8 @@ func (s *Store) of(ctx context.Context, p Peer, child string) (Standing, error) 
 		return st, err
 	case st.Refused != nil:
 		return st, st.Refused
+	case st.Ending != nil:
+		return st, st.Ending
 	case child == "" && st.Assignment != p.Assignment, child != "" && st.Gateway != p.Device:
 		return st, holdfast.Errorf(holdfast.Denied, "the certificate is of another assignment of the device: enrol again")
 	}

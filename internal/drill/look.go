@@ -117,7 +117,7 @@ func (d *drill) keyFiles(_ context.Context, h *hunt) {
 // searchBackups decrypts every backup and looks through it.
 func (d *drill) searchBackups(ctx context.Context, h *hunt, gone *wanted) {
 	t := &Tally{Where: InBackups}
-	err := func() error {
+	err := func() (err error) {
 		ids, err := backup.ReadIdentities([]string{d.ageKey()})
 		if err != nil {
 			return err
@@ -126,6 +126,7 @@ func (d *drill) searchBackups(ctx context.Context, h *hunt, gone *wanted) {
 		if err != nil {
 			return err
 		}
+		defer func() { err = errors.Join(err, f.Close()) }() // open, it would keep the disk from being unmounted
 		all, err := f.Snapshots()
 		if err != nil {
 			return err

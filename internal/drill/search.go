@@ -80,7 +80,13 @@ func (w *words) number(name string, f float64) {
 }
 
 func (w *words) in(b []byte, found func(name string)) {
+	nothing := w.near[0]&1 == 0 // no pattern begins with zeros, of which files and memory are full
 	for i := 0; i+8 <= len(b); i++ {
+		if nothing {
+			if i += residue.Zeros(b[i:]); i+8 > len(b) {
+				break
+			}
+		}
 		if n := uint32(b[i]) | uint32(b[i+1])<<8 | uint32(b[i+2])<<16; w.near[n>>3]&(1<<(n&7)) == 0 {
 			continue
 		}

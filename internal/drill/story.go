@@ -258,13 +258,16 @@ func (d *drill) asked(ctx context.Context, gone *wanted) {
 // restored restores with one of the holders and the copy of the keyring, and asks.
 func (d *drill) restored(ctx context.Context, gone *wanted, root, id string) {
 	dir := filepath.Join(d.scratch(), "restored"+id)
-	key := dir + ".key" // a restored hub changes its root key
-	err := copyFile(root, key)
+	key, keyring := dir+".key", dir+".keyring" // a restored hub changes its root key, and goes on with the copy
+	err := errors.Join(copyFile(root, key), os.CopyFS(keyring, os.DirFS(d.copied())))
 	if err == nil {
-		_, err = d.holdfast(ctx, "restore", dir, "--from", d.backups(), "--identity", d.ageKey(), "--keyring", d.copied(), "--root-key", key)
+		_, err = d.holdfast(ctx, "restore", dir, "--from", d.backups(), "--identity", d.ageKey(), "--keyring", keyring, "--root-key", key)
 	}
 	if err == nil {
 		err = d.triedOn(ctx, dir)
+	}
+	if e := d.putBack(keyring); e != nil {
+		err = errors.Join(err, e)
 	}
 	name := filepath.Base(filepath.Dir(root))
 	d.check("restored"+id, "the oldest backup restored with the keyring's copy of now and the root key in "+name+"/: the erased owner is refused, the other's readings are there", "", err)
@@ -272,6 +275,21 @@ func (d *drill) restored(ctx context.Context, gone *wanted, root, id string) {
 		t := new(Tally)
 		d.searched("restored-files"+id, "all files of the hub restored with the root key in "+name+"/: patterns", t, gone.tree(dir, t))
 	}
+}
+
+// putBack undoes what a restored hub did to the copy of the keyring: there is one hub
+// too many.
+func (d *drill) putBack(keyring string) error {
+	entries, err := os.ReadDir(d.copied())
+	if err != nil {
+		return err
+	}
+	for _, e := range entries {
+		if err := os.Remove(filepath.Join(d.copied(), e.Name())); err != nil {
+			return err
+		}
+	}
+	return os.CopyFS(d.copied(), os.DirFS(keyring))
 }
 
 // restores tries to bring the erased owner back.

@@ -130,6 +130,8 @@ func TestTwoBuildsAreTheSame(t *testing.T) {
 		t.Error("a changed list of sums is verified")
 	}
 
+	drilled(t, dist)
+
 	archive := filepath.Join(dist, "holdfast-7.8.9-linux-amd64.tar.gz")
 	names := strings.Fields(output(t, dist, "tar", "-xvzf", archive))
 	for _, want := range []string{"holdfast", "LICENSE", "NOTICE", "deploy/holdfast.service", "share/man/man1/holdfast.1", "share/bash-completion/completions/holdfast", "holdfast.cdx.json"} {
@@ -153,6 +155,38 @@ func TestTwoBuildsAreTheSame(t *testing.T) {
 	billOfMaterials(t, filepath.Join(folder, "holdfast.cdx.json"), binary, v.Modules)
 	image(t, filepath.Join(dist, "holdfast-7.8.9-image.tar"), binary)
 	debian(t, filepath.Join(dist, "holdfast_7.8.9_amd64.deb"))
+}
+
+// drilled fails unless the report of the drill is beside the artefacts, and summed and
+// signed as they are.
+func drilled(t *testing.T, dist string) {
+	t.Helper()
+	sums, err := os.ReadFile(filepath.Join(dist, "SHA256SUMS"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{"holdfast-7.8.9-drill.json", "holdfast-7.8.9-drill.md"} {
+		if !strings.Contains(string(sums), "  "+name+"\n") {
+			t.Errorf("%s is not among %s", name, sums)
+		}
+	}
+	text, err := os.ReadFile(filepath.Join(dist, "holdfast-7.8.9-drill.json"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var r struct {
+		Format  string `json:"holdfast-drill"`
+		Version string
+		Passed  bool
+		Hits    int
+		Planted []struct{ Place string }
+	}
+	if err := json.Unmarshal(text, &r); err != nil {
+		t.Fatal(err)
+	}
+	if r.Format != "1" || r.Version != "7.8.9" || !r.Passed || r.Hits != 0 || len(r.Planted) < 20 {
+		t.Errorf("the report: %+v", r)
+	}
 }
 
 // static fails if a binary needs a loader or a library.

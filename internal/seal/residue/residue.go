@@ -169,7 +169,13 @@ func swapped(b []byte) []byte {
 
 // In returns what there is in memory that begins at the address base.
 func (s *Search) In(memory []byte, base uint64) (hits []Hit) {
+	nothing := s.near[0]&1 == 0 // no pattern begins with zeros, of which memory is full
 	for i := 0; i+round <= len(memory); i++ {
+		if nothing {
+			if i += Zeros(memory[i:]); i+round > len(memory) {
+				break
+			}
+		}
 		if n := first(memory[i:]); s.near[n>>3]&(1<<(n&7)) == 0 {
 			continue
 		}
@@ -179,6 +185,21 @@ func (s *Search) In(memory []byte, base uint64) (hits []Hit) {
 	}
 	return hits
 }
+
+// Zeros returns how many bytes may be passed over by who looks for what does not begin
+// with three zeros.
+func Zeros(b []byte) (n int) {
+	for len(b) >= n+zeroRun && [zeroRun]byte(b[n:]) == [zeroRun]byte{} {
+		n += zeroRun - 2
+	}
+	for len(b) >= n+8 && binary.LittleEndian.Uint64(b[n:]) == 0 {
+		n += 6
+	}
+	return n
+}
+
+// zeroRun is how many zeros are passed over at once.
+const zeroRun = 256
 
 // Process searches all memory of a process that may be written to, where the system
 // shows it (Linux, and it takes the right to trace the process). searched is how

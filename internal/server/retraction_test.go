@@ -3,6 +3,7 @@ package server
 import (
 	"context"
 	"encoding/json"
+	"fmt"
 	"net/http"
 	"strings"
 	"testing"
@@ -197,5 +198,43 @@ func TestRecipientsAreCountedAfterTheRefusal(t *testing.T) {
 	e := r.erases(r.anna, `{"device":"watch"}`)
 	if asked != 1 || *e.Told != 1 {
 		t.Errorf("counted %d times, %d told, want once and the lab alone", asked, *e.Told)
+	}
+}
+
+// Who has no right to an erasure hears the same of what there is and of what there is
+// not; what waits is not asked for twice; and nothing else comes of any of it.
+func TestErasuresThatAreRefusedByTheAPI(t *testing.T) {
+	r := newRetracting(t)
+	other := holdfast.NewID[holdfast.DeviceID]().String()
+	for _, who := range []someone{r.stranger, r.lab, r.program} {
+		for _, path := range []string{"/v1/erasures", "/v1/erasures/preview"} {
+			for _, body := range []string{`{"device":"%s"}`, `{"device":"%s","stream":"pulse"}`, `{"device":"%s","to":"2020-01-01"}`, `{"device":"%s","category":"pd:Location","undo":"1h"}`} {
+				status, there := r.do(who.token, "POST", path, fmt.Sprintf(body, r.watch.Device))
+				none, missing := r.do(who.token, "POST", path, fmt.Sprintf(body, other))
+				if status/100 != 4 || status != none || strings.ReplaceAll(string(there), r.watch.Device.String(), other) != string(missing) {
+					t.Errorf("%s %s %s: %d %s, of what there is not %d %s", who.name, path, body, status, there, none, missing)
+				}
+			}
+		}
+	}
+	r.asks(r.anna, http.StatusNotFound, "POST", "/v1/erasures", `{"device":"watch","to":"1999-01-01"}`, nil)
+	var e api.Erasure
+	r.asks(r.anna, http.StatusAccepted, "POST", "/v1/erasures?wait=0", `{"device":"watch","undo":"1h"}`, &e)
+	for _, again := range []string{`{"device":"watch","undo":"1h"}`, `{"device":"watch","undo":"2h"}`, `{"device":"watch","stream":"pulse","undo":"1h"}`} {
+		if text := r.asks(r.anna, http.StatusConflict, "POST", "/v1/erasures?wait=0", again, nil); !strings.Contains(text, e.ID) {
+			t.Errorf("%s: the erasure that waits is not named: %s", again, text)
+		}
+	}
+	for _, who := range []someone{r.stranger, r.lab} {
+		r.asks(who, http.StatusForbidden, "DELETE", "/v1/erasures/"+e.ID, "", nil)
+	}
+	r.asks(r.anna, http.StatusOK, "DELETE", "/v1/erasures/"+e.ID, "", nil)
+	var all api.Page[api.Erasure]
+	r.asks(r.anna, http.StatusOK, "GET", "/v1/erasures", "", &all)
+	if len(all.Items) != 1 || all.Items[0].State != erasure.Undone {
+		t.Errorf("erasures: %+v", all.Items)
+	}
+	if got, err := r.read(r.anna.Principal, r.watch.Peer, "pulse"); err != nil || len(got) != 10 {
+		t.Errorf("%d readings are left, %v", len(got), err)
 	}
 }

@@ -53,16 +53,46 @@ func TestARestoreDoesNotBeginWhatWasUndone(t *testing.T) {
 	h.halt()
 
 	blind := filepath.Join(t.TempDir(), "blind") // of a copy without take-backs
-	if r, err := b.restore(h, blind, "", b.ids); err != nil || r.Suspended == "" {
+	spare := filepath.Join(t.TempDir(), "spare.key") // it erases, which replaces its root key
+	if key, err := os.ReadFile(h.rootKey); err != nil || os.WriteFile(spare, key, 0o600) != nil {
+		t.Fatal(err)
+	}
+	if r, err := Restore(t.Context(), Config{Data: blind, RootKey: spare}, b.options(filepath.Join(h.dir, keyringDir))); err != nil || r.Suspended == "" {
 		t.Fatalf("restored: %+v, %v", r, err)
 	}
-	restored := &house{t: t, dir: blind, rootKey: h.rootKey}
+	restored := &house{t: t, dir: blind, rootKey: spare}
 	restored.start()
 	if err := restored.Server.erasure.Once(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	if have, err := restored.Server.erasure.Erasure(t.Context(), over.ID); err != nil || have.State != erasure.Waiting {
 		t.Errorf("on a suspended hub it is %s, %v", have.State, err)
+	}
+	restored.halt()
+
+	// Whoever asked has his whole window again, from the confirmation on.
+	confirmed := time.Now()
+	done, err := ConfirmRestore(t.Context(), Config{Data: blind, RootKey: spare})
+	if err != nil || len(done.Waiting) != 2 {
+		t.Fatalf("confirmed: %+v, %v", done, err)
+	}
+	for _, w := range done.Waiting {
+		if again := confirmed.Add(time.Hour); w.Erasure == e.ID && (w.Until.Before(again) || !w.Until.After(e.Until)) {
+			t.Errorf("it begins %s, before %s", w.Until, again)
+		}
+	}
+	restored.start()
+	if rows, err := restored.read(o.Principal, o.device, "pulse"); err == nil && len(rows) > 0 {
+		t.Errorf("what waits is shown: %v", rows)
+	}
+	if have, err := restored.Server.erasure.Erasure(t.Context(), over.ID); err != nil || have.State == erasure.Waiting {
+		t.Errorf("what had a window of no time is %s, %v", have.State, err)
+	}
+	if _, err := restored.Server.erasure.Undo(t.Context(), o.Principal, e.ID); err != nil {
+		t.Errorf("it can't be undone once more: %v", err)
+	}
+	if rows, err := restored.read(o.Principal, o.device, "pulse"); err != nil || len(rows) != 1 {
+		t.Errorf("after that: %v, %v", rows, err)
 	}
 	restored.halt()
 

@@ -52,7 +52,7 @@ func findOpener(ctx context.Context, c Config, o RestoreOptions, hub string) (ou
 	if i, ok := given.(identified); ok {
 		out.ID = i.ID()
 	}
-	var why error
+	var why []string
 	for _, h := range heads {
 		for _, name := range slices.Sorted(maps.Keys(h.Boxes)) {
 			root, err := given.Open(ctx, h.Generation, h.Boxes[name])
@@ -61,10 +61,10 @@ func findOpener(ctx context.Context, c Config, o RestoreOptions, hub string) (ou
 				out.Name = name
 				return out, nil
 			}
-			why = err
+			why = append(why, fmt.Sprintf("%s, %d: %v", name, h.Generation, err))
 		}
 	}
-	return out, holdfast.Errorf(holdfast.Conflict, "what was given opens nothing of this keyring: it is another hub's, of another time (an erasure replaces the root key), or, of a TPM, of another machine (%w). Nothing was changed. %s", why, otherWays(named, escrow))
+	return out, holdfast.Errorf(holdfast.Conflict, "what was given opens nothing of this keyring: it is another hub's, of another time (an erasure replaces the root key), or, of a TPM, of another machine (%s). Nothing was changed. %s", strings.Join(why, "; "), otherWays(named, escrow))
 }
 
 func kindOr(err error, other holdfast.Kind) holdfast.Kind {

@@ -52,7 +52,7 @@ func TestARestoreDoesNotBeginWhatWasUndone(t *testing.T) {
 	}
 	h.halt()
 
-	blind := filepath.Join(t.TempDir(), "blind") // of a copy without take-backs
+	blind := filepath.Join(t.TempDir(), "blind")     // of a copy without take-backs
 	spare := filepath.Join(t.TempDir(), "spare.key") // it erases, which replaces its root key
 	if key, err := os.ReadFile(h.rootKey); err != nil || os.WriteFile(spare, key, 0o600) != nil {
 		t.Fatal(err)

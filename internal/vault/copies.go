@@ -5,6 +5,8 @@ import (
 	"crypto/sha256"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -63,6 +65,8 @@ type copyOf struct {
 
 	known  bool                         // it was held against the place since the start; guarded by busy
 	beside map[string][sha256.Size]byte // companion's files that it has; guarded by busy
+	looked time.Time                    // when they were last looked at; guarded by busy
+	at     string                       // the last that was; guarded by busy
 }
 
 // defaultCopyTimeout is how long one piece of work on a copy may take.
@@ -329,6 +333,11 @@ func (v *Vault) accompany(ctx context.Context, c *copyOf) error {
 	if err != nil {
 		return err
 	}
+	if c.known && (time.Since(c.looked) >= lookEvery || !maps.Equal(want, c.beside)) {
+		if err := c.look(); err != nil {
+			return err
+		}
+	}
 	for name, sum := range want {
 		if c.beside[name] == sum {
 			continue
@@ -347,6 +356,38 @@ func (v *Vault) accompany(ctx context.Context, c *copyOf) error {
 			return err
 		}
 		c.beside[name] = sum
+	}
+	return nil
+}
+
+// lookEvery is how often a companion's files in a copy are looked at when none is new.
+const lookEvery = time.Minute
+
+// look forgets what the copy has lost of the companion's files, and one after the
+// other what it has otherwise: that is given to it again.
+func (c *copyOf) look() error {
+	c.looked = time.Now()
+	names, err := c.Place.List()
+	if err != nil {
+		return err
+	}
+	maps.DeleteFunc(c.beside, func(name string, _ [sha256.Size]byte) bool { return !slices.Contains(names, name) })
+	next := ""
+	for name := range c.beside { // the one behind the last, or the first
+		behind, best := name > c.at, next > c.at
+		if next == "" || behind && !best || behind == best && name < next {
+			next = name
+		}
+	}
+	if c.at = next; next == "" {
+		return nil
+	}
+	have, err := c.Place.Read(next)
+	if err != nil {
+		return err
+	}
+	if sha256.Sum256(have) != c.beside[next] {
+		delete(c.beside, next)
 	}
 	return nil
 }

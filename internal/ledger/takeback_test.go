@@ -20,7 +20,7 @@ func add(t *testing.T, l *Ledger, all ...TakeBack) {
 	}
 }
 
-func files(t *testing.T, l *Ledger, generation uint64) map[string][]byte {
+func files(t testing.TB, l *Ledger, generation uint64) map[string][]byte {
 	t.Helper()
 	if err := l.SignTakeBacks(t.Context(), generation); err != nil {
 		t.Fatal(err)
@@ -46,7 +46,7 @@ func many(n int) (out []TakeBack) {
 }
 
 // forget takes the take-backs after a number out of the catalog: an older state.
-func forget(t *testing.T, l *Ledger, after uint64) {
+func forget(t testing.TB, l *Ledger, after uint64) {
 	t.Helper()
 	err := l.db.Write(t.Context(), func(tx *sql.Tx) error {
 		if _, err := tx.Exec(`DELETE FROM take_back WHERE number > $1`, int64(after)); err != nil {

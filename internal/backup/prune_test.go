@@ -5,6 +5,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -74,9 +75,9 @@ func TestPruneKeepsWhatIsNeeded(t *testing.T) {
 func TestPruneRemovesLitterAndNothingOnDoubt(t *testing.T) {
 	h, dir, all := threeBackups(t)
 	h.grow(77)
-	h.step = failAt(7)
-	if _, err := takeInto(t, h, dir); err == nil {
-		t.Fatal("it was not cut short")
+	h.step = failAt(1 + 2*3 + 1) // when all is stored: its beginning, two steps of each of three pieces, its end
+	if _, err := takeInto(t, h, dir); err == nil || h.fetched == nil {
+		t.Fatalf("it was not cut short: %v", err)
 	}
 	h.step = nil
 	for _, name := range []string{filepath.Join(snapshotsDir, "x"+tempSuffix), listPath("20200101T000000Z-aaaaaaaa"), filepath.Join(pieceDir(all[0].Statement.ID), "half"+tempSuffix)} {
@@ -125,9 +126,10 @@ func TestPruneRemovesLitterAndNothingOnDoubt(t *testing.T) {
 }
 
 // failAt is a hub whose n-th step fails.
-func failAt(n int) func() error {
+func failAt(n int64) func() error {
+	var steps atomic.Int64
 	return func() error {
-		if n--; n == 0 {
+		if steps.Add(1) == n {
 			return errors.New("the hub is gone")
 		}
 		return nil

@@ -172,7 +172,7 @@ func TestABackupAfterAnErasureHasNothingOfIt(t *testing.T) {
 type watchedSource struct {
 	ownSource
 	acknowledged *atomic.Int64
-	before, most int64 // acknowledged before it began, and while it ran
+	before       int64 // acknowledged before it began
 }
 
 func (s *watchedSource) Begin(ctx context.Context, keep time.Duration) (backup.Plan, error) {

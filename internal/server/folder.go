@@ -29,6 +29,7 @@ import (
 //	ledger.json     the last head of the ledger that was signed
 //	release.json    which program it is for, and what it can go back to
 //	restore.json    that it was restored, until that is confirmed
+//	restore.lock    held by a restore under way
 //	run.json        where the running hub listens; gone when it has stopped
 const (
 	folderFile  = "holdfast.json"

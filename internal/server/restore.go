@@ -80,6 +80,7 @@ type restoring struct {
 	by     opener
 	former keys
 	copies []RestoredCopy
+	lock   *os.File // of the folder, while nobody can open it yet
 	r      Restored
 }
 
@@ -125,6 +126,7 @@ func Restore(ctx context.Context, c Config, o RestoreOptions) (Restored, error) 
 		restoreStep{"replayed", x.replay},
 		restoreStep{"renewed", x.renew},
 		restoreStep{"finished", x.finish})
+	err = errors.Join(err, x.unlock(err == nil))
 	x.r.Took = time.Since(began)
 	return x.r, err
 }
@@ -194,7 +196,7 @@ func (x *restoring) lookAtFolder() (err error) {
 		return holdfast.Errorf(holdfast.Unavailable, "read the new folder: %w", err)
 	}
 	for _, e := range entries {
-		if e.Name() != restoreFile+".tmp" { // of an attempt that had done nothing yet
+		if e.Name() != restoreFile+".tmp" && e.Name() != restoreLock { // of an attempt that had done nothing yet
 			return holdfast.Errorf(holdfast.Conflict, "%s is not empty: a restore makes a new folder. Nothing was changed", dir)
 		}
 	}
@@ -206,6 +208,13 @@ func (x *restoring) lookAtFolder() (err error) {
 func (x *restoring) begin(context.Context) error {
 	if err := os.MkdirAll(x.c.Data, 0o700); err != nil {
 		return diskFull("make data folder", err)
+	}
+	var err error
+	if x.lock, err = os.OpenFile(filepath.Join(x.c.Data, restoreLock), os.O_RDWR|os.O_CREATE, 0o600); err != nil {
+		return diskFull("lock data folder", err)
+	}
+	if err := syscall.Flock(int(x.lock.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
+		return holdfast.Errorf(holdfast.Conflict, "another restore writes to %s: wait for its end", x.c.Data)
 	}
 	if x.o.Shares != nil {
 		x.state.RootKey = x.c.RootKey
@@ -219,6 +228,20 @@ func (x *restoring) begin(context.Context) error {
 		}
 	}
 	return nil
+}
+
+// restoreLock is locked by the restore that writes to the folder.
+const restoreLock = "restore.lock"
+
+// unlock lets another restore go on; one that has ended leaves no lock behind.
+func (x *restoring) unlock(ended bool) (err error) {
+	if x.lock == nil {
+		return nil
+	}
+	if ended {
+		err = os.Remove(x.lock.Name())
+	}
+	return errors.Join(err, x.lock.Close())
 }
 
 // diskFull gives an error of the file system its kind, and says what to do.
@@ -505,6 +528,7 @@ func Drill(ctx context.Context, c Config, o RestoreOptions) (r Restored, err err
 		restoreStep{"keyring", x.fetchKeyring},
 		restoreStep{"holders", x.register},
 		restoreStep{"examined", func(ctx context.Context) error { x.c.restored, x.c.drill = true, true; return x.examine(ctx, true) }})
+	err = errors.Join(err, x.unlock(false)) // it goes with the folder
 	x.r.Took = time.Since(began)
 	return x.r, err
 }

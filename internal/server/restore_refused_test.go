@@ -183,6 +183,22 @@ func TestARestoreRefuses(t *testing.T) {
 			t.Errorf("%s: put right it does not go on: %+v, %v", x.name, r, err)
 		}
 	}
+	dir, c := filepath.Join(t.TempDir(), "new"), Config{RootKey: h.rootKey}
+	c.Data = dir
+	first := b.options(ring)
+	first.fault = func(step string) error {
+		if step != "catalog" {
+			return nil
+		}
+		_, err := Restore(t.Context(), c, b.options(ring))
+		if holdfast.KindOf(err) != holdfast.Conflict || !strings.Contains(err.Error(), "another restore writes to") {
+			t.Errorf("a second one at the same time: %v", err)
+		}
+		return nil
+	}
+	if _, err := Restore(t.Context(), c, first); err != nil || !gone(filepath.Join(dir, restoreLock)) {
+		t.Errorf("the first of two at the same time: %v", err)
+	}
 	if entries, err := os.ReadDir(full); err != nil || len(entries) != 1 {
 		t.Errorf("what lay in a folder that was not empty: %v, %v", entries, err)
 	}
@@ -207,9 +223,9 @@ func TestARestoreRefuses(t *testing.T) {
 			return nil
 		})
 	}
-	dir := filepath.Join(t.TempDir(), "new")
-	o, c := b.options(ring), Config{Data: dir, RootKey: h.rootKey}
-	o.Snapshot = mixed.Snapshot
+	dir = filepath.Join(t.TempDir(), "new")
+	o := b.options(ring)
+	c.Data, o.Snapshot = dir, mixed.Snapshot
 	if _, err := Restore(t.Context(), c, o); holdfast.KindOf(err) != holdfast.Conflict || !strings.Contains(err.Error(), "put together from two") || !gone(dir) {
 		t.Errorf("another hub's backup among those of this one: %v", err)
 	}

@@ -89,6 +89,8 @@ func searchFile(w *wanted, path string, t *Tally) error {
 		return err
 	}
 	defer f.Close()
-	t.Files, t.Where = t.Files+1, InBlocks
-	return w.stream(f, filepath.Base(path), t)
+	t.Where = InBlocks
+	err = w.stream(f, filepath.Base(path), t)
+	t.Blocks = t.Bytes / blockSize
+	return err
 }

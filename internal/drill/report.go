@@ -52,6 +52,7 @@ type Step struct {
 type Tally struct {
 	Where   string   `json:"where"` // files, backups, disk blocks, memory, answers
 	Files   int      `json:"files"`
+	Blocks  uint64   `json:"blocks,omitempty"` // of a disk
 	Bytes   uint64   `json:"bytes"`
 	Hits    int      `json:"hits"`    // of what was erased
 	Control int      `json:"control"` // of what lives: a search that finds none of it is blind
@@ -74,11 +75,13 @@ func (t *Tally) String() string {
 func (t *Tally) many() string {
 	switch t.Where {
 	case InBlocks:
-		return fmt.Sprintf("%d blocks", t.Bytes/blockSize)
+		return fmt.Sprintf("%d blocks", t.Blocks)
 	case InMemory:
-		return "memory"
+		return "memory of the process"
+	case InAnswers:
+		return fmt.Sprintf("%d answers", t.Files)
 	}
-	return fmt.Sprintf("%d %s", t.Files, t.Where)
+	return fmt.Sprintf("%d files", t.Files)
 }
 
 // The values of Tally.Where.
@@ -128,9 +131,9 @@ func (r Report) WriteMarkdown(w io.Writer) error {
 	var b strings.Builder
 	fmt.Fprintf(&b, "# Drill of erasure: %s\n\nholdfast %s, %s, %s, %.1f s. Two made-up owners, the canary and the control, %d readings; the canary was erased, grade %s. %d patterns of his and %d destroyed keys were looked for: %d hits.\n",
 		passed, r.Version, r.At.Format(time.RFC3339), r.Machine, r.TookSeconds, r.Readings, r.Grade, r.Patterns, r.Keys, r.Hits)
-	b.WriteString("\n## Searched\n\nControl: how often what is the other owner's, or lives, was found by the same search.\n\n| where | files | MB | hits | control |\n|---|---:|---:|---:|---:|\n")
+	b.WriteString("\n## Searched\n\nControl: how often what is the other owner's, or lives, was found by the same search.\n\n| where | | MB | hits | control |\n|---|---:|---:|---:|---:|\n")
 	for _, s := range r.Searched {
-		fmt.Fprintf(&b, "| %s | %d | %.1f | %d | %d |\n", s.Where, s.Files, float64(s.Bytes)/1e6, s.Hits, s.Control)
+		fmt.Fprintf(&b, "| %s | %s | %.1f | %d | %d |\n", s.Where, s.many(), float64(s.Bytes)/1e6, s.Hits, s.Control)
 	}
 	b.WriteString("\n## Steps\n\n| step | result | |\n|---|---|---|\n")
 	for _, s := range r.Steps {
@@ -168,6 +171,7 @@ func (r *Report) sum(t *Tally) {
 		i, r.Searched = len(r.Searched), append(r.Searched, Tally{Where: t.Where})
 	}
 	s := &r.Searched[i]
+	s.Blocks += t.Blocks
 	s.Files, s.Bytes, s.Hits, s.Control = s.Files+t.Files, s.Bytes+t.Bytes, s.Hits+t.Hits, s.Control+t.Control
 }
 

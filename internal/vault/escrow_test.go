@@ -160,3 +160,42 @@ func TestCopiesHaveTheShareholdersBox(t *testing.T) {
 		}
 	}
 }
+
+// A root key file takes its place whole, and never another's.
+func TestRootKeyFileMoves(t *testing.T) {
+	dir := t.TempDir()
+	first, second := filepath.Join(dir, "first"), filepath.Join(dir, "second")
+	for _, path := range []string{first, second} {
+		h, err := CreateFileHolder(path+".new", nil)
+		if err == nil {
+			err = h.Prepare(t.Context(), 1)
+		}
+		if err == nil {
+			err = h.MoveTo(path)
+		}
+		if err == nil {
+			err = h.Prepare(t.Context(), 2) // where it is now
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		if path == second {
+			if err := h.MoveTo(first); holdfast.KindOf(err) != holdfast.Conflict {
+				t.Errorf("onto another: %v", err)
+			}
+		}
+	}
+	if err := DiscardFileHolder(second); err != nil {
+		t.Fatal(err)
+	}
+	if left, _ := filepath.Glob(filepath.Join(dir, "*")); len(left) != 1 || left[0] != first {
+		t.Errorf("left: %v", left)
+	}
+	h, err := OpenFileHolder(first, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if has, err := h.Generations(t.Context()); err != nil || len(has) != 2 {
+		t.Errorf("it has %v, %v", has, err)
+	}
+}

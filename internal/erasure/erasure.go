@@ -397,7 +397,7 @@ func (g *Gate) writeDown(ctx context.Context, e Erasure, s holdfast.Scope, was s
 		if err := e.alone.add(ctx, tx, e.ID, s.Before); err != nil {
 			return err
 		}
-		if err := g.Custody.Leave(ctx, tx, s); err != nil {
+		if err := g.leave(ctx, tx, s); err != nil {
 			return err
 		}
 		for _, bar := range bars {
@@ -423,6 +423,15 @@ func (g *Gate) writeDown(ctx context.Context, e Erasure, s holdfast.Scope, was s
 		return errors.Join(err, g.Grants.ReloadBars(context.WithoutCancel(ctx)))
 	}
 	return nil
+}
+
+// leave closes a party. One that another erasure has ended, while this one waited, is
+// closed already: this one comes to its end, and finds nothing.
+func (g *Gate) leave(ctx context.Context, tx *sql.Tx, s holdfast.Scope) error {
+	if s.Whole && !g.Vault.HasOwner(vault.OfParty(s.Party)) {
+		return nil
+	}
+	return g.Custody.Leave(ctx, tx, s)
 }
 
 // put writes the row of an erasure that was in another state, or none, until now. It
@@ -464,6 +473,11 @@ func (g *Gate) record(ctx context.Context, tx *sql.Tx, kind string, e Erasure) e
 // barred.
 func (g *Gate) barsOf(ctx context.Context, e Erasure, s holdfast.Scope) ([]grant.Bar, error) {
 	all := bars(s, e.Of...)
+	if !g.Vault.HasOwner(vault.OfParty(s.Party)) { // it has no record any more: the hub's gets it
+		for i := range all {
+			all[i].Party = holdfast.PartyID{}
+		}
+	}
 	if s.Month == 0 {
 		return all, nil
 	}

@@ -66,6 +66,19 @@ func (g *Gate) wait(ctx context.Context, e Erasure, s holdfast.Scope) (Erasure, 
 	return e, nil
 }
 
+// LastAsked returns the arrival time at which the newest erasure was asked for that
+// waits, 0 if none does. Nothing that it does not cover may arrive before.
+func (g *Gate) LastAsked(ctx context.Context) (arrival int64, err error) {
+	all, err := g.list(ctx, `state = $1`, Waiting)
+	if err != nil {
+		return 0, fmt.Errorf("list erasures that wait: %w", err)
+	}
+	for _, e := range all {
+		arrival = max(arrival, e.Until.Add(-e.Undo).UnixNano())
+	}
+	return arrival, nil
+}
+
 // refuse hides what a waiting erasure covers, and leaves its party nothing but to undo
 // it.
 func (g *Gate) refuse(ctx context.Context, e Erasure, s holdfast.Scope) error {

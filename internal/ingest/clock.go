@@ -38,8 +38,8 @@ func (c *Clock) Now() int64 {
 	}
 }
 
-// atLeast moves the clock on to a time that was given out before.
-func (c *Clock) atLeast(arrival int64) {
+// AtLeast moves the clock on to a time that was given out before.
+func (c *Clock) AtLeast(arrival int64) {
 	if behind := arrival - c.Now(); behind > 0 {
 		c.ahead.Add(behind)
 	}

@@ -128,7 +128,7 @@ func OpenSessions(ctx context.Context, db *catalog.DB, keys keeper) (*Sessions, 
 // Replay takes in the packet ids of a journal record, in the journal's order.
 // What the catalog knows may be newer: doing a record again changes nothing then.
 func (s *Sessions) Replay(h series.Header, c *series.Content) error {
-	s.clock.atLeast(h.Arrival)
+	s.clock.AtLeast(h.Arrival)
 	if len(c.Session) > 0 {
 		s.exchanged(string(c.Session), c.Received, c.Released)
 	}

@@ -155,7 +155,7 @@ func TestClockNeverRunsBack(t *testing.T) {
 	if d := c.Behind(); d < 59*time.Minute || d > 61*time.Minute {
 		t.Errorf("behind by %s", d)
 	}
-	c.atLeast(ahead + int64(time.Hour))
+	c.AtLeast(ahead + int64(time.Hour))
 	if c.Now() < ahead+int64(time.Hour) {
 		t.Error("before a replayed arrival")
 	}
@@ -167,7 +167,7 @@ func TestClockNeverRunsBack(t *testing.T) {
 // The last arrival is known after a restart, even when no record is left.
 func TestClockSurvivesRestart(t *testing.T) {
 	s := newStore(t)
-	s.clock.atLeast(time.Now().Add(time.Hour).UnixNano())
+	s.clock.AtLeast(time.Now().Add(time.Hour).UnixNano())
 	if err := s.Save(t.Context()); err != nil {
 		t.Fatal(err)
 	}

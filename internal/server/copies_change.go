@@ -5,7 +5,6 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
-	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -135,7 +134,7 @@ func AddCopy(ctx context.Context, c Config, name, url string) (err error) {
 	if !holderName.MatchString(name) {
 		return holdfast.Errorf(holdfast.Invalid, "%q is no name for a copy: small letters, digits and hyphens, 40 at most", name)
 	}
-	if info, err := os.Stat(dir); err != nil {
+	if info, err := c.Ground.RootKeys.Stat(dir); err != nil {
 		return holdfast.Errorf(holdfast.NotFound, "there is no folder %s: mount the disk or share, and make the folder, with mode 700, as the user that the hub runs as", dir)
 	} else if !info.IsDir() {
 		return holdfast.Errorf(holdfast.Invalid, "%s is no folder", dir)

@@ -182,8 +182,8 @@ func checkVouch(name string) error {
 	return nil
 }
 
-func isFolder(path string) bool {
-	info, err := os.Stat(path)
+func isFolder(on vault.Files, path string) bool {
+	info, err := on.Stat(path)
 	return err == nil && info.IsDir()
 }
 
@@ -203,12 +203,12 @@ func (c Config) create(ctx context.Context, f folder, u holderURL) (vault.Holder
 		if inside(c.Data, u.path) {
 			return nil, holdfast.Errorf(holdfast.Invalid, "%s lies in the data folder: whoever copies the folder would have both", u.path)
 		}
-		if _, err := os.Lstat(u.path); !errors.Is(err, fs.ErrNotExist) {
+		if _, err := c.Ground.RootKeys.Stat(u.path); !errors.Is(err, fs.ErrNotExist) {
 			return nil, holdfast.Errorf(holdfast.Conflict, "there is something at %s already: it may be another hub's root key. Name a new file", u.path)
 		}
 		// A folder that is missing is where a disk is to be mounted: made here, it would lie
 		// on another.
-		if dir := filepath.Dir(u.path); !isFolder(dir) {
+		if dir := filepath.Dir(u.path); !isFolder(c.Ground.RootKeys, dir) {
 			return nil, holdfast.Errorf(holdfast.NotFound, "there is no folder %s: mount the disk that is to hold the root key, or make the folder (mkdir -m 700 %s)", dir, dir)
 		}
 		var pass []byte
@@ -219,7 +219,7 @@ func (c Config) create(ctx context.Context, f folder, u holderURL) (vault.Holder
 			}
 			defer clear(pass)
 		}
-		h, err := vault.CreateFileHolder(u.path, pass)
+		h, err := vault.CreateFileHolderOn(c.Ground.RootKeys, u.path, pass)
 		if err != nil {
 			return nil, err
 		}
@@ -234,10 +234,10 @@ func (c Config) create(ctx context.Context, f folder, u holderURL) (vault.Holder
 }
 
 // uncreate removes what create made, of a holder that holds nothing.
-func uncreate(ctx context.Context, u holderURL) {
+func (c Config) uncreate(ctx context.Context, u holderURL) {
 	switch u.scheme {
 	case schemeFile:
-		os.Remove(u.path)
+		c.Ground.RootKeys.Remove(u.path)
 	case schemeTPM:
 		tpmholder.Remove(ctx, u.tpm)
 	}
@@ -285,11 +285,11 @@ func AddHolder(ctx context.Context, c Config, spec HolderSpec) (_ HolderState, e
 	}
 	if err != nil {
 		closeHolder(h)
-		uncreate(ctx, u)
+		c.uncreate(ctx, u)
 		return HolderState{}, err
 	}
 	if _, err := s.vault.Join(ctx, member, true); err != nil {
-		return HolderState{}, s.undoAdd(ctx, data, member, h, u, err)
+		return HolderState{}, s.undoAdd(ctx, c, member, h, u, err)
 	}
 	e.AddedAt, e.FencedAt, e.Fresh = e.FencedAt, time.Time{}, false
 	s.keys.Holders[len(s.keys.Holders)-1] = e
@@ -303,16 +303,16 @@ func AddHolder(ctx context.Context, c Config, spec HolderSpec) (_ HolderState, e
 
 // undoAdd takes a holder back off the record that could not be added, if it is sure
 // that it holds nothing.
-func (s *stores) undoAdd(ctx context.Context, data Folder, member, h vault.Holder, u holderURL, cause error) error {
+func (s *stores) undoAdd(ctx context.Context, c Config, member, h vault.Holder, u holderURL, cause error) error {
 	if _, err := s.vault.Leave(ctx, member); err != nil {
 		return fmt.Errorf("%w. It may hold a root key, and stays registered as fenced: holdfast holder return %[2]s once it works, or holdfast holder remove %[2]s", cause, member.Name())
 	}
 	s.keys.Holders = s.keys.Holders[:len(s.keys.Holders)-1]
-	if err := s.keys.write(data); err != nil {
+	if err := s.keys.write(c.Ground.Folder(c.Data)); err != nil {
 		return errors.Join(cause, err)
 	}
 	closeHolder(h)
-	uncreate(ctx, u)
+	c.uncreate(ctx, u)
 	return cause
 }
 
@@ -458,7 +458,7 @@ func RemoveHolder(ctx context.Context, c Config, name, vouched string) (_ vault.
 		return said, err
 	}
 	if vouched == "" && name != rootKeyHolder {
-		uncreate(ctx, u) // it holds nothing any more
+		c.uncreate(ctx, u) // it holds nothing any more
 	}
 	return said, s.record(ctx, "root key holder removed", was)
 }

@@ -226,6 +226,11 @@ func (s *Server) openGates(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
+	last, err := s.erasure.LastAsked(ctx)
+	if err != nil {
+		return err
+	}
+	s.clock.AtLeast(last)  // what arrives now came after that, whatever the system's clock says
 	if s.config.restored { // first comes what was taken back since
 	} else if err := s.erasure.Once(ctx); err != nil { // what a crash interrupted
 		return fmt.Errorf("finish erasures: %w", err)

@@ -28,6 +28,7 @@ type reading struct {
 	state  state
 	sent   int  // how often it was handed over as a new message
 	gone   bool // an erasure that covers it was answered
+	hidden int  // by so many erasures that can be undone
 	maybe  bool // an erasure covers it whose fate, or whose order with it, is not known
 }
 
@@ -117,11 +118,11 @@ func (b *books) check(device int, stream string, got []int) error {
 		}
 		have := count[r.n]
 		least, most := 0, math.MaxInt
-		if r.state == acked && !r.gone && !r.maybe {
+		if r.state == acked && !r.gone && !r.maybe && r.hidden == 0 {
 			least = 1
 		}
 		switch {
-		case r.gone, r.state == refused && r.sent == 1:
+		case r.gone, r.state == refused && r.sent == 1, r.hidden > 0 && r.sent == 1:
 			most = 0
 		case r.once:
 			most = 1

@@ -33,6 +33,8 @@ type Disk struct {
 	lies  bool // syncs report success and do nothing
 	rng   *rand.Rand
 
+	volumes volumes // that the vault's files lie on; none: this one is all
+
 	watch func(path string, p []byte) // sees every byte that is written
 	trace hash.Hash64
 	log   func(format string, args ...any) // of each step; nil: none

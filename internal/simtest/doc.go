@@ -16,7 +16,17 @@
 // on no path, no key that it needs is on any surviving byte of the disk, and no
 // value of a reading was ever written there in clear.
 //
+// Each third seed is a guarded hub's: it has a second holder of the root key and two
+// copies of the keyring, each on a volume of its own that fills, goes away and comes
+// back. Its operator fences and returns the holder, with the power going in the middle
+// of that, loses a copy, and puts a copy in the place of a keyring that is lost. What
+// must hold besides: a copy opens at any moment, and none goes back; no key of either
+// holder that was destroyed is on any volume; certificates name a holder as pending
+// until it is back, and not after; rotations do not interleave; in the end the copies
+// are what the keyring is.
+//
 // Not simulated: a clock that is set while the hub runs (it is set back, or far
-// forward, between two of its lives), bits that rot, and more than one holder of
-// the root key. CONTRIBUTING.md tells how to play a seed again.
+// forward, between two of its lives), bits that rot, and a volume that hangs: whoever
+// waits for a mutex keeps the bubble's clock from going on. CONTRIBUTING.md tells how to
+// play a seed again.
 package simtest

@@ -63,6 +63,9 @@ func (w *world) healed(ctx context.Context, h *hub) error {
 		}
 	}
 	time.Sleep(90 * time.Second)
+	if err := w.waitedOut(ctx, p); err != nil {
+		return err
+	}
 	if err := w.erasuresDone(ctx, p); err != nil {
 		return err
 	}
@@ -72,6 +75,12 @@ func (w *world) healed(ctx context.Context, h *hub) error {
 	time.Sleep(6 * time.Minute) // rolls and merges
 	if err := w.all(ctx, p); err != nil {
 		return fmt.Errorf("when all is merged: %w", err)
+	}
+	if err := w.erasuresDone(ctx, p); err != nil { // issued anew where a holder was pending
+		return err
+	}
+	if err := w.certificates(w.texts); err != nil {
+		return err
 	}
 	h.stop()
 	<-h.ended
@@ -105,13 +114,19 @@ func (w *world) erasuresDone(ctx context.Context, p *people) error {
 	if err := json.Unmarshal(body, &page); status != 200 || err != nil {
 		return fmt.Errorf("list erasures: %d %s %v", status, body, err)
 	}
+	var texts []string
 	for _, e := range page.Items {
-		if e.State != "done" || e.Certificate == "" {
+		switch {
+		case e.State == "undone":
+		case e.State != "done" || e.Certificate == "":
 			return fmt.Errorf("erasure %s is %s a minute after the start of a sound hub", e.ID, e.State)
+		default:
+			texts = append(texts, e.Certificate)
 		}
 	}
-	w.note("%d erasures are done", len(page.Items))
-	return nil
+	w.note("%d erasures are done", len(texts))
+	w.texts = texts
+	return w.rekeyed(ctx, p)
 }
 
 // once starts the hub on what an orderly end left, and ends it.
@@ -156,9 +171,17 @@ func (w *world) dissect(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	dead := w.roots.dead(now)
+	if w.img.guarded {
+		now, err := w.disk.ReadFile(SecondKey)
+		if err != nil {
+			return err
+		}
+		dead = append(dead, w.others.dead(now)...)
+	}
 	for name, content := range w.disk.Platters {
-		for _, key := range w.roots.ever {
-			if !bytes.Contains(now, []byte(key)) && bytes.Contains(content, []byte(key)) {
+		for _, key := range dead {
+			if bytes.Contains(content, []byte(key)) {
 				return fmt.Errorf("a root key that was destroyed is still on the platters, in %s", name)
 			}
 		}
@@ -167,14 +190,29 @@ func (w *world) dissect(ctx context.Context) error {
 		}
 	}
 	w.note("%d root keys", len(w.roots.ever))
+	if err := w.copiesWhole(); err != nil {
+		return err
+	}
 	return w.keyring(ctx)
+}
+
+// dead are those that a file has no more.
+func (k *rootKeys) dead(file []byte) (out []string) {
+	for _, key := range k.ever {
+		if !bytes.Contains(file, []byte(key)) {
+			out = append(out, key)
+		}
+	}
+	return out
 }
 
 func (w *world) keyring(ctx context.Context) error {
 	return openVault(ctx, w.disk, func(_ *catalog.DB, keys *vault.Vault) error {
-		held, err := keys.Holders()[0].Generations(ctx)
-		if err != nil || held[0] != keys.Generation() {
-			return fmt.Errorf("the file of the root key holds generations %v, in force is %d: %w", held, keys.Generation(), err)
+		for _, h := range keys.Holders() {
+			held, err := h.Generations(ctx)
+			if err != nil || held[0] != keys.Generation() {
+				return fmt.Errorf("holder %s holds generations %v, in force is %d: %w", h.Name(), held, keys.Generation(), err)
+			}
 		}
 		for i, d := range w.img.devices {
 			if w.endedFor(i) && keys.HasOwner(vault.OfAssignment(d.assignment)) {

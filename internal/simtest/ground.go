@@ -26,10 +26,11 @@ const (
 // happens in months happens in minutes. latency is how long a sync of the journal
 // takes, so that records gather behind it; nil: no time.
 func (d *Disk) Ground(v *VFS, n *Network, latency func() time.Duration) *server.Ground {
+	keys := keyFiles{d, d.volumes}
 	return &server.Ground{
 		Folder:   func(dir string) server.Folder { return dataFolder{d, dir} },
-		RootKeys: keyFiles{d},
-		Keyring:  func(dir string) vault.Place { return vault.DirOn(keyFiles{d}, dir) },
+		RootKeys: keys,
+		Keyring:  func(dir string) vault.Place { return vault.DirOn(keys, dir) },
 		Journal: func(dir string) (*journal.File, error) {
 			return journal.Open(journalDisk{d, dir, latency}, journal.Options{SegmentSize: 16 << 10})
 		},
@@ -57,10 +58,11 @@ func (f dataFolder) ReadFile(name string) ([]byte, error) {
 func (f dataFolder) Lock() (io.Closer, error) { return io.NopCloser(nil), nil }
 
 func (f dataFolder) WriteJSON(name string, v any) error {
-	b, err := json.Marshal(v)
+	b, err := json.MarshalIndent(v, "", "  ")
 	if err != nil {
 		return err
 	}
+	b = append(b, '\n')
 	name = path.Join(f.dir, name)
 	file, err := f.disk.Open(name+".tmp", os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
 	if err != nil {
@@ -87,17 +89,6 @@ func (d *Disk) ReadFile(name string) ([]byte, error) {
 		return nil, err
 	}
 	return io.ReadAll(f)
-}
-
-// keyFiles is the disk for the vault.
-type keyFiles struct{ *Disk }
-
-func (k keyFiles) OpenFile(name string, flag int, mode fs.FileMode) (vault.File, error) {
-	f, err := k.Open(name, flag, mode)
-	if err != nil {
-		return nil, err
-	}
-	return f, nil
 }
 
 // blobFiles is the disk for segments.

@@ -38,6 +38,7 @@ type image struct {
 	admin   tls.Certificate
 	owners  []owner
 	devices []device
+	guarded bool // see guard
 }
 
 type owner struct {
@@ -53,7 +54,12 @@ type device struct {
 }
 
 // newImage sets a hub up: two owners, three devices.
-func newImage(t *testing.T) *image {
+func newImage(t *testing.T) *image { return setUp(t, false) }
+
+// newGuarded is newImage with a second holder and copies of the keyring.
+func newGuarded(t *testing.T) *image { return setUp(t, true) }
+
+func setUp(t *testing.T, guarded bool) *image {
 	t.Helper()
 	img := &image{}
 	dir := t.TempDir()
@@ -62,6 +68,11 @@ func newImage(t *testing.T) *image {
 		synctest.Test(t, func(t *testing.T) {
 			if err := img.make(t.Context(), dir); err != nil {
 				t.Fatal(err)
+			}
+			if guarded {
+				if err := img.guard(t.Context()); err != nil {
+					t.Fatal(err)
+				}
 			}
 		})
 	})
@@ -116,11 +127,17 @@ func openVault(ctx context.Context, disk *Disk, use func(*catalog.DB, *vault.Vau
 		return err
 	}
 	defer db.Close()
-	root, err := vault.OpenFileHolderOn(keyFiles{disk}, RootKey, nil)
+	root, err := vault.OpenFileHolderOn(keyFiles{disk, nil}, RootKey, nil)
 	if err != nil {
 		return err
 	}
-	keys, err := vault.Open(ctx, db, vault.DirOn(keyFiles{disk}, path.Join(DataFolder, "keyring")), []vault.Holder{root}, vault.Options{})
+	holders := []vault.Holder{root}
+	if other, err := vault.OpenFileHolderOn(keyFiles{disk, nil}, SecondKey, nil); err == nil {
+		holders = append(holders, vault.Registered(other, second, ""))
+	} else if disk.volumes != nil {
+		return err
+	}
+	keys, err := vault.Open(ctx, db, vault.DirOn(keyFiles{disk, nil}, path.Join(DataFolder, "keyring")), holders, vault.Options{})
 	if err != nil {
 		return err
 	}

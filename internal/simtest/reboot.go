@@ -40,7 +40,7 @@ func (d *Disk) Clone(seed uint64) *Disk {
 // copy makes a disk of the copies of files and of the names that each folder has.
 func (d *Disk) copy(seed uint64, file func(*node) *node, folder func(*node) map[string]*node) *Disk {
 	out := NewDisk(seed)
-	out.watch, out.log, out.lies, out.trace, out.steps = d.watch, d.log, d.lies, d.trace, d.steps
+	out.watch, out.log, out.lies, out.trace, out.steps, out.volumes = d.watch, d.log, d.lies, d.trace, d.steps, d.volumes
 	copies := map[*node]*node{}
 	var walk func(n *node) *node
 	walk = func(n *node) *node {

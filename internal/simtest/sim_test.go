@@ -53,6 +53,17 @@ type sayer func(string, ...any)
 
 func (s sayer) Write(p []byte) (int, error) { s("%s", p); return len(p), nil }
 
+// images are what seeds begin with: each third is a guarded hub.
+func images(t *testing.T) func(seed uint64) *image {
+	plain, guarded := newImage(t), newGuarded(t)
+	return func(seed uint64) *image {
+		if seed%3 == 0 {
+			return guarded
+		}
+		return plain
+	}
+}
+
 // inTurns makes goroutines take turns, in the same order each time: they share one
 // processor, and the garbage collector comes between bubbles only.
 func inTurns() (undo func()) {
@@ -79,13 +90,13 @@ func chosen(t *testing.T) uint64 {
 // Seeds decide; the books are right.
 func TestSim(t *testing.T) {
 	defer inTurns()()
-	img := newImage(t)
+	of := images(t)
 	if seed := chosen(t); seed != 0 {
-		a, err := play(t, img, seed, true)
+		a, err := play(t, of(seed), seed, true)
 		if err != nil {
 			t.Errorf("seed %d: %v", seed, err)
 		}
-		if b, _ := play(t, img, seed, false); a != b {
+		if b, _ := play(t, of(seed), seed, false); a != b {
 			t.Logf("played again, seed %d went another way: on a busy machine the scheduler may let goroutines take turns in another order; try again", seed)
 		}
 		return
@@ -96,7 +107,7 @@ func TestSim(t *testing.T) {
 	}
 	broken := 0
 	for seed := *first; seed < *first+uint64(n) && broken < enough; seed++ {
-		if _, err := play(t, img, seed, false); err != nil {
+		if _, err := play(t, of(seed), seed, false); err != nil {
 			t.Errorf("seed %d: %v\n\tagain: go test ./internal/simtest -run Sim -seed %d -v", seed, err, seed)
 			broken++
 		}
@@ -111,7 +122,7 @@ func TestSimRepeats(t *testing.T) {
 		t.Skip("NOT TESTED under the race detector, which upsets the turns of goroutines: ./test runs it without")
 	}
 	defer inTurns()()
-	img := newImage(t)
+	of := images(t)
 	n := *count / 20
 	if n == 0 {
 		n = 4
@@ -119,7 +130,7 @@ func TestSimRepeats(t *testing.T) {
 	for seed := *first; seed < *first+uint64(n); seed++ {
 		seen, same := map[uint64]bool{}, false
 		for range 5 {
-			trace, err := play(t, img, seed, false)
+			trace, err := play(t, of(seed), seed, false)
 			if err != nil {
 				t.Errorf("seed %d: %v", seed, err)
 			}

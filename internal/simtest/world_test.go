@@ -21,21 +21,27 @@ import (
 
 // world is one seed's: the disk and what its people know, across boots of the hub.
 type world struct {
-	img    *image
-	r      *rand.Rand // of the operations
-	faults *rand.Rand // of the disk
-	disk   *Disk
-	books  *books
-	things []*thing
-	past   []*message // with a time: what may be sent again
-	gone   []bool     // by device: revoked or erased, it won't come back
-	party  []bool     // by owner: erased
-	clock  time.Duration
-	steady bool // the clock is never set back, and the hub soon started again
-	trace  hash.Hash64
-	say    func(format string, args ...any)
-	logger *slog.Logger
-	roots  rootKeys
+	img      *image
+	r        *rand.Rand // of the operations
+	faults   *rand.Rand // of the disk
+	disk     *Disk
+	books    *books
+	things   []*thing
+	past     []*message // with a time: what may be sent again
+	gone     []bool     // by device: revoked or erased, it won't come back
+	party    []bool     // by owner: erased
+	clock    time.Duration
+	steady   bool // the clock is never set back, and the hub soon started again
+	trace    hash.Hash64
+	say      func(format string, args ...any)
+	logger   *slog.Logger
+	roots    rootKeys
+	others   rootKeys          // of the second holder
+	lost     map[string]bool   // copies of the keyring that were, and did not come back yet
+	newest   map[string]uint64 // generation of a copy
+	texts    []string          // of certificates
+	rekeying bool              // a rekeying was asked for
+	waits    []*wait           // erasures that can be undone
 
 	spilled  atomic.Pointer[string] // where a canary was written
 	lossSeed uint64                 // changes what power cuts leave, and nothing else
@@ -54,6 +60,13 @@ func newWorld(img *image, seed uint64, say func(string, ...any)) *world {
 		r: rand.New(rand.NewPCG(seed, 1)), faults: rand.New(rand.NewPCG(seed, 2)), disk: img.disk.Clone(seed),
 		gone: make([]bool, len(img.devices)), party: make([]bool, len(img.owners))}
 	w.disk.watch, w.disk.trace = w.watch, fnv.New64a()
+	w.lost, w.newest = map[string]bool{}, map[string]uint64{}
+	if img.guarded {
+		w.disk.volumes = newVolumes()
+		if b, err := img.disk.ReadFile(SecondKey); err == nil {
+			w.others.see(b)
+		}
+	}
 	w.begun = w.disk.Steps()
 	for _, d := range img.devices {
 		w.things = append(w.things, &thing{device: d, roots: img.roots, settle: func(m *message, code byte) {
@@ -79,6 +92,9 @@ func (w *world) watch(path string, p []byte) {
 	if strings.HasPrefix(path, "/key/") {
 		w.roots.see(p)
 	}
+	if strings.HasPrefix(path, "/key2/") {
+		w.others.see(p)
+	}
 }
 
 func (w *world) note(format string, args ...any) {
@@ -93,7 +109,7 @@ func (w *world) run(t *testing.T, seed uint64) error {
 	for i := range lives {
 		lives[i] = w.boot
 	}
-	return w.lives(t, seed, append(lives, w.heal, w.once)...)
+	return w.lives(t, seed, append(lives, w.mend, w.heal, w.once)...)
 }
 
 // lives lets the hub live some lives, and takes the disk apart then.
@@ -179,6 +195,9 @@ func (w *world) latency() time.Duration {
 
 // boot is one life of the hub under drawn operations and faults.
 func (w *world) boot(ctx context.Context) error {
+	if err := w.tend(ctx); err != nil {
+		return err
+	}
 	h, alive, err := start(ctx, w.disk, w.plan(), w.latency, w.logger)
 	if err != nil {
 		return err
@@ -258,10 +277,18 @@ func (w *world) operation(ctx context.Context, h *hub, p *people) error {
 		full := w.r.IntN(2) == 0
 		w.note("disk full: %v", full)
 		w.disk.Fill(full)
-	case x < 97:
+	case x < 90 && w.img.guarded:
+		w.upset()
+	case x < 95:
 		w.erase(ctx, p, at)
+	case x < 96 && w.r.IntN(3) == 0:
+		w.eraseLater(ctx, p, at)
+	case x < 97:
+		w.rekey(ctx, p, at)
 	case x < 98:
 		w.revoke(ctx, p, at)
+	case w.r.IntN(2) == 0:
+		w.undo(ctx, p)
 	default:
 		w.pause(h, 20*time.Minute)
 	}
@@ -323,12 +350,13 @@ func (w *world) message(at int, qos byte) *message {
 	if w.r.IntN(2) == 0 {
 		m.time = time.Now().Add(-time.Duration(w.r.Int64N(int64(time.Hour)))).Truncate(time.Microsecond)
 	}
-	r := w.books.add(reading{device: at, stream: m.stream, timed: !m.time.IsZero(), time: m.time, once: qos == 2 || !m.time.IsZero(), sent: 1})
+	r := w.books.add(reading{device: at, stream: m.stream, timed: !m.time.IsZero(), time: m.time, once: qos == 2 && !w.rekeying || !m.time.IsZero(), sent: 1})
 	m.n = r.n
 	if !m.time.IsZero() { // no two at one time
 		m.time = m.time.Add(time.Duration(m.n) * time.Nanosecond)
 		r.time = m.time
 	}
+	r.maybe = w.late(r)
 	m.payload = []byte(m.value())
 	if !m.time.IsZero() {
 		m.payload = fmt.Appendf(nil, `{"t":%d.%09d,"v":%s}`, m.time.Unix(), m.time.Nanosecond(), m.value())
@@ -354,7 +382,7 @@ func (w *world) post(ctx context.Context, p *people, at int) {
 		m := w.message(at, 0)
 		if lines {
 			m.stream = "n_" + m.stream
-			w.books.all[m.n].stream = m.stream
+			w.books.all[m.n].stream, w.books.all[m.n].maybe = m.stream, false
 		}
 		all = append(all, m)
 		switch {

@@ -50,9 +50,15 @@ func CreateFileHolder(path string, passphrase []byte) (*FileHolder, error) {
 	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
 		return nil, fmt.Errorf("make folder of root key: %w", err)
 	}
+	return CreateFileHolderOn(osFiles{}, path, passphrase)
+}
+
+// CreateFileHolderOn is CreateFileHolder in another file system than the operating
+// system's, in a folder that is there.
+func CreateFileHolderOn(files Files, path string, passphrase []byte) (*FileHolder, error) {
 	var ring, salt [16]byte
 	rand.Read(ring[:])
-	h := &FileHolder{files: osFiles{}, path: path, doc: rootFile{
+	h := &FileHolder{files: files, path: path, doc: rootFile{
 		Format: rootFormat,
 		Ring:   base64.StdEncoding.EncodeToString(ring[:]),
 		Keys:   map[uint64][]byte{},

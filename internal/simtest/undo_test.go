@@ -1,0 +1,143 @@
+package simtest
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"time"
+)
+
+// wait is an erasure that was asked for with a window in which it can be undone.
+type wait struct {
+	id     string
+	owner  int
+	scope  scope
+	hidden []*reading // that were there to be covered, as the sender knows
+	asked  bool       // somebody asked to undo it, and may have been heard
+	undone bool
+}
+
+// eraseLater asks for an erasure of a stream that can be undone for an hour.
+func (w *world) eraseLater(ctx context.Context, p *people, at int) {
+	d := w.img.devices[at]
+	s := scope{devices: []int{at}, stream: streams[w.r.IntN(len(streams))]}
+	body, _ := json.Marshal(map[string]string{"device": d.id.String(), "stream": s.stream, "undo": "1h"})
+	status, answer := ask(ctx, p.owners, "POST", apiURL+"/v1/erasures?wait=0", w.img.owners[d.owner].token, "application/json", body)
+	w.note("erase %v %s in an hour: %d", s.devices, s.stream, status)
+	if status/100 == 4 {
+		w.say("%s", answer)
+		return
+	}
+	var e struct{ ID, State string }
+	if status/100 != 2 || json.Unmarshal(answer, &e) != nil {
+		w.books.erase(&s, false) // it may come about, and may be undone by nobody
+		return
+	}
+	w.erased++
+	w.waits = append(w.waits, &wait{id: e.ID, owner: d.owner, scope: s, hidden: w.books.hide(&s)})
+}
+
+// late reports that a reading has a time that an erasure which can be undone may cover:
+// it is taken in, shown to nobody, and goes or comes back with the rest.
+func (w *world) late(r *reading) bool {
+	for _, x := range w.waits {
+		if !x.undone && r.timed && x.scope.covers(r) {
+			return true
+		}
+	}
+	return false
+}
+
+// undo takes back one of those that wait.
+func (w *world) undo(ctx context.Context, p *people) {
+	for _, x := range w.waits {
+		if x.asked || w.party[x.owner] {
+			continue
+		}
+		status, answer := ask(ctx, p.owners, "DELETE", apiURL+"/v1/erasures/"+x.id, w.img.owners[x.owner].token, "", nil)
+		w.note("undo an erasure: %d", status)
+		w.say("%s", answer)
+		switch {
+		case status/100 == 2:
+			x.asked, x.undone = true, true
+			w.books.show(x.hidden, false)
+		case status/100 != 4: // it may be undone, and it may not
+			x.asked = true
+			w.books.show(x.hidden, true)
+		}
+		return
+	}
+}
+
+// waitedOut lets the windows end: what was not undone by then is carried out.
+func (w *world) waitedOut(ctx context.Context, p *people) error {
+	status, body := ask(ctx, p.admin, "GET", apiURL+"/v1/erasures?limit=1000", "", "", nil)
+	var page struct{ Items []struct{ ID, State string } }
+	if err := json.Unmarshal(body, &page); status != 200 || err != nil {
+		return fmt.Errorf("list erasures: %d %s %v", status, body, err)
+	}
+	for _, e := range page.Items {
+		if e.State == "waiting" {
+			time.Sleep(62 * time.Minute)
+			break
+		}
+	}
+	return nil
+}
+
+// hide enters that a scope is shown to nobody, but may come back.
+func (b *books) hide(s *scope) (hidden []*reading) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for _, r := range b.all {
+		switch {
+		case !s.covers(r) || r.gone:
+		case r.state == acked && r.sent == 1:
+			r.hidden++
+			hidden = append(hidden, r)
+		case r.state != refused:
+			r.maybe = true // before or after, who knows
+		}
+	}
+	return hidden
+}
+
+// show enters that readings are back, or may be.
+func (b *books) show(hidden []*reading, maybe bool) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for _, r := range hidden {
+		r.hidden--
+		r.maybe = r.maybe || maybe
+	}
+}
+
+// rekey has a party, or all, get fresh keys. Nothing changes for anybody.
+func (w *world) rekey(ctx context.Context, p *people, at int) {
+	what := map[string]any{"party": w.img.owners[w.img.devices[at].owner].party.String()}
+	if w.r.IntN(3) == 0 {
+		what = map[string]any{"all": true}
+	}
+	body, _ := json.Marshal(what)
+	status, answer := ask(ctx, p.admin, "POST", apiURL+"/v1/rekeys", "", "application/json", body)
+	w.note("rekey the owner of device %d, or all %v: %d", at, what["all"], status)
+	w.say("%s", answer)
+	if status/100 != 4 {
+		w.rekeying = true
+	}
+}
+
+// rekeyed demands that all who were to get fresh keys have them.
+func (w *world) rekeyed(ctx context.Context, p *people) error {
+	status, body := ask(ctx, p.admin, "GET", apiURL+"/v1/rekeys?limit=1000", "", "", nil)
+	var page struct{ Items []struct{ Left int } }
+	if err := json.Unmarshal(body, &page); status != 200 || err != nil {
+		return fmt.Errorf("list replacements of keys: %d %s %v", status, body, err)
+	}
+	for _, r := range page.Items {
+		if r.Left > 0 {
+			return fmt.Errorf("%d owners still wait for fresh keys a minute after the start of a sound hub", r.Left)
+		}
+	}
+	return nil
+}

@@ -136,50 +136,48 @@ func TestHundredErasuresShareRotations(t *testing.T) {
 // minimalRest is how far apart rotations are.
 const minimalRest = 100 * time.Millisecond
 
-// The keys of an owner with much die as fast as those of one with little. With
-// HOLDFAST_LONG=1 much is five million readings.
+// The keys of an owner with much die as fast as those of one with little, and as fast he
+// is refused. With HOLDFAST_LONG=1 much is a million and five million readings.
 func TestErasureTakesNoLongerForMuch(t *testing.T) {
-	const little, rounds = 1000, 5
-	much := 100_000
+	sizes, rounds := []int{1000, 100_000}, 5
 	if long() {
-		much = 5_000_000
+		sizes, rounds = []int{1000, 1_000_000, 5_000_000}, 3
 	}
 	h := newHouse(t)
 	h.erasing()
-	pour := func(name string, n int) owner {
-		o := h.owner(name)
-		h.pour(o.device, n)
-		if err := h.series.Roll(t.Context()); err != nil {
-			t.Fatal(err)
-		}
-		return o
-	}
-	var small, big [2][]time.Duration // until refused, until the keys are dead
-	measure := func(o owner, into *[2][]time.Duration) {
-		began := time.Now()
-		e := h.ask(o)
-		into[0] = append(into[0], time.Since(began))
-		for h.stores.vault.HasOwner(vault.OfAssignment(o.device.Assignment)) {
-			runtime.Gosched()
-		}
-		into[1] = append(into[1], time.Since(began))
-		e = h.waitErased(e.ID)
-		t.Logf("refused %v, keys dead %v, done %v", into[0][len(into[0])-1], into[1][len(into[1])-1], time.Since(began))
-	}
+	refused, dead := make([][]time.Duration, len(sizes)), make([][]time.Duration, len(sizes))
 	for round := range rounds {
-		measure(pour(fmt.Sprintf("little %d", round), little), &small)
-		measure(pour(fmt.Sprintf("much %d", round), much), &big)
-		if much > 1_000_000 && round == 2 {
-			break
+		for i, n := range sizes {
+			o := h.owner(fmt.Sprintf("%d readings, %d", n, round))
+			h.pour(o.device, n)
+			if err := h.series.Roll(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			began := time.Now()
+			e := h.ask(o)
+			refused[i] = append(refused[i], time.Since(began))
+			for h.stores.vault.HasOwner(vault.OfAssignment(o.device.Assignment)) {
+				runtime.Gosched()
+			}
+			dead[i] = append(dead[i], time.Since(began))
+			h.waitErased(e.ID)
+			t.Logf("%d readings: refused %v, keys dead %v, done %v", n, refused[i][round], dead[i][round], time.Since(began))
 		}
 	}
-	for i, what := range []string{"refused", "keys dead"} {
-		slices.Sort(small[i])
-		slices.Sort(big[i])
-		s, b := small[i][len(small[i])/2], big[i][len(big[i])/2]
-		t.Logf("%s: %v with %d readings, %v with %d: %.2f", what, s, little, b, much, float64(b)/float64(s))
-		if b > 3*s+500*time.Millisecond { // what would depend on the amount takes seconds
-			t.Errorf("%s after %v with %d readings, %v with %d", what, s, little, b, much)
+	for what, took := range map[string][][]time.Duration{"refused": refused, "keys dead": dead} {
+		for i := range took {
+			slices.Sort(took[i])
+		}
+		little := took[0][rounds/2]
+		for i, n := range sizes {
+			much := took[i][rounds/2]
+			t.Logf("%s: median %v with %d readings, %.2f of that with %d", what, much, n, float64(much)/float64(little), sizes[0])
+			if much > 3*little+500*time.Millisecond { // what would depend on the amount takes seconds
+				t.Errorf("%s after %v with %d readings, %v with %d", what, little, sizes[0], much, n)
+			}
+			if most := 10 * time.Second; what == "refused" && much > most { // ten times what is promised
+				t.Errorf("refused after %v with %d readings", much, n)
+			}
 		}
 	}
 }

@@ -21,6 +21,10 @@ const takeBackHeader = "holdfast take-backs 1"
 // anew with each that comes to it.
 const batchSize = 1000
 
+// batchBytes is how long its lines are together when nothing more comes to it. Most
+// take-backs have some hundred bytes; those that name many streams have a MB.
+const batchBytes = 4 << 20
+
 // takeBackPrefix begins the names of batches among the files of a keyring's copy;
 // the number of the first take-back follows.
 const takeBackPrefix = "takebacks-"
@@ -36,6 +40,16 @@ type TakeBackBatch struct {
 	At         time.Time
 	Before     [sha256.Size]byte // the chain's hash before the first
 	lines      []string
+}
+
+// full reports whether no take-back comes to the batch any more.
+func (b *TakeBackBatch) full() bool { return len(b.lines) >= batchSize || b.size() >= batchBytes }
+
+func (b *TakeBackBatch) size() (n int) {
+	for _, line := range b.lines {
+		n += len(line)
+	}
+	return n
 }
 
 // chain is the hash after the batch's last take-back.

@@ -67,7 +67,7 @@ func (l *Ledger) signBatch(ctx context.Context, tx *sql.Tx, generation uint64) (
 	b := TakeBackBatch{First: 1}
 	if last != nil {
 		b = *last
-		if len(last.lines) >= batchSize || len(last.lines) > 0 && last.Origin != l.Origin() {
+		if last.full() || len(last.lines) > 0 && last.Origin != l.Origin() {
 			b = TakeBackBatch{First: last.Last + 1, Before: last.chain(), Generation: last.Generation}
 		}
 	}
@@ -78,6 +78,14 @@ func (l *Ledger) signBatch(ctx context.Context, tx *sql.Tx, generation uint64) (
 	}
 	if last != nil && len(fresh) == 0 && !last.stale(generation) {
 		return false, nil
+	}
+	size := b.size()
+	for i, line := range fresh {
+		if size >= batchBytes {
+			fresh, more = fresh[:i], true
+			break
+		}
+		size += len(line)
 	}
 	b.lines = append(b.lines, fresh...)
 	b.Origin, b.Last = l.Origin(), b.First+uint64(len(b.lines))-1

@@ -93,6 +93,29 @@ func TestTakeBacksComeBackFromACopy(t *testing.T) {
 	}
 }
 
+// A batch of long take-backs ends before it is too long to be read.
+func TestLongTakeBacksAreInMoreBatches(t *testing.T) {
+	l := open(t).Ledger
+	long := TakeBack{Kind: GrantEnded, ID: holdfast.NewID[TakenID](), Box: make([]byte, batchBytes/4)} // a third of a batch, in base64
+	add(t, l, long, long, long, long, long)
+	copied := files(t, l, 1)
+	if len(copied) != 2 {
+		t.Errorf("%d batches of five take-backs of %d bytes", len(copied), len(long.Box))
+	}
+	for name, b := range copied {
+		if len(b) > 2*batchBytes {
+			t.Errorf("%s has %d bytes", name, len(b))
+		}
+	}
+	add(t, l, long)
+	copied = files(t, l, 1)
+	forget(t, l, 0)
+	got, err := l.ReadTakeBacks(t.Context(), copied, 1)
+	if err != nil || got.Last != 6 || len(got.Fresh) != 6 || got.Short != "" {
+		t.Errorf("read up to %d, %d fresh: %q, %v", got.Last, len(got.Fresh), got.Short, err)
+	}
+}
+
 func TestTakeBacksOfARenewedName(t *testing.T) {
 	l := open(t).Ledger
 	add(t, l, many(2)...)

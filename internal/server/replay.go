@@ -49,6 +49,13 @@ func ReplayTakeBacks(ctx context.Context, c Config, files map[string][]byte) (r 
 	return r, nil
 }
 
+// replayTogether is how many take-backs share a transaction.
+const replayTogether = 1000
+
+func again(t ledger.TakeBack, err error) error {
+	return fmt.Errorf("carry take-back %d out again: %w", t.Number, err)
+}
+
 // replay has each keeper carry out again what it once took back, in order, and then
 // settles what no take-back names: readings under keys that are gone, and commands
 // that may have been carried out since.
@@ -65,23 +72,46 @@ func (s *Server) replay(ctx context.Context, all []ledger.TakeBack) (dropped int
 		"custody": s.custody.Replay, "outbox": s.outbox.Replay, "alarm": s.alarms.Replay,
 		"backup": s.backups.Replay, "recovery": s.recovery.Replay,
 	}
+	var some []ledger.TakeBack // that share a transaction
+	write := func() error {
+		err := s.stores.catalog.Write(ctx, func(tx *sql.Tx) error {
+			for _, t := range some {
+				if err := keepers[t.Kind.Keeper()](ctx, tx, t); err != nil {
+					return again(t, err)
+				}
+			}
+			return nil
+		})
+		some = some[:0]
+		return err
+	}
 	for _, t := range all {
-		keeper := t.Kind.Keeper()
-		switch {
+		var alone func(context.Context, ledger.TakeBack) error
+		switch keeper := t.Kind.Keeper(); {
 		case keeper == "ledger", undone[t.ID] && t.Kind == ledger.ErasureAccepted:
 			continue // kept with the batches
 		case keeper == "erasure":
-			err = s.erasure.Replay(ctx, t)
+			alone = s.erasure.Replay
 		case t.Kind == ledger.PeriodTerms:
-			err = s.custody.ReplayPeriod(ctx, t)
+			alone = s.custody.ReplayPeriod
 		case keepers[keeper] == nil:
-			err = holdfast.Errorf(holdfast.Conflict, "a take-back of kind %s is of a newer holdfast: start that one", t.Kind)
+			return dropped, again(t, holdfast.Errorf(holdfast.Conflict, "a take-back of kind %s is of a newer holdfast: start that one", t.Kind))
 		default:
-			err = s.stores.catalog.Write(ctx, func(tx *sql.Tx) error { return keepers[keeper](ctx, tx, t) })
+			some = append(some, t)
 		}
-		if err != nil {
-			return dropped, fmt.Errorf("carry take-back %d out again: %w", t.Number, err)
+		if alone != nil || len(some) == replayTogether {
+			if err := write(); err != nil {
+				return dropped, err
+			}
 		}
+		if alone != nil {
+			if err := alone(ctx, t); err != nil {
+				return dropped, again(t, err)
+			}
+		}
+	}
+	if err := write(); err != nil {
+		return dropped, err
 	}
 	return dropped, errors.Join(s.twin.Restored(ctx), s.erasure.Replayed(ctx))
 }

@@ -4,14 +4,15 @@ import (
 	"crypto/rand"
 	"database/sql"
 	"fmt"
+	"runtime"
 	"slices"
 	"testing"
 
 	"github.com/holdfast-iot/holdfast"
 )
 
-// An hour of a hub in which much is taken back: signed as it comes, second by second,
-// and read by a restore. bytes/op is what a copy keeps for each.
+// Take-backs are signed as they come, some at a time, and read by a restore.
+// copied-B/op is what each push writes to a copy, copy-B what a copy keeps of each.
 func BenchmarkTakeBacks(b *testing.B) {
 	box := make([]byte, 180) // a grant's sealed column
 	rand.Read(box)
@@ -53,12 +54,20 @@ func BenchmarkTakeBacks(b *testing.B) {
 			size += len(f)
 		}
 		forget(b, l, 1)
+		var before, after runtime.MemStats
 		b.ReportAllocs()
 		for b.Loop() {
-			if t, err := l.ReadTakeBacks(b.Context(), copied, 1); err != nil || len(t.Fresh) != n-1 {
+			runtime.GC()
+			runtime.ReadMemStats(&before)
+			t, err := l.ReadTakeBacks(b.Context(), copied, 1)
+			if err != nil || len(t.Fresh) != n-1 {
 				b.Fatalf("%d fresh, %v", len(t.Fresh), err)
 			}
+			runtime.GC()
+			runtime.ReadMemStats(&after)
+			runtime.KeepAlive(t)
 		}
+		b.ReportMetric(float64(after.HeapAlloc-before.HeapAlloc)/n, "held-B/take-back")
 		b.ReportMetric(float64(size)/n, "copy-B/take-back")
 	})
 }

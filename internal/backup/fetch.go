@@ -48,7 +48,26 @@ func (r *Reader) FetchCatalog(ctx context.Context, dir string) (err error) {
 	if err := syncFolder(to, "."); err != nil {
 		return err
 	}
+	if err := plainTables(ctx, dir); err != nil {
+		return err
+	}
 	return catalog.Sound(ctx, dir)
+}
+
+// plainTables refuses a catalog with what none of ours has, and what could make a
+// question to it cost without end: views and triggers.
+func plainTables(ctx context.Context, dir string) error {
+	var other int
+	err := catalog.Look(ctx, filepath.Join(dir, catalog.File), func(tx *sql.Tx) error {
+		return tx.QueryRowContext(ctx, `SELECT count(*) FROM sqlite_schema WHERE type NOT IN ('table', 'index')`).Scan(&other)
+	})
+	if err != nil {
+		return holdfast.Errorf(holdfast.Invalid, "the catalog in the backup can't be read: %w", err)
+	}
+	if other > 0 {
+		return holdfast.Errorf(holdfast.Invalid, "the catalog in the backup has views or triggers, as no catalog of a hub has: it was made by somebody else")
+	}
+	return nil
 }
 
 // of returns the entries of a kind; they stand together.

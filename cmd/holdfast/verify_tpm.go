@@ -6,14 +6,15 @@ import (
 
 	"github.com/holdfast-iot/holdfast"
 	"github.com/holdfast-iot/holdfast/internal/erasure"
+	"github.com/holdfast-iot/holdfast/internal/vault"
 	"github.com/holdfast-iot/holdfast/internal/vault/tpmholder"
 )
 
 // tpmProof is what the evidence of a holder's TPM comes to.
 type tpmProof struct {
 	Holder  string `json:"holder"`
-	Counter uint64 `json:"counter"`
-	Below   uint64 `json:"below"` // root keys before it are destroyed
+	Counter uint64 `json:"counter,omitzero"`
+	Below   uint64 `json:"below,omitzero"` // root keys before it are destroyed; 0: there is no evidence
 	// Origin is who vouches for the endorsement certificate in the evidence, if the
 	// roots were given.
 	Origin    *tpmholder.Origin `json:"maker,omitempty"`
@@ -23,10 +24,15 @@ type tpmProof struct {
 
 // tpmEvidence checks what the TPM of a holder signed of the destruction of all root
 // keys before a generation, and with roots whose the TPM is that it names. It is nil
-// for a holder of another kind, and for one that gave no evidence.
+// for a holder of another kind, and for one that is pending.
 func tpmEvidence(h erasure.Holder, below uint64, roots *tpmholder.Makers, at time.Time) (*tpmProof, error) {
-	if h.Kind != "tpm" || len(h.Evidence) == 0 {
+	switch {
+	case h.Kind != "tpm", h.State == vault.HolderPending:
 		return nil, nil
+	case len(h.Evidence) == 0 && roots != nil:
+		return nil, holdfast.Errorf(holdfast.Denied, "holder %s: its TPM gave no evidence, so that no maker's roots say anything of it (without --tpm-roots it is the hub's word)", cell(h.Holder))
+	case len(h.Evidence) == 0:
+		return &tpmProof{Holder: cell(h.Holder)}, nil
 	}
 	r, err := tpmholder.Verify(h.Evidence)
 	switch {
@@ -90,6 +96,9 @@ func tpmRows(all []tpmProof, say func(tpmProof) string) (rows [][]string) {
 }
 
 func (p tpmProof) proven() string {
+	if p.Below == 0 {
+		return ""
+	}
 	text := fmt.Sprintf("a TPM key signed that its counter stands at %d, past what is before root key %d", p.Counter, p.Below)
 	if p.Origin != nil {
 		text += "; the endorsement certificate with it is of " + p.Origin.String()
@@ -107,6 +116,8 @@ func (p tpmProof) stated() string {
 // unproven is what nobody can see from the certificate alone.
 func (p tpmProof) unproven() string {
 	switch {
+	case p.Below == 0:
+		return "that it has destroyed anything: the TPM gave no evidence"
 	case p.Origin != nil:
 		return "that the key which signed is in that maker's TPM: for that the TPM itself must be asked"
 	case p.certified:

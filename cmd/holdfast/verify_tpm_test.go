@@ -9,6 +9,7 @@ import (
 
 	"github.com/holdfast-iot/holdfast"
 	"github.com/holdfast-iot/holdfast/internal/erasure"
+	"github.com/holdfast-iot/holdfast/internal/vault"
 	"github.com/holdfast-iot/holdfast/internal/vault/tpmholder"
 )
 
@@ -33,7 +34,18 @@ func TestVerifyChecksWhatATPMSigned(t *testing.T) {
 	if _, err := tpmEvidence(h, 3, nil, now); holdfast.KindOf(err) != holdfast.Invalid {
 		t.Errorf("altered: %v", err)
 	}
-	h.Kind = "exec"
+	h.Evidence = nil
+	if got, err := tpmEvidence(h, 3, nil, now); err != nil || got.proven() != "" || !strings.Contains(got.unproven(), "gave no evidence") {
+		t.Errorf("without evidence: %+v, %v", got, err)
+	}
+	if _, err := tpmEvidence(h, 3, &tpmholder.Makers{}, now); holdfast.KindOf(err) != holdfast.Denied {
+		t.Errorf("without evidence, with roots: %v", err)
+	}
+	h.State = vault.HolderPending
+	if got, err := tpmEvidence(h, 3, &tpmholder.Makers{}, now); err != nil || got != nil {
+		t.Errorf("pending, with roots: %+v, %v", got, err)
+	}
+	h.Kind, h.State, h.Evidence = "exec", vault.HolderDestroyed, said
 	if got, err := tpmEvidence(h, 3, nil, now); err != nil || got != nil {
 		t.Errorf("of a program, which nobody can check: %+v, %v", got, err)
 	}

@@ -141,19 +141,25 @@ const minimalRest = 100 * time.Millisecond
 func TestErasureTakesNoLongerForMuch(t *testing.T) {
 	sizes, rounds := []int{1000, 100_000}, 5
 	if long() {
-		sizes, rounds = []int{1000, 1_000_000, 5_000_000}, 3
+		sizes, rounds = []int{1000, 1_000_000, 5_000_000}, 5
 	}
 	h := newHouse(t)
 	h.erasing()
 	refused, dead := make([][]time.Duration, len(sizes)), make([][]time.Duration, len(sizes))
-	for round := range rounds {
-		for i, n := range sizes {
+	owners := make([][]owner, rounds) // all are there before any is measured: what was just written is still on its way to the disk
+	for round := range owners {
+		for _, n := range sizes {
 			o := h.owner(fmt.Sprintf("%d readings, %d", n, round))
+			owners[round] = append(owners[round], o)
 			h.pour(o.device, n)
 			if err := h.series.Roll(t.Context()); err != nil {
 				t.Fatal(err)
 			}
-			began := time.Now()
+		}
+	}
+	for round := range rounds {
+		for i, n := range sizes {
+			o, began := owners[round][i], time.Now()
 			e := h.ask(o)
 			refused[i] = append(refused[i], time.Since(began))
 			for h.stores.vault.HasOwner(vault.OfAssignment(o.device.Assignment)) {

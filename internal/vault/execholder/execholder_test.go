@@ -233,3 +233,30 @@ func TestProgramThatOthersMayReplaceIsRefused(t *testing.T) {
 		}
 	}
 }
+
+// A program may say more than a pipe holds before it reads its question, and many may
+// be asked at once: each gets the end of its input, and is heard to its end.
+func TestProgramThatTalksBeforeItReads(t *testing.T) {
+	dir := t.TempDir()
+	program := filepath.Join(dir, "program")
+	script := `#!/bin/sh
+head -c 300000 /dev/zero | tr '\0' x >&2
+printf '{"holdfast-holder":"1","protocols":["1"],"about":"'
+head -c 150000 /dev/zero | tr '\0' x
+cat >/dev/null
+echo '"}'
+`
+	if err := errors.Join(os.Chmod(dir, 0o700), os.WriteFile(program, []byte(script), 0o700)); err != nil {
+		t.Fatal(err)
+	}
+	failed := make(chan error)
+	const n = 6
+	for range n {
+		go func() { _, err := execholder.Open(t.Context(), program, nil, "ring"); failed <- err }()
+	}
+	for range n {
+		if err := <-failed; err != nil {
+			t.Error(err)
+		}
+	}
+}

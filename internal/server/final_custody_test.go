@@ -77,7 +77,8 @@ func (f *finals) hands() []final {
 			late := h.send(seller.device, number("pulse", time.Now(), 80))
 			next := h.send(bought.device, number("pulse", time.Now(), 80)) // which is not known
 			t, err := h.custody.TransferOf(ctx, seller.Party, sale.ID)
-			return late != nil && next != nil && err == nil && t.State != custody.OnOffer && h.readings(seller.Principal, seller, "pulse") == 1 && h.readings(buyer, seller, "pulse") == 0
+			a, e2 := h.custody.Assignment(ctx, seller.device.Assignment)
+			return e2 == nil && a.State == custody.Closed && !a.To.IsZero() && late != nil && next != nil && err == nil && t.State != custody.OnOffer && h.readings(seller.Principal, seller, "pulse") == 1 && h.readings(buyer, seller, "pulse") == 0
 		}},
 		{"an offer is withdrawn", func() error {
 			_, err := h.custody.EndTransfer(ctx, keeper.Credential, keeper.Party, withdrawn.ID)
@@ -203,6 +204,10 @@ func (f *finals) erasures() []final {
 		f.must(err)
 		return h.Server.erasure.Request(ctx, o.Principal, s, erasure.Wish{Undo: time.Hour, Guarded: true})
 	}
+	regrets := h.owner("regrets")
+	h.mustSend(regrets.device, number("pulse", f.at, 60))
+	waits, err := wait(regrets)
+	f.must(err)
 	reader, early := h.person("reader"), h.person("early reader")
 	h.retracted(early, "the first to go", "before")
 	had, err := h.Server.erasure.RetractionsTo(ctx, early.Party, 0, 10)
@@ -220,6 +225,11 @@ func (f *finals) erasures() []final {
 			}
 			return err
 		}, func(h *house) bool { return h.readings(undone.Principal, undone, "pulse") == 1 }},
+		{"an erasure that has waited is undone", func() error { _, err := h.Server.erasure.Undo(ctx, regrets.Principal, waits.ID); return err },
+			func(h *house) bool {
+				e, err := h.Server.erasure.Erasure(ctx, waits.ID)
+				return err == nil && e.State == erasure.Undone && h.readings(regrets.Principal, regrets, "pulse") == 1
+			}},
 		{"an erasure waits", func() error { _, err := wait(waiting); return err },
 			func(h *house) bool { return h.readings(waiting.Principal, waiting, "pulse") == 0 }},
 		{"a recipient is told, and answers", func() (err error) {

@@ -258,7 +258,7 @@ type Snapshot struct {
 // idTime is how a snapshot's id begins; behind it stand a dash and the first letters
 // of the run's id.
 const (
-	idTime    = "20060102T150405Z"
+	idTime    = "20060102T150405.000Z"
 	idLetters = 8
 )
 

@@ -80,7 +80,7 @@ func TestPruneRemovesLitterAndNothingOnDoubt(t *testing.T) {
 		t.Fatalf("it was not cut short: %v", err)
 	}
 	h.step = nil
-	for _, name := range []string{filepath.Join(snapshotsDir, "x"+tempSuffix), listPath("20200101T000000Z-aaaaaaaa"), filepath.Join(pieceDir(all[0].Statement.ID), "half"+tempSuffix)} {
+	for _, name := range []string{filepath.Join(snapshotsDir, "x"+tempSuffix), listPath("20200101T000000.000Z-aaaaaaaa"), filepath.Join(pieceDir(all[0].Statement.ID), "half"+tempSuffix)} {
 		os.MkdirAll(filepath.Dir(filepath.Join(dir, name)), 0o700)
 		if err := os.WriteFile(filepath.Join(dir, name), nil, 0o600); err != nil {
 			t.Fatal(err)
@@ -188,5 +188,17 @@ func TestAPruneThatIsCutShort(t *testing.T) {
 		if names, _ := piecesIn(t, dir); len(names) != len(needed(t, dir)) {
 			t.Errorf("step %d: %d pieces are left, %d are needed", at, len(names), len(needed(t, dir)))
 		}
+	}
+}
+
+// Names sort by when the backups began, also those of one second.
+func TestNamesSortByTime(t *testing.T) {
+	first := time.Date(2026, 11, 23, 2, 15, 0, 1e6, time.UTC)
+	a, b := snapshotID(first, "zzzzzzzzzz"), snapshotID(first.Add(time.Millisecond), "aaaaaaaaaa")
+	if a >= b {
+		t.Errorf("%s does not come before %s", a, b)
+	}
+	if at, ok := snapshotAt(b); !ok || !at.Equal(first.Add(time.Millisecond)) {
+		t.Errorf("%s began %v, %v", b, at, ok)
 	}
 }

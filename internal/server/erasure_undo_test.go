@@ -1,11 +1,14 @@
 package server
 
 import (
+	"os"
+	"path/filepath"
 	"testing"
 	"time"
 
 	"github.com/holdfast-iot/holdfast"
 	"github.com/holdfast-iot/holdfast/internal/erasure"
+	"github.com/holdfast-iot/holdfast/internal/identity"
 )
 
 // What waits is refused as if it had begun, and is there again, with what the device
@@ -110,4 +113,47 @@ func TestWhatArrivesAfterTheAskingStays(t *testing.T) {
 	if rows, err := h.read(o.Principal, o.device, "pulse"); err != nil || len(rows) != 1 {
 		t.Errorf("after the asking came one, %d are read: %v", len(rows), err)
 	}
+}
+
+// A hub starts without the only copy of its keyring: who is to be erased stays refused,
+// the others come in, and the erasure is done when the copy is back.
+func TestAnErasureThatCantGoOnStopsNoStart(t *testing.T) {
+	h := newHouse(t)
+	h.halt()
+	disk := t.TempDir()
+	safe, away := filepath.Join(disk, "safe"), filepath.Join(disk, "away")
+	if err := os.Mkdir(safe, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := AddCopy(t.Context(), Config{Data: h.dir}, "safe", "file:"+safe); err != nil {
+		t.Fatal(err)
+	}
+	h.start()
+	anna, ben := h.person("Anna"), h.person("Ben")
+	hers, his := h.device(anna.Party, "watch"), h.device(ben.Party, "band")
+	for _, p := range []identity.Peer{hers, his} {
+		h.mustSend(p, number("pulse", time.Now(), 60))
+	}
+	if err := os.Rename(safe, away); err != nil {
+		t.Fatal(err)
+	}
+	e, err := h.Server.erasure.Ask(t.Context(), anna, h.scope(h.custody.ScopeOfParty(t.Context(), anna.Party)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := h.Server.erasure.Once(t.Context()); holdfast.KindOf(err) != holdfast.Unavailable {
+		t.Fatalf("erase without a copy: %v", err)
+	}
+	h.halt()
+	h.start()
+	h.has(anna, hers, "pulse", 0)
+	h.has(ben, his, "pulse", 1)
+	if err := os.Rename(away, safe); err != nil {
+		t.Fatal(err)
+	}
+	if err := h.stores.vault.TendCopies(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	h.passes(e.ID, erasure.Done)
+	h.has(ben, his, "pulse", 1)
 }

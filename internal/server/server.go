@@ -232,8 +232,10 @@ func (s *Server) openGates(ctx context.Context) (err error) {
 	}
 	s.clock.AtLeast(last)  // what arrives now came after that, whatever the system's clock says
 	if s.config.restored { // first comes what was taken back since
-	} else if err := s.erasure.Once(ctx); err != nil { // what a crash interrupted
-		return fmt.Errorf("finish erasures: %w", err)
+	} else if err := s.erasure.Once(ctx); ctx.Err() != nil {
+		return ctx.Err()
+	} else if err != nil { // a holder or a disk that is away keeps nobody else's data from him
+		s.log.Error("erasure: not finished, will be tried again", "err", err)
 	}
 	s.ingest = ingest.New(s.custody, s.grants, s.stores.vault, s.stores.journal, s.series, s.sessions, s.clock, ingest.Options{Hold: s.erasure.Hold})
 	s.failedDecisions = prometheus.NewCounter(prometheus.CounterOpts{

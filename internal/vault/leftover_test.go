@@ -9,6 +9,8 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+
+	"github.com/holdfast-iot/holdfast"
 )
 
 // failingFiles is the operating system, of which the n-th change from now fails,
@@ -111,5 +113,36 @@ func TestNoRootKeyIsLeftBehind(t *testing.T) {
 			t.Logf("%d steps", steps)
 			return
 		}
+	}
+}
+
+// plainFiles are of a file system without hard links, as FAT is.
+type plainFiles struct{ osFiles }
+
+func (plainFiles) Link(from, to string) error {
+	if _, err := os.Lstat(from); err != nil {
+		return err
+	}
+	return &os.LinkError{Op: "link", Old: from, New: to, Err: syscall.EPERM}
+}
+
+func TestFileSystemWithoutLinks(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "root.key")
+	h, err := CreateFileHolderOn(plainFiles{}, path, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	before, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err = h.Prepare(t.Context(), 1); holdfast.KindOf(err) != holdfast.Invalid || !strings.Contains(err.Error(), "ext4") {
+		t.Errorf("a second write: %v", err)
+	}
+	if after, err := os.ReadFile(path); err != nil || !bytes.Equal(before, after) {
+		t.Errorf("the file was changed: %v", err)
+	}
+	if left, _ := filepath.Glob(path + ".*"); len(left) > 0 {
+		t.Errorf("left behind: %q", left)
 	}
 }

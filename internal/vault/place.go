@@ -220,6 +220,8 @@ func replaceFile(files Files, path string, data []byte) error {
 			err = syncDir(files, dir)
 		case errors.Is(err, fs.ErrNotExist): // nothing is replaced
 			err = nil
+		case errors.Is(err, fs.ErrPermission) || errors.Is(err, errors.ErrUnsupported): // FAT and its like
+			return errors.Join(scrub(files, temp), holdfast.Errorf(holdfast.Invalid, "write %s: its file system gives no second name to a file, without which one can't be replaced at once: use ext4, XFS, Btrfs, APFS or the like", filepath.Base(path)))
 		}
 	}
 	if err == nil {

@@ -32,9 +32,14 @@ func withVault(t *testing.T) (*rig, *vault.Vault) {
 // ingest seals as ingest does: under a lease.
 func (r *rig) ingest(v *vault.Vault, o of, readings ...holdfast.Reading) {
 	r.t.Helper()
+	r.sealed(v, o, readings...)()
+}
+
+// sealed is the first half of ingest; it returns the other one.
+func (r *rig) sealed(v *vault.Vault, o of, readings ...holdfast.Reading) (write func()) {
+	r.t.Helper()
 	lease, err := v.JournalKey(r.t.Context(), o.a, 202611)
 	r.must(err)
-	defer lease.Done()
 	r.counter++
 	h := Header{Type: Readings, Writer: r.writer, Counter: r.counter, Assignment: o.a, Bucket: 202611, Arrival: testArrival, Key: lease.Cipher.ID()}
 	content := &Content{}
@@ -42,18 +47,22 @@ func (r *rig) ingest(v *vault.Vault, o of, readings ...holdfast.Reading) {
 		content.Rows = append(content.Rows, Row{o.s, x})
 	}
 	record, _, _ := AppendRecord(nil, nil, h, content, lease.Cipher)
-	done := make(chan error, 1)
-	r.log.Append(record, func(pos journal.Pos, err error) {
-		if err == nil {
-			r.Observe(h, content.Rows, pos, pos+journal.Pos(len(record)))
+	return func() {
+		r.t.Helper()
+		defer lease.Done()
+		done := make(chan error, 1)
+		r.log.Append(record, func(pos journal.Pos, err error) {
+			if err == nil {
+				r.Observe(h, content.Rows, pos, pos+journal.Pos(len(record)))
+			}
+			done <- err
+		})
+		r.must(<-done)
+		if !lease.Valid() {
+			r.t.Fatal("the lease ended")
 		}
-		done <- err
-	})
-	r.must(<-done)
-	if !lease.Valid() {
-		r.t.Fatal("the lease ended")
+		r.sent[o] = append(r.sent[o], readings...)
 	}
-	r.sent[o] = append(r.sent[o], readings...)
 }
 
 // TestPartOfAStreamIsErasedWithTheVault goes the way that Rewrite narrates.
@@ -93,9 +102,11 @@ func TestPartOfAStreamIsErasedWithTheVault(t *testing.T) {
 	r.ingest(v, o, number(50, 50)) // others go on sending meanwhile
 	r.ingest(v, beside, number(50, 50))
 	r.check("resealed")
+	write := r.sealed(v, beside, number(51, 51)) // it comes to lie on both sides of the destruction
 	_, err = v.Destroy(ctx, vault.Destruction{Reissue: []vault.Reissue{re}})
 	r.must(err)
 	r.forget(o, keep)
+	write()
 	r.check("keys destroyed")
 	r.must(rw.End(ctx))
 	r.check("ended")

@@ -234,3 +234,54 @@ func TestRotationHalfDoneByTheHoldersGoesOn(t *testing.T) {
 		}
 	}
 }
+
+// What is sealed between a barrier and the rotation that it is for is under a key that
+// lives on: it may be acknowledged when that is done, or else its sender sends again
+// what is stored already. The next barrier finds the key in use, and waits for it.
+func TestRotationLeavesLeasesBehindItsBarrier(t *testing.T) {
+	for name, r := range map[string]Reissue{"rekey": {Fresh: true}, "erasure in part": {Drop: []StreamBucket{{holdfast.StreamID{1}, 202611}}}, "no list loses a key": {}} {
+		t.Run(name, func(t *testing.T) {
+			h := build(t)
+			a, dead := holdfast.AssignmentID(h.owner()), h.owner()
+			r.Assignment = a
+			if _, err := h.StreamCiphers(t.Context(), a, 202611, []holdfast.StreamID{{1}}); err != nil {
+				t.Fatal(err)
+			}
+			take := func(a holdfast.AssignmentID) *Lease {
+				t.Helper()
+				l, err := h.JournalKey(t.Context(), a, 202611)
+				if err != nil {
+					t.Fatal(err)
+				}
+				return l
+			}
+			take(a).Done()
+			if err := h.Barrier(t.Context(), []holdfast.AssignmentID{a}, true); err != nil {
+				t.Fatal(err)
+			}
+			lease, doomed := take(a), take(holdfast.AssignmentID(dead))
+			if _, err := h.Destroy(t.Context(), Destruction{Owners: []Owner{dead}, Reissue: []Reissue{r}}); err != nil {
+				t.Fatal(err)
+			}
+			if doomed.Valid() {
+				t.Error("a lease of an owner who is gone is good")
+			}
+			doomed.Done()
+			if !lease.Valid() {
+				t.Error("a lease of a key that lives on is void")
+			}
+			next := take(a)
+			if next.key != lease.key {
+				t.Error("the next barrier would not wait for a lease that is out")
+			}
+			next.Done()
+			lease.Done()
+			for range 2 {
+				if _, err := h.JournalOpener(t.Context(), a, 202611, lease.Cipher.ID()); err != nil {
+					t.Errorf("what was sealed behind the barrier: %v", err)
+				}
+				h.reopen()
+			}
+		})
+	}
+}

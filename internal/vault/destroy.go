@@ -85,7 +85,7 @@ func (v *Vault) Barrier(ctx context.Context, assignments []holdfast.AssignmentID
 	for _, a := range assignments {
 		in[a] = true
 	}
-	old := v.leases.remove(in)
+	old := v.leases.remove(in, nil)
 	if fresh {
 		v.rotating.RLock()
 		for _, a := range assignments {
@@ -98,7 +98,7 @@ func (v *Vault) Barrier(ctx context.Context, assignments []holdfast.AssignmentID
 		// A key that came into use before its list had the fresh one goes as well;
 		// whoever read the list before then has put it into use now.
 		v.rotating.Lock()
-		old = append(old, v.leases.remove(in)...)
+		old = append(old, v.leases.remove(in, nil)...)
 		v.rotating.Unlock()
 	}
 	timeout := time.After(leaseTime)

@@ -113,13 +113,14 @@ func (t *leaseTable) put(k leaseKey, key *journalKey) *journalKey {
 	return key
 }
 
-// remove takes the keys of the assignments out of use and returns them.
-func (t *leaseTable) remove(in map[holdfast.AssignmentID]bool) []*journalKey {
+// remove takes keys of the assignments out of use, all but those that are kept, and
+// returns them.
+func (t *leaseTable) remove(in map[holdfast.AssignmentID]bool, kept map[seal.KeyID]bool) []*journalKey {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	var out []*journalKey
 	for k, key := range t.keys {
-		if in[k.assignment] {
+		if in[k.assignment] && !kept[key.cipher.ID()] {
 			key.retire()
 			out = append(out, key)
 			delete(t.keys, k)

@@ -17,6 +17,7 @@ type plan struct {
 	renewed    map[Owner]*seal.Cipher // the fresh owner keys
 	lists      []listRow
 	retired    []seal.KeyID        // journal keys
+	kept       map[seal.KeyID]bool // journal keys that live on in lists issued anew
 	dropped    map[seal.KeyID]bool // all keys of lists that die
 	ownerKeys  map[Owner]seal.KeyID
 	recordKeys []seal.KeyID
@@ -24,7 +25,7 @@ type plan struct {
 }
 
 func (v *Vault) plan(ctx context.Context, d Destruction) (*plan, error) {
-	p := &plan{gone: map[Owner]bool{}, renewed: map[Owner]*seal.Cipher{}, ownerKeys: map[Owner]seal.KeyID{}, allPages: d.AllPages, dropped: map[seal.KeyID]bool{}}
+	p := &plan{gone: map[Owner]bool{}, renewed: map[Owner]*seal.Cipher{}, ownerKeys: map[Owner]seal.KeyID{}, allPages: d.AllPages, dropped: map[seal.KeyID]bool{}, kept: map[seal.KeyID]bool{}}
 	if err := v.planOwners(ctx, p, d.Owners); err != nil {
 		return nil, err
 	}
@@ -125,6 +126,7 @@ func (p *plan) reissue(l *keyList, drop dropping, r Reissue) *keyList {
 			p.retired = append(p.retired, k.cipher.ID())
 			p.dropped[k.cipher.ID()] = true
 		} else {
+			p.kept[k.cipher.ID()] = true
 			next.keys = append(next.keys, k)
 		}
 	}

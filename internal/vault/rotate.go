@@ -198,7 +198,9 @@ func (v *Vault) enter(next *staged, p *plan) (litter []string) {
 		in[holdfast.AssignmentID(o)] = true
 	}
 	v.lists.forget(p.gone, renewed, p.dropped)
-	for _, k := range v.leases.remove(in) {
+	// What is under a key that lives on may be acknowledged: it stays in use, where the
+	// next Barrier finds it.
+	for _, k := range v.leases.remove(in, p.kept) {
 		k.revoked.Store(true)
 		if p.dropped[k.cipher.ID()] {
 			k.cipher.Wipe()

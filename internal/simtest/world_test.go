@@ -21,27 +21,26 @@ import (
 
 // world is one seed's: the disk and what its people know, across boots of the hub.
 type world struct {
-	img      *image
-	r        *rand.Rand // of the operations
-	faults   *rand.Rand // of the disk
-	disk     *Disk
-	books    *books
-	things   []*thing
-	past     []*message // with a time: what may be sent again
-	gone     []bool     // by device: revoked or erased, it won't come back
-	party    []bool     // by owner: erased
-	clock    time.Duration
-	steady   bool // the clock is never set back, and the hub soon started again
-	trace    hash.Hash64
-	say      func(format string, args ...any)
-	logger   *slog.Logger
-	roots    rootKeys
-	others   rootKeys          // of the second holder
-	lost     map[string]bool   // copies of the keyring that were, and did not come back yet
-	newest   map[string]uint64 // generation of a copy
-	texts    []string          // of certificates
-	rekeying bool              // a rekeying was asked for
-	waits    []*wait           // erasures that can be undone
+	img    *image
+	r      *rand.Rand // of the operations
+	faults *rand.Rand // of the disk
+	disk   *Disk
+	books  *books
+	things []*thing
+	past   []*message // with a time: what may be sent again
+	gone   []bool     // by device: revoked or erased, it won't come back
+	party  []bool     // by owner: erased
+	clock  time.Duration
+	steady bool // the clock is never set back, and the hub soon started again
+	trace  hash.Hash64
+	say    func(format string, args ...any)
+	logger *slog.Logger
+	roots  rootKeys
+	others rootKeys          // of the second holder
+	lost   map[string]bool   // copies of the keyring that were, and did not come back yet
+	newest map[string]uint64 // generation of a copy
+	texts  []string          // of certificates
+	waits  []*wait           // erasures that can be undone
 
 	spilled  atomic.Pointer[string] // where a canary was written
 	lossSeed uint64                 // changes what power cuts leave, and nothing else
@@ -350,7 +349,7 @@ func (w *world) message(at int, qos byte) *message {
 	if w.r.IntN(2) == 0 {
 		m.time = time.Now().Add(-time.Duration(w.r.Int64N(int64(time.Hour)))).Truncate(time.Microsecond)
 	}
-	r := w.books.add(reading{device: at, stream: m.stream, timed: !m.time.IsZero(), time: m.time, once: qos == 2 && !w.rekeying || !m.time.IsZero(), sent: 1})
+	r := w.books.add(reading{device: at, stream: m.stream, timed: !m.time.IsZero(), time: m.time, once: qos == 2 || !m.time.IsZero(), sent: 1})
 	m.n = r.n
 	if !m.time.IsZero() { // no two at one time
 		m.time = m.time.Add(time.Duration(m.n) * time.Nanosecond)

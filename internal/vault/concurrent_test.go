@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	"errors"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/holdfast-iot/holdfast"
@@ -284,4 +285,43 @@ func TestRotationLeavesLeasesBehindItsBarrier(t *testing.T) {
 			}
 		})
 	}
+}
+
+// A barrier that failed has not waited for what was out: the next one does, or the key
+// would die with what is acknowledged under it.
+func TestBarrierWaitsForWhatOneThatFailedLeft(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := build(t)
+		a := holdfast.AssignmentID(h.owner())
+		lease, err := h.JournalKey(t.Context(), a, 202611)
+		if err != nil {
+			t.Fatal(err)
+		}
+		ended, end := context.WithCancel(t.Context())
+		end()
+		if err := h.Barrier(ended, []holdfast.AssignmentID{a}, true); err == nil {
+			t.Fatal("a barrier that was told to end did not fail")
+		}
+		passed := make(chan error, 1)
+		go func() { passed <- h.Barrier(t.Context(), []holdfast.AssignmentID{a}, true) }()
+		time.Sleep(leaseTime / 2)
+		select {
+		case err := <-passed:
+			t.Fatalf("the barrier passed a lease that was out: %v", err)
+		default:
+		}
+		if !lease.Valid() {
+			t.Error("a lease that the barrier waits for is void")
+		}
+		if err := <-passed; err != nil {
+			t.Error(err)
+		}
+		if lease.Valid() {
+			t.Error("a lease that the barrier gave up on is good")
+		}
+		lease.Done()
+		if n := len(h.leases.leaving); n > 0 {
+			t.Errorf("%d keys are waited for", n)
+		}
+	})
 }

@@ -98,7 +98,7 @@ func (v *Vault) Barrier(ctx context.Context, assignments []holdfast.AssignmentID
 		// A key that came into use before its list had the fresh one goes as well;
 		// whoever read the list before then has put it into use now.
 		v.rotating.Lock()
-		old = append(old, v.leases.remove(in, nil)...)
+		old = v.leases.remove(in, nil)
 		v.rotating.Unlock()
 	}
 	timeout := time.After(leaseTime)
@@ -112,6 +112,7 @@ func (v *Vault) Barrier(ctx context.Context, assignments []holdfast.AssignmentID
 			return ctx.Err()
 		}
 	}
+	v.leases.left(old)
 	return nil
 }
 

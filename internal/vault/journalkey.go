@@ -77,9 +77,10 @@ func (k *journalKey) retire() {
 
 // leaseTable finds the key in use without a lock on the catalog.
 type leaseTable struct {
-	mu    sync.RWMutex
-	keys  map[leaseKey]*journalKey
-	swept time.Time
+	mu      sync.RWMutex
+	keys    map[leaseKey]*journalKey
+	leaving map[*journalKey]holdfast.AssignmentID // out of use, but leases may be out that no Barrier has waited for
+	swept   time.Time
 }
 
 func (t *leaseTable) len() int {
@@ -114,19 +115,38 @@ func (t *leaseTable) put(k leaseKey, key *journalKey) *journalKey {
 }
 
 // remove takes keys of the assignments out of use, all but those that are kept, and
-// returns them.
+// returns them with those that are leaving already. The caller says that they have left
+// when no lease of them is out any more, or none that is good.
 func (t *leaseTable) remove(in map[holdfast.AssignmentID]bool, kept map[seal.KeyID]bool) []*journalKey {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	var out []*journalKey
 	for k, key := range t.keys {
 		if in[k.assignment] && !kept[key.cipher.ID()] {
-			key.retire()
+			t.retire(k, key)
+		}
+	}
+	var out []*journalKey
+	for key, a := range t.leaving {
+		if in[a] && !kept[key.cipher.ID()] {
 			out = append(out, key)
-			delete(t.keys, k)
 		}
 	}
 	return out
+}
+
+// retire takes a key out of use; the caller has the lock.
+func (t *leaseTable) retire(k leaseKey, key *journalKey) {
+	key.retire()
+	t.leaving[key] = k.assignment
+	delete(t.keys, k)
+}
+
+func (t *leaseTable) left(keys []*journalKey) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for _, k := range keys {
+		delete(t.leaving, k)
+	}
 }
 
 // JournalKey leases the key that seals the records of assignment a that arrive
@@ -168,8 +188,7 @@ func (v *Vault) useJournalKey(ctx context.Context, at leaseKey, fresh bool) (*jo
 	if fresh {
 		v.leases.mu.Lock()
 		if k := v.leases.keys[at]; k != nil && k.cipher.Spent() {
-			k.retire()
-			delete(v.leases.keys, at)
+			v.leases.retire(at, k)
 		}
 		v.leases.mu.Unlock()
 	}

@@ -200,11 +200,13 @@ func (v *Vault) enter(next *staged, p *plan) (litter []string) {
 	v.lists.forget(p.gone, renewed, p.dropped)
 	// What is under a key that lives on may be acknowledged: it stays in use, where the
 	// next Barrier finds it.
-	for _, k := range v.leases.remove(in, p.kept) {
+	dead := v.leases.remove(in, p.kept)
+	for _, k := range dead {
 		k.revoked.Store(true)
 		if p.dropped[k.cipher.ID()] {
 			k.cipher.Wipe()
 		}
 	}
+	v.leases.left(dead)
 	return append(litter, headName(old.generation))
 }

@@ -140,7 +140,7 @@ func Open(ctx context.Context, db *catalog.DB, place Place, holders []Holder, op
 func newVault(db *catalog.DB, place Place, holders []Holder, opts Options, ring *keyring) *Vault {
 	v := &Vault{db: db, place: place, holders: holders, opts: opts, ring: ring, lists: newListCache(maxListBytes), copies: newCopies(opts)}
 	v.saves.db = db
-	v.leases.keys = map[leaseKey]*journalKey{}
+	v.leases.keys, v.leases.leaving = map[leaseKey]*journalKey{}, map[*journalKey]holdfast.AssignmentID{}
 	v.metrics = newMetrics(v)
 	return v
 }

@@ -5,7 +5,8 @@
 //   node certificate.mjs FILE KEY [WITNESS KEY ...]
 //
 // KEY is the hub's verifier key, as you got it elsewhere. Every witness that is named
-// must have cosigned. Exits 1 if anything was altered.
+// must have cosigned. Exits 1 if anything was altered. What a holder gave as evidence,
+// a TPM for one, it does not judge, and says so: holdfast verify does.
 import { createHash, createPublicKey, verify } from "node:crypto";
 import { readFileSync } from "node:fs";
 
@@ -80,8 +81,7 @@ const witnessed = witnessKeys.map((text) => {
 });
 
 // 3. The ledger's entry is in the checkpoint's tree (RFC 9162, section 2.1.3.2).
-const salted = base64(c.ledger.salted);
-const commitment = base64(c.ledger.commitment);
+const [salted, commitment] = [c.ledger.salted, c.ledger.commitment].map(base64);
 if (!sha256(salted).equals(commitment)) fail("the ledger's entry is not what its leaf commits to");
 let [fn, sn] = [BigInt(c.ledger.index), BigInt(sizeText) - 1n];
 let hash = sha256(Buffer.from([0]), commitment);
@@ -119,7 +119,7 @@ if (opened.length > 1) {
 console.log(`VERIFIED: signed by ${hub.name}, entry ${c.ledger.index} of its ledger of ${sizeText} leaves`);
 for (const w of witnessed) console.log("witnessed by " + w);
 console.log(`keys destroyed ${keys.at}, root key ${keys.root_key_destroyed} (${keys.grade}); ciphertext gone ${c.ciphertext_purged}`);
-for (const h of keys.holders) console.log(`holder ${h.holder}: ${h.state} (${h.grade})`);
+for (const h of keys.holders) console.log(`holder ${h.holder}: ${h.state} (${h.grade})${h.evidence ? " NOT PROVEN: its evidence is not judged here" : ""}`);
 const open = keys.holders.filter((h) => h.state === "pending").map((h) => "holder " + h.holder);
 open.push(...(keys.copies_late ?? []).map((name) => "copy of the keyring " + name));
 if (c.escrow.state === "pending") open.push("recovery shares of " + (c.escrow.names ?? []).join(", "));

@@ -270,8 +270,24 @@ var errCertificate = holdfast.Errorf(holdfast.Invalid, "the certificate can't be
 // ledger proof in it, that the ledger's entry says the same, and, if the opening of
 // its scope is there, that it is the one. trusted is the hub's verifier key as the
 // reader got it elsewhere; without it the certificate is only shown to agree with
-// itself.
+// itself. The newlines at the end count like every byte; where they alone are wrong,
+// the error says so, for programs that copy text add and remove them.
 func VerifyCertificate(certificate []byte, trusted string) (Certificate, error) {
+	ended := slices.Concat(bytes.TrimRight(certificate, "\n"), []byte("\n"))
+	c, err := verify(certificate, trusted)
+	if err == nil || len(ended) == len(certificate) {
+		return c, err
+	}
+	if _, other := verify(ended, trusted); other != nil {
+		return Certificate{}, err
+	}
+	if len(ended) > len(certificate) {
+		return Certificate{}, holdfast.Errorf(holdfast.Invalid, "the newline at the end of the certificate is missing; with it, it verifies")
+	}
+	return Certificate{}, holdfast.Errorf(holdfast.Invalid, "the certificate ends with an empty line that does not belong there; without it, it verifies")
+}
+
+func verify(certificate []byte, trusted string) (Certificate, error) {
 	signed := Redact(certificate)
 	text, _, ok := strings.Cut(string(signed), "\n\n— ")
 	header, body, _ := strings.Cut(text, "\n")

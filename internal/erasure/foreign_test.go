@@ -5,6 +5,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -86,10 +87,35 @@ func TestSecondVerifierAgrees(t *testing.T) {
 		if want := "VERIFIED: "; !strings.Contains(string(out), want) {
 			t.Errorf("%s: the other verifier broke: %s", s.name, out)
 		}
+		if s.name == "golden" && !strings.Contains(string(out), "holder module: destroyed (purge) NOT PROVEN: its evidence is not judged here") {
+			t.Errorf("the other verifier does not say what it leaves out: %s", out)
+		}
 		c, err := VerifyCertificate(s.b, s.key)
 		ours := err == nil && (s.witness == "" || cosignatures(c.Ledger.Checkpoint) > 0)
 		if s.name != "of version 1" && ours != s.accepted {
 			t.Errorf("%s: ours says %v", s.name, err)
+		}
+	}
+}
+
+// A newline too many or too few at the end is refused, and told from an alteration.
+func TestNewlinesAtTheEnd(t *testing.T) {
+	golden, key := readGolden(t, goldenCertificate, goldenKey)
+	one, key1 := readGolden(t, goldenCertificate1, goldenKey1)
+	for _, x := range []struct {
+		b   []byte
+		key string
+	}{{golden, key}, {golden, ""}, {Redact(golden), key}, {one, key1}} {
+		for end, want := range map[string]string{"\n\n": "ends with an empty line", "\n\n\n": "ends with an empty line", "": "newline at the end of the certificate is missing"} {
+			if _, err := VerifyCertificate(slices.Concat(bytes.TrimRight(x.b, "\n"), []byte(end)), x.key); err == nil || !strings.Contains(err.Error(), want) {
+				t.Errorf("with %q at the end: %v", end, err)
+			}
+		}
+	}
+	altered := bytes.Replace(golden, []byte(`"asked_by": "owner"`), []byte(`"asked_by": "0wner"`), 1)
+	for _, b := range [][]byte{append(altered, '\n'), append(bytes.Clone(golden), ' ', '\n'), append([]byte("\n"), golden...)} {
+		if _, err := VerifyCertificate(b, key); err == nil || strings.Contains(err.Error(), "newline") || strings.Contains(err.Error(), "empty line") {
+			t.Errorf("what was altered: %v", err)
 		}
 	}
 }
@@ -117,7 +143,7 @@ func TestCertificateByHand(t *testing.T) {
 	golden, key := readGolden(t, goldenCertificate, goldenKey)
 	run := func(certificate []byte) (string, error) {
 		dir := t.TempDir()
-		if err := os.WriteFile(filepath.Join(dir, "certificate.txt"), certificate, 0o600); err != nil {
+		if err := os.WriteFile(filepath.Join(dir, "erased.cert"), certificate, 0o600); err != nil {
 			t.Fatal(err)
 		}
 		c := exec.Command("sh", "-ec", lines)
@@ -125,11 +151,22 @@ func TestCertificateByHand(t *testing.T) {
 		out, err := c.CombinedOutput()
 		return string(out), err
 	}
-	out, err := run(golden)
-	said := strings.Split(strings.TrimSpace(out), "\n")
-	if err != nil || len(said) != 6 || !strings.Contains(said[0], "Verified Successfully") || !strings.Contains(said[1], `"kind":"erasure done"`) ||
-		len(said[2]) != 64 || said[2] != said[3] || len(said[4]) != 64 || said[4] != said[5] {
-		t.Errorf("%v: %s", err, out)
+	other := bytes.Replace(golden, []byte(`{"erasure":"ae`), []byte(`{"erasure":"be`), 1)
+	for _, x := range []struct {
+		name string
+		b    []byte
+		last string
+	}{
+		{"whole", golden, "the scope is the one committed to: holds"},
+		{"redacted", Redact(golden), "the scope is not shown"},
+		{"of another scope", other, "the scope is the one committed to: ALTERED"},
+	} {
+		out, err := run(x.b)
+		said := strings.Split(strings.TrimSpace(out), "\n")
+		if err != nil || len(said) != 5 || !strings.Contains(said[0], "Verified Successfully") || !strings.Contains(said[1], `"kind":"erasure done"`) ||
+			said[2] != "the entry is the one committed to: holds" || said[3] != "the entry is of this erasure: holds" || said[4] != x.last {
+			t.Errorf("%s: %v: %s", x.name, err, out)
+		}
 	}
 	altered := bytes.Replace(golden, []byte(`"asked_by": "owner"`), []byte(`"asked_by": "0wner"`), 1)
 	if out, err := run(altered); err == nil {

@@ -182,10 +182,11 @@ func (c *backupListCmd) Run(a *app) error {
 	all, rows := make([]listedBackup, len(found)), make([][]string, len(found))
 	for i, s := range found {
 		all[i].Snapshot = s
-		rows[i] = []string{s.ID, when(s.At), "", "", "", ""}
+		rows[i] = []string{s.ID, when(s.At)}
 		if len(c.Identity) == 0 {
 			continue
 		}
+		rows[i] = append(rows[i], "", "", "", "")
 		ids, err := backup.ReadIdentities(c.Identity)
 		if err != nil {
 			return err
@@ -200,7 +201,14 @@ func (c *backupListCmd) Run(a *app) error {
 		all[i].Statement = st
 		rows[i] = []string{s.ID, when(s.At), sizeText(st.Bytes), strconv.FormatInt(st.Readings, 10), strconv.Itoa(st.Owners.Owners), "whole"}
 	}
-	return c.print(a, all, []string{"BACKUP", "AT", "SIZE", "READINGS", "OWNERS", "STATE"}, rows)
+	if len(c.Identity) > 0 || c.json() {
+		return c.print(a, all, []string{"BACKUP", "AT", "SIZE", "READINGS", "OWNERS", "STATE"}, rows)
+	}
+	if err := printTable(a.stdout, []string{"BACKUP", "AT"}, rows); err != nil {
+		return err
+	}
+	fmt.Fprintln(a.stderr, "With --identity FILE it says what is in each.")
+	return nil
 }
 
 type backupCheckCmd struct {

@@ -18,19 +18,27 @@ func (c *eraseCmd) preview(a *app, hub *client.Client, t target) error {
 	if c.json() {
 		return c.print(a, p, nil, nil)
 	}
-	fmt.Fprintf(a.stdout, "Would go: %s of %s.\n", c.What+c.span(), many(p.Devices, "device"))
+	fmt.Fprintf(a.stdout, "Would go: %s (%s).\n", c.What+c.span(), many(p.Devices, "device"))
 	if p.First != nil {
 		about := ""
 		if p.About {
 			about = "About "
 		}
-		fmt.Fprintf(a.stdout, "%s%s, taken %s to %s, %d bytes sealed.\n", about, many(int(p.Readings), "reading"), whenever(p.First), whenever(p.Last), p.Bytes)
+		stored := fmt.Sprintf("%d bytes stored", p.Bytes)
+		if p.Bytes == 0 {
+			stored = "not in a segment yet"
+		}
+		fmt.Fprintf(a.stdout, "%s%s, taken %s to %s, %s.\n", about, many(int(p.Readings), "reading"), whenever(p.First), whenever(p.Last), stored)
 	}
 	if err := c.previewTables(a, p); err != nil {
 		return err
 	}
 	if p.Recipients > 0 && len(p.Received) == 0 {
-		fmt.Fprintf(a.stdout, "%s have received some of it and are told to delete it.\n", many(p.Recipients, "recipient"))
+		have := "have received some of it and are"
+		if p.Recipients == 1 {
+			have = "has received some of it and is"
+		}
+		fmt.Fprintf(a.stdout, "%s %s told to delete it.\n", many(p.Recipients, "recipient"), have)
 	}
 	if x := p.Also; x != nil {
 		fmt.Fprintf(a.stdout, "With it go %s, %s, %s and %s.\n", many(x.Credentials, "credential"), many(x.Grants, "grant"), many(x.Webhooks, "webhook"), many(x.Alarms, "alarm"))
@@ -50,8 +58,11 @@ func (c *eraseCmd) preview(a *app, hub *client.Client, t target) error {
 	if p.Approval {
 		fmt.Fprintln(a.stdout, "A second administrator has to approve it.")
 	}
-	if p.Undo != "" {
+	switch {
+	case p.Undo != "":
 		fmt.Fprintf(a.stdout, "It can be undone for %s.\n", p.Undo)
+	case p.Refused == "":
+		fmt.Fprintln(a.stdout, "Once it has begun it can't be undone: --undo 24h has it wait for a day.")
 	}
 	fmt.Fprintln(a.stdout, "Nothing was erased.")
 	return nil

@@ -222,16 +222,17 @@ func (c *holderRemoveCmd) Run(a *app) error {
 }
 
 type holderTestCmd struct {
-	URL string `arg:"" name:"url" help:"exec:/PATH ARGUMENTS; file:/FOLDER to try files there."`
+	URL string `arg:"" name:"url" help:"exec:/PATH ARGUMENTS; tpm:/dev/tpmrm0?state=/PATH, of a state file that is not there yet; file:/FOLDER to try files there."`
 	outputFlags
 }
 
 func (*holderTestCmd) Help() string {
 	return `Runs the steps that every holder must pass, with two keyrings that nothing hangs on, and leaves them empty. It stops at the first step that fails and
-says what to mend. Exits 1 then. It can't show that the program keeps no copy elsewhere.
+says what to mend. Exits 1 then. A program that makes RSA keys may take a minute. It can't show that the program keeps no copy elsewhere.
 
 Example:
   holdfast holder test "exec:/usr/local/lib/holdfast/openssl.py /var/lib/holdfast-keys"
+  holdfast holder test "tpm:/dev/tpmrm0?state=/var/lib/holdfast-tpm/try.json&index=0x01800180"
   holdfast holder test "exec:/usr/local/lib/holdfast/hsm --slot 3" -o json`
 }
 

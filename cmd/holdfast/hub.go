@@ -19,7 +19,7 @@ type hubFlags struct {
 	Hub      string `help:"The hub's address, https://HOST:8443." placeholder:"URL"`
 	Identity string `help:"Ask as the identity in this folder (key.pem, cert.pem, ca.pem)." placeholder:"DIR" type:"path"`
 	Token    string `help:"Ask with the token in this file." placeholder:"FILE" type:"path"`
-	Data     string `help:"Ask as the administrator of this data folder's running hub." placeholder:"DIR" type:"path"`
+	Data     string `help:"Ask as the administrator of this data folder's hub." placeholder:"DIR" type:"path"`
 	Code     string `help:"A code of your second factor, or a recovery code, for what a new credential may not do without one." placeholder:"CODE" env:"-"`
 	CA       string `name:"ca" help:"Trust the authorities in this PEM file, or the system's." placeholder:"FILE|system"`
 	For      string `help:"Ask in the place of this household or child, for which you act." placeholder:"PARTY" env:"-"`

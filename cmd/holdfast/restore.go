@@ -151,14 +151,14 @@ func tellLost(a *app, r server.Restored) {
 
 type restoreDrillCmd struct {
 	Scratch string `help:"Where the folder is made that goes when it ends; it takes as much room as the hub's (default: the system's)." placeholder:"DIR" type:"path" env:"-"`
-	Data    string `help:"Tell the running hub of this data folder that it ended well." placeholder:"DIR" type:"path"`
+	Data    string `help:"Tell the hub of this data folder, if it runs, that it ended well." placeholder:"DIR" type:"path"`
 	restoreFlags
 	outputFlags
 }
 
 func (*restoreDrillCmd) Help() string {
 	return `Restores a backup into a folder of its own, opens it without serving anybody, decodes every reading, compares their number with the backup's, computes the
-ledger anew, reports, and removes the folder. The hub may run: its root key is asked to open and for nothing else. With --data the hub is told that it ended well.
+ledger anew, reports, and removes the folder. The hub may run: its root key is asked to open and for nothing else. With --data the hub, if it runs, is told that it ended well.
 
 Example:
   holdfast restore drill --from /mnt/backup --identity backup.key --keyring DATA/keyring --root-key root.key --data DATA`
@@ -184,6 +184,18 @@ func (c *restoreDrillCmd) Run(a *app) error {
 	if c.Data == "" {
 		return nil
 	}
+	if _, err := readRunning(c.Data); holdfast.KindOf(err) == holdfast.Unavailable {
+		fmt.Fprintf(a.stderr, "The hub of %s does not run: it does not know of this drill. All is there.\n", quoted(c.Data))
+		return nil
+	}
+	if err := c.tell(a); err != nil {
+		return fmt.Errorf("all is there, and the hub was not told of it: %w", err)
+	}
+	return nil
+}
+
+// tell has the hub keep when a drill ended well.
+func (c *restoreDrillCmd) tell(a *app) error {
 	hub, err := (&hubFlags{Data: c.Data}).connect(a)
 	if err != nil {
 		return err

@@ -30,9 +30,9 @@ in it was changed, is missing, or is not by the hub of --key.
 
 Example:
   holdfast verify ada
-  holdfast verify 2026-12.slice --since 2026-11.slice --key 'hub.example+1a2b3c4d+AbC...'
-  holdfast verify ada.cert --key 'hub.example+1a2b3c4d+AbC...' --redact for-others.cert
-  holdfast verify ada.cert --key 'hub.example+1a2b3c4d+AbC...' --tpm-roots tpm-makers`
+  holdfast verify 2026-12.slice --since 2026-11.slice --key 'holdfast/5kb52cvasbyszu3ettmrj3cziu+1a2b3c4d+AbC...'
+  holdfast verify ada.cert --key 'holdfast/5kb52cvasbyszu3ettmrj3cziu+1a2b3c4d+AbC...' --redact for-others.cert
+  holdfast verify ada.cert --key 'holdfast/5kb52cvasbyszu3ettmrj3cziu+1a2b3c4d+AbC...' --tpm-roots tpm-makers`
 }
 
 // maxCertificate bounds a file that is read whole.

@@ -58,6 +58,9 @@ func (c *verifyCmd) certificate(a *app, text []byte) error {
 		fmt.Fprintln(a.stdout)
 	}
 	c.good(a, t.Ledger.Verifier)
+	if c.Redact != "" {
+		fmt.Fprintf(a.stdout, "Without whose data it is about: %s.\n", quoted(c.Redact))
+	}
 	return nil
 }
 

@@ -127,7 +127,9 @@ func TestTheFormatIsWhatOthersRead(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		out, err := exec.CommandContext(t.Context(), "bash", "-c", string(script[1]), "check.sh", dir, identity).CombinedOutput()
+		c := exec.CommandContext(t.Context(), "bash", "-c", string(script[1]), "check.sh", dir, "identity")
+		c.Dir = filepath.Dir(identity) // both may be named from where one is
+		out, err := c.CombinedOutput()
 		if err != nil {
 			t.Errorf("%v\n%s", err, out)
 		}
@@ -158,8 +160,16 @@ func TestTheFormatIsWhatOthersRead(t *testing.T) {
 	if err := errors.Join(write(f.disk, piecePath(a), b), f.writeManifest(r.Snapshot, sign(t, statementHeader, st), recipients(t)), write(f.disk, listPath(r.Snapshot), append(listText(reader.entries), listText(reader.entries[:1])[len(listHeader)+1:]...))); err != nil {
 		t.Fatal(err)
 	}
+	damaged := reader.entries[1].File
+	if b, err = os.ReadFile(filepath.Join(dir, piecePath(damaged))); err != nil {
+		t.Fatal(err)
+	}
+	b[len(b)-1] ^= 1
+	if err := write(f.disk, piecePath(damaged), b); err != nil {
+		t.Fatal(err)
+	}
 	got := check(dir)
-	for _, want := range []string{"the signature is of another key", "the list is not the one that was signed", a + " is ", "6 pieces"} {
+	for _, want := range []string{damaged + " is altered or missing: ", "the signature is of another key", "the list is not the one that was signed", a + " is ", "6 pieces"} {
 		if !strings.Contains(got, want) {
 			t.Errorf("of a folder that was tampered with it says:\n%swithout %q", got, want)
 		}

@@ -85,7 +85,8 @@ type keyringCopy struct {
 
 func (*keyringAddCopyCmd) Help() string {
 	return `Copies the keyring there, and keeps it in step from the next start on: a new owner's key, or an erasure, counts when one copy at least has it. A copy that can't be
-written is late: the hub goes on with the others, and catches it up when it is back. If no copy can be written, no device can be added and erasures wait.
+written is late: the hub goes on with the others, and catches it up when it is back. If no copy can be written, no device can be added and erasures wait. The
+folder must be there: one that is missing is more likely a disk that is not mounted.
 
 Example:
   holdfast keyring add-copy file:/mnt/safe/keyring --name safe --data DATA

@@ -157,8 +157,8 @@ type restoreDrillCmd struct {
 }
 
 func (*restoreDrillCmd) Help() string {
-	return `Restores a backup into a folder of its own, opens it without serving anybody, decodes every reading, compares their number with the backup's, computes the
-ledger anew, reports, and removes the folder. The hub may run: its root key is asked to open and for nothing else. With --data the hub, if it runs, is told that it ended well.
+	return `Restores a backup into a folder of its own, opens it without serving anybody, decodes every reading, compares their number with the backup's, carries
+the take-backs beside the keyring out again, computes the ledger anew, reports, and removes the folder. The hub may run: its root key is asked to open and for nothing else. With --data the hub, if it runs, is told that it ended well.
 
 Example:
   holdfast restore drill --from /mnt/backup --identity backup.key --keyring DATA/keyring --root-key root.key --data DATA`
@@ -177,6 +177,9 @@ func (c *restoreDrillCmd) Run(a *app) error {
 	if err := c.print(a, r, []string{"BACKUP", "READINGS", "STREAMS", "CHUNKS", "LOST", "DIFFERENT", "TOOK"}, [][]string{{r.Snapshot, strconv.FormatInt(r.Readings, 10), strconv.Itoa(r.Streams),
 		strconv.Itoa(r.Chunks), strconv.Itoa(len(r.Lost)), strconv.Itoa(len(r.Different)), r.Took.Round(time.Millisecond).String()}}); err != nil {
 		return err
+	}
+	if r.Suspended != "" && !c.json() {
+		fmt.Fprintf(a.stdout, "A hub restored from these starts suspended: %s.\n", r.Suspended)
 	}
 	if len(r.Different) > 0 {
 		return holdfast.Errorf(holdfast.Invalid, "%s not the readings that the backup says", many(len(r.Different), "stream"))

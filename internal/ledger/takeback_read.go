@@ -181,7 +181,7 @@ func (l *Ledger) heldAgainst(ctx context.Context, batches []signedBatch) (known 
 			}
 			for j, line := range have {
 				if line != b.lines[j] {
-					return holdfast.Errorf(holdfast.Conflict, "take-back %d is another in the catalog than in the copy: they are of two hubs, or of two histories of one", b.First+uint64(j))
+					return errOther(b.First + uint64(j))
 				}
 			}
 		}
@@ -190,14 +190,15 @@ func (l *Ledger) heldAgainst(ctx context.Context, batches []signedBatch) (known 
 	return known, err
 }
 
-// KeepTakeBacks takes what ReadTakeBacks found into the catalog, when the keepers
-// have carried it out: numbers and signatures go on from there.
+// KeepTakeBacks takes what ReadTakeBacks found into the catalog, before the keepers
+// carry it out again: what they take back doing so gets the numbers behind. It is a
+// Conflict, and changes nothing, if the catalog has another take-back under a number.
 func (l *Ledger) KeepTakeBacks(ctx context.Context, t TakenBack) error {
 	err := l.db.Write(ctx, func(tx *sql.Tx) error {
 		for i := range t.batches {
 			b := &t.batches[i]
 			for j, line := range b.lines {
-				if _, err := tx.ExecContext(ctx, `INSERT INTO take_back (number, line) VALUES ($1, $2) ON CONFLICT (number) DO NOTHING`, int64(b.First)+int64(j), line); err != nil {
+				if err := keepLine(ctx, tx, b.First+uint64(j), line); err != nil {
 					return err
 				}
 			}
@@ -211,4 +212,26 @@ func (l *Ledger) KeepTakeBacks(ctx context.Context, t TakenBack) error {
 		return fmt.Errorf("keep take-backs: %w", err)
 	}
 	return nil
+}
+
+func keepLine(ctx context.Context, tx *sql.Tx, number uint64, line string) error {
+	done, err := tx.ExecContext(ctx, `INSERT INTO take_back (number, line) VALUES ($1, $2) ON CONFLICT (number) DO NOTHING`, int64(number), line)
+	if err != nil {
+		return err
+	}
+	if n, err := done.RowsAffected(); err != nil || n == 1 {
+		return err
+	}
+	var have string
+	if err := tx.QueryRowContext(ctx, `SELECT line FROM take_back WHERE number = $1`, int64(number)).Scan(&have); err != nil {
+		return err
+	}
+	if have != line {
+		return errOther(number)
+	}
+	return nil
+}
+
+func errOther(number uint64) error {
+	return holdfast.Errorf(holdfast.Conflict, "take-back %d is another in the catalog than in the copy: they are of two hubs, or of two histories of one", number)
 }

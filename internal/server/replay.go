@@ -25,9 +25,11 @@ type Replayed struct {
 // catalog's ledger keys and held against what the catalog knows; the keyring itself
 // must be in the data folder already.
 //
-// A restore calls it before RenewLedger and before anything listens. It may be called
-// again, after a crash too: the take-backs are known to the catalog only when all are
-// carried out. What Short says is for the caller to act on.
+// A restore calls it before RenewLedger and before anything listens. All of the copy's
+// take-backs are in the catalog before the first is carried out, since carrying one out
+// may take back more, which gets the numbers behind. So a restore that is cut short
+// here must begin with the backup's catalog again. What Short says is for the caller
+// to act on.
 func ReplayTakeBacks(ctx context.Context, c Config, files map[string][]byte) (r Replayed, err error) {
 	c.restored = true
 	s, err := openKept(ctx, c)
@@ -39,10 +41,10 @@ func ReplayTakeBacks(ctx context.Context, c Config, files map[string][]byte) (r 
 	if err != nil {
 		return r, err
 	}
-	if r.Dropped, err = s.replay(ctx, t.Fresh); err != nil {
+	if err := s.ledger.KeepTakeBacks(ctx, t); err != nil {
 		return r, err
 	}
-	if err := s.ledger.KeepTakeBacks(ctx, t); err != nil {
+	if r.Dropped, err = s.replay(ctx, t.Fresh); err != nil {
 		return r, err
 	}
 	r.Replayed, r.Last, r.Short = uint64(len(t.Fresh)), t.Last, t.Short
@@ -89,7 +91,7 @@ func (s *Server) replay(ctx context.Context, all []ledger.TakeBack) (dropped int
 		var alone func(context.Context, ledger.TakeBack) error
 		switch keeper := t.Kind.Keeper(); {
 		case keeper == "ledger", undone[t.ID] && t.Kind == ledger.ErasureAccepted:
-			continue // kept with the batches
+			continue // it was kept with the others
 		case keeper == "erasure":
 			alone = s.erasure.Replay
 		case t.Kind == ledger.PeriodTerms:

@@ -357,7 +357,7 @@ func takeBacksIn(dir string) (map[string][]byte, error) {
 }
 
 // examine opens what was fetched, and holds it against what the backup says. With all,
-// each chunk is decoded and the ledger computed anew.
+// each chunk is decoded.
 func (x *restoring) examine(ctx context.Context, all bool) (err error) {
 	reader, r := x.reader, &x.r
 	s, err := openKept(ctx, x.c)
@@ -416,17 +416,10 @@ func (x *restoring) examine(ctx context.Context, all bool) (err error) {
 	for _, t := range had {
 		r.Different = append(r.Different, t.Stream.String())
 	}
-	if !all {
-		if len(r.Different) > 0 {
-			return holdfast.Errorf(holdfast.Invalid, "the backup has not the readings that it says, of %d streams", len(r.Different))
-		}
-		return nil
+	if !all && len(r.Different) > 0 {
+		return holdfast.Errorf(holdfast.Invalid, "the backup has not the readings that it says, of %d streams", len(r.Different))
 	}
-	report, err := s.ledger.Verify(ctx)
-	if err == nil && len(report.Faults) > 0 {
-		err = holdfast.Errorf(holdfast.Invalid, "the ledger in the backup has %d faults: %s", len(report.Faults), report.Faults[0])
-	}
-	return err
+	return nil
 }
 
 // replay carries out again what was taken back since the backup.
@@ -437,6 +430,21 @@ func (x *restoring) replay(ctx context.Context) error {
 	}
 	replayed, err := ReplayTakeBacks(ctx, x.c, files)
 	x.r.TakenBack, x.r.Suspended = replayed.Replayed, replayed.Short
+	return err
+}
+
+// verify computes the ledger anew. The take-backs are carried out by then: entries that
+// don't open any more are of what was erased, also since the backup.
+func (x *restoring) verify(ctx context.Context) (err error) {
+	s, err := openKept(ctx, x.c)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, s.grants.Close(context.Background()), s.stores.close()) }()
+	report, err := s.ledger.Verify(ctx)
+	if err == nil && len(report.Faults) > 0 {
+		err = holdfast.Errorf(holdfast.Invalid, "the ledger in the backup has %d faults: %s", len(report.Faults), report.Faults[0])
+	}
 	return err
 }
 
@@ -507,8 +515,9 @@ func (s *Server) onRecord(ctx context.Context, kind string, what any) error {
 }
 
 // Drill restores a backup into a folder of its own, which goes when it ends, opens
-// it, decodes each chunk and computes the ledger anew. The root key's holders are
-// asked to open, and for nothing else: the hub may run.
+// it, decodes each chunk, carries the take-backs out again as a restore does and
+// computes the ledger anew. The root key's holders are asked to open, and for nothing
+// else: the hub may run.
 func Drill(ctx context.Context, c Config, o RestoreOptions) (r Restored, err error) {
 	began := time.Now()
 	scratch, err := os.MkdirTemp(c.Data, "holdfast-drill-")
@@ -527,7 +536,9 @@ func Drill(ctx context.Context, c Config, o RestoreOptions) (r Restored, err err
 		restoreStep{"segments", x.fetchSegments},
 		restoreStep{"keyring", x.fetchKeyring},
 		restoreStep{"holders", x.register},
-		restoreStep{"examined", func(ctx context.Context) error { x.c.restored, x.c.drill = true, true; return x.examine(ctx, true) }})
+		restoreStep{"examined", func(ctx context.Context) error { x.c.restored, x.c.drill = true, true; return x.examine(ctx, true) }},
+		restoreStep{"replayed", x.replay},
+		restoreStep{"verified", x.verify})
 	err = errors.Join(err, x.unlock(false)) // it goes with the folder
 	x.r.Took = time.Since(began)
 	return x.r, err

@@ -110,7 +110,7 @@ func (c *eraseCmd) erase(a *app, hub *client.Client, t target) error {
 	case e.Joint != nil:
 		return errors.Join(c.waits(a, *e.Joint), drop())
 	case e.State == "approval":
-		fmt.Fprintf(a.stdout, "Nothing is erased yet: it is more than one administrator may have erased alone within 24 hours. Another one, until %s:\n\n  holdfast erasure approve %s\n", whenever(e.Until), e.ID)
+		fmt.Fprintf(a.stdout, "Nothing is erased yet: it is more than one administrator, with whom he invited in the last 30 days, may have erased alone within 24 hours. Another one, until %s:\n\n  holdfast erasure approve %s\n", whenever(e.Until), e.ID)
 		return drop()
 	case e.State == "waiting":
 		fmt.Fprintf(a.stdout, "Refused on every path from now on. Until %s it can be undone:\n\n  holdfast erasure undo %s\n\nAfter that it is destroyed, and there is a certificate: holdfast erasure show %s --certificate FILE\n", whenever(e.Until), e.ID, e.ID)

@@ -57,7 +57,8 @@ func (a *Access) staying(p Principal, err error) (Principal, error) {
 }
 
 // Another refuses by as the second person beside the holder who asked for something:
-// DecidePermission has the rule.
+// DecidePermission has the rule. What the hub made on its own machine may be one
+// person's, as if that were a common third.
 func (a *Access) Another(ctx context.Context, by Principal, asker holdfast.CredentialID) error {
 	return a.anotherPerson(ctx, by, asker, a.now())
 }

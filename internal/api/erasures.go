@@ -102,7 +102,7 @@ func (a *API) erasures() {
 	undo.leaving = true
 	handle(a, route{method: "DELETE", path: "/v1/erasures/{id}", summary: "Undo an erasure that waits: who asked for it, or the owner.", rule: undo}, a.decideErasure(a.Erasure.Undo))
 	second := settling(access.Administrator)
-	handle(a, route{method: "POST", path: "/v1/erasures/{id}/approve", summary: "Approve an erasure in bulk that another administrator asked for.", rule: second}, a.decideErasure(a.Erasure.Approve))
+	handle(a, route{method: "POST", path: "/v1/erasures/{id}/approve", summary: "Approve an erasure in bulk that another administrator asked for, or an owner whom another invited.", rule: second}, a.decideErasure(a.Erasure.Approve))
 	handle(a, route{method: "POST", path: "/v1/erasures/{id}/refuse", summary: "Refuse one.", rule: writes(access.Administrator)}, a.decideErasure(a.Erasure.Refuse))
 	a.retractions()
 }

@@ -13,7 +13,7 @@ import (
 // An administrator can't have a house emptied alone: what covers more assignments than
 // Policy.Bulk, with what he has erased alone within a day, waits for a second one. Until
 // he approves nothing has happened, and the owner sees that it was asked for. An owner's
-// own word needs nobody else's.
+// own word needs nobody else's, unless the one who invited him lately may have spoken.
 
 // guard says whether an erasure needs a second administrator, and sets its window to
 // what the hub asks for.
@@ -24,8 +24,11 @@ func (g *Gate) guard(ctx context.Context, by access.Principal, e *Erasure, s hol
 	if e.Undo == 0 {
 		e.Undo = g.Policy.Undo
 	}
-	if by.Role != access.Administrator || g.Policy.Bulk == 0 || g.People == nil {
+	if by.Role != access.Administrator && by.Role != access.Owner || g.Policy.Bulk == 0 || g.People == nil {
 		return false, nil
+	}
+	if by, err = g.whoseWord(ctx, by); err != nil || by.Holder.IsZero() && by.Role == access.Owner {
+		return false, err
 	}
 	if e.alone, err = g.onOwnWord(ctx, by, s); err != nil || e.alone != nil {
 		return false, err
@@ -38,6 +41,18 @@ func (g *Gate) guard(ctx context.Context, by access.Principal, e *Erasure, s hol
 		e.Undo = max(e.Undo, aloneUndo)
 	}
 	return n >= 2, nil
+}
+
+// whoseWord is who an erasure counts for: an administrator himself, or the one who
+// invited an owner so lately that the two may be one person; an owner of whom that
+// can't be is returned without a holder.
+func (g *Gate) whoseWord(ctx context.Context, by access.Principal) (access.Principal, error) {
+	if by.Role == access.Administrator {
+		return by, nil
+	}
+	var err error
+	by.Holder, err = g.People.Inviter(ctx, by.Holder)
+	return by, err
 }
 
 // propose writes down an erasure that a second administrator is to approve. The caller
@@ -77,7 +92,16 @@ func (g *Gate) Approve(ctx context.Context, by access.Principal, id holdfast.Era
 	if err := by.MustBeSettled(); err != nil {
 		return e, err
 	}
-	if err := g.People.Another(ctx, by, e.Asker); err != nil {
+	asker := e.Asker
+	if e.OwnWord {
+		if asker, err = g.People.Inviter(ctx, e.Asker); err != nil {
+			return e, err
+		}
+		if asker.IsZero() { // a month has passed: nobody else's word is needed any more
+			asker = e.Asker
+		}
+	}
+	if err := g.People.Another(ctx, by, asker); err != nil {
 		return e, err
 	}
 	s, err := g.stillFree(ctx, &e)

@@ -69,6 +69,8 @@ type People interface {
 	Resume(party holdfast.PartyID)
 	Another(ctx context.Context, by access.Principal, asker holdfast.CredentialID) error
 	Administrators(ctx context.Context) (int, error)
+	// Inviter is the administrator who may be behind an owner's holder; zero: nobody is.
+	Inviter(ctx context.Context, holder holdfast.CredentialID) (holdfast.CredentialID, error)
 }
 
 // Deps is what a Gate is built on; all but Paperwork, Resealed, Now, Fault, People, Outbox and Policy are

@@ -101,6 +101,9 @@ func (c *restoreDirCmd) Run(a *app) error {
 	fmt.Fprintf(a.stdout, "Restored backup %s of hub %s: %d readings of %s; %s carried out again.\n", r.Snapshot, r.Hub, r.Readings, many(r.Streams, "stream"), many(int(r.TakenBack), "take-back"))
 	tellLost(a, r)
 	fmt.Fprintf(a.stdout, "The ledger is now %s. Its public key, for everybody who keeps the old one:\n\n  %s\n\nThe administrator's identity is in %s.\n", r.Ledger, r.Verifier, quoted(r.Admin))
+	if !r.Until.IsZero() {
+		fmt.Fprintf(a.stdout, "\nThe copy of the keyring has all that was taken back until %s.\n", when(r.Until))
+	}
 	tellKeys(a, r, c.Dir)
 	tellWaiting(a, r.Waiting)
 	if r.Suspended != "" {

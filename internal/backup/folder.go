@@ -36,6 +36,9 @@ type Folder struct {
 	lock *os.File // nil: it is only read
 }
 
+// Dir is where the folder is.
+func (f *Folder) Dir() string { return f.dir }
+
 // OpenFolder opens the folder for writing, which it makes if its parent is there,
 // and locks it against other runs.
 func OpenFolder(dir string) (*Folder, error) {

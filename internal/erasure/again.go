@@ -12,8 +12,9 @@ import (
 // Again gives each erasure that waits its whole window again, from now on, and returns
 // all that wait. A hub that was restored was away while the windows ran, and what was
 // undone in the last moments before may not be known: nothing begins before its owner
-// could undo it once more. What it covers is refused meanwhile, as before.
-func (g *Gate) Again(ctx context.Context) ([]Erasure, error) {
+// could undo it once more. The one who asked may have lost his credential with the hub's
+// folder: what an administrator asked for, heir may undo too. What it covers is refused meanwhile, as before.
+func (g *Gate) Again(ctx context.Context, heir holdfast.CredentialID) ([]Erasure, error) {
 	g.deciding.Lock()
 	defer g.deciding.Unlock()
 	all, err := g.list(ctx, `state = $1`, Waiting)
@@ -23,10 +24,16 @@ func (g *Gate) Again(ctx context.Context) ([]Erasure, error) {
 	for i := range all {
 		e := &all[i]
 		until := time.Unix(0, g.Arrival()).Add(e.Undo).UTC()
-		if !until.After(e.Until) {
+		inherits := !e.OwnWord && !heir.IsZero()
+		if !until.After(e.Until) && !inherits {
 			continue
 		}
-		e.Until = until
+		if until.After(e.Until) {
+			e.Until = until
+		}
+		if inherits {
+			e.Heir = heir
+		}
 		box, err := g.sealPlan(ctx, *e)
 		if err != nil {
 			return nil, err

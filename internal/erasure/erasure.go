@@ -140,8 +140,9 @@ type Erasure struct {
 	Party holdfast.PartyID   `json:"party"`
 	State string             `json:"state"`
 	Plan
-	Certificate []byte `json:"-"` // its newest issue
-	alone       *alone // what it adds to its asker's day when it is accepted; nil: nothing
+	Certificate []byte                `json:"-"` // its newest issue
+	undoer      holdfast.CredentialID // the heir, who undid it
+	alone       *alone                // what it adds to its asker's day when it is accepted; nil: nothing
 }
 
 // Plan is what is written down of an erasure while it goes on.
@@ -165,6 +166,7 @@ type Plan struct {
 	Undo    time.Duration         `json:"undo,omitempty"`
 	Until   time.Time             `json:"until,omitzero"`    // when the window ends, or the time for approval, by arrival time
 	Asker   holdfast.CredentialID `json:"asker,omitzero"`    // holder
+	Heir    holdfast.CredentialID `json:"heir,omitzero"`     // the administrator that a restore made: he may undo it too
 	Decider holdfast.CredentialID `json:"decider,omitzero"`  // holder who approved or refused it
 	EndedAt time.Time             `json:"ended,omitzero"`    // of one that was undone, refused or expired
 	Clipped bool                  `json:"clipped,omitempty"` // the span ends where it was asked for
@@ -461,12 +463,14 @@ func (g *Gate) record(ctx context.Context, tx *sql.Tx, kind string, e Erasure) e
 		on = vault.OfParty(e.Party)
 	}
 	_, err := g.Ledger.Append(ctx, tx, on, kind, struct {
-		Erasure holdfast.ErasureID `json:"erasure"`
-		Scope   Scope              `json:"scope"`
-		By      string             `json:"by"`
-		Kept    []Kept             `json:"kept,omitempty"`
-		Until   time.Time          `json:"until,omitzero"`
-	}{e.ID, e.Scope, e.By, e.Kept, e.Until})
+		Erasure holdfast.ErasureID    `json:"erasure"`
+		Scope   Scope                 `json:"scope"`
+		By      string                `json:"by"`
+		Kept    []Kept                `json:"kept,omitempty"`
+		Until   time.Time             `json:"until,omitzero"`
+		Heir    holdfast.CredentialID `json:"heir,omitzero"`
+		Undoer  holdfast.CredentialID `json:"undoer,omitzero"`
+	}{e.ID, e.Scope, e.By, e.Kept, e.Until, e.Heir, e.undoer})
 	return err
 }
 

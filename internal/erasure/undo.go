@@ -138,6 +138,8 @@ func (g *Gate) Undo(ctx context.Context, by access.Principal, id holdfast.Erasur
 		return e, holdfast.Errorf(holdfast.Denied, "this credential can't change anything")
 	case by.Role == access.Owner && !e.Party.IsZero() && by.Party == e.Party:
 	case by.Role == access.Administrator && !e.OwnWord && by.Holder == e.Asker:
+	case by.Role == access.Administrator && !e.OwnWord && !e.Heir.IsZero() && by.Holder == e.Heir:
+		e.undoer = by.Credential
 	default:
 		return Erasure{}, holdfast.Errorf(holdfast.Denied, "who asked for an erasure, or the owner, takes it back")
 	}

@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/holdfast-iot/holdfast"
 	"github.com/holdfast-iot/holdfast/internal/ledger"
@@ -12,9 +13,10 @@ import (
 
 // Replayed says what a replay of take-backs did.
 type Replayed struct {
-	Replayed uint64 `json:"replayed"` // take-backs that were carried out again
-	Last     uint64 `json:"last"`     // number of the last that is known now
-	Dropped  int    `json:"dropped"`  // cells of readings that lost what is under destroyed keys
+	Replayed uint64    `json:"replayed"` // take-backs that were carried out again
+	Last     uint64    `json:"last"`     // number of the last that is known now
+	Dropped  int       `json:"dropped"`  // cells of readings that lost what is under destroyed keys
+	At       time.Time `json:"at"`       // when the newest batch was signed: up to then nothing is missing
 	// Short says why more may have been taken back than is known; empty: nothing does.
 	Short string `json:"short,omitempty"`
 }
@@ -48,6 +50,7 @@ func ReplayTakeBacks(ctx context.Context, c Config, files map[string][]byte) (r 
 		return r, err
 	}
 	r.Replayed, r.Last, r.Short = uint64(len(t.Fresh)), t.Last, t.Short
+	r.At = t.At
 	return r, nil
 }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"database/sql"
 	"errors"
+	"fmt"
 	"io"
 	"io/fs"
 	"os"
@@ -53,15 +54,16 @@ type Restored struct {
 	Different []string       `json:"different,omitempty"` // streams that have not what the backup says
 	Ledger    string         `json:"ledger,omitempty"`    // its name from now on
 	Verifier  string         `json:"verifier,omitempty"`
-	Admin     string         `json:"admin,omitempty"`     // folder of the administrator's identity
-	Holder    string         `json:"holder,omitempty"`    // who opened the keyring
-	Fenced    []string       `json:"fenced,omitempty"`    // who else held the root key
-	Copies    []RestoredCopy `json:"copies,omitempty"`    // of the keyring
-	Backups   int            `json:"backups,omitempty"`   // that certificates of erasure reckon with
-	Unread    int            `json:"unread,omitempty"`    // of them, what the identities don't open
-	TakenBack uint64         `json:"taken_back"`          // take-backs that were carried out again
-	Waiting   []Waits        `json:"waiting,omitempty"`   // erasures that can be undone yet
-	Suspended string         `json:"suspended,omitempty"` // why nobody is let in until it is confirmed
+	Admin     string         `json:"admin,omitempty"`         // folder of the administrator's identity
+	Holder    string         `json:"holder,omitempty"`        // who opened the keyring
+	Fenced    []string       `json:"fenced,omitempty"`        // who else held the root key
+	Copies    []RestoredCopy `json:"copies,omitempty"`        // of the keyring
+	Backups   int            `json:"backups,omitempty"`       // that certificates of erasure reckon with
+	Unread    int            `json:"unread,omitempty"`        // of them, what the identities don't open
+	TakenBack uint64         `json:"taken_back"`              // take-backs that were carried out again
+	Until     time.Time      `json:"complete_until,omitzero"` // the copy's take-backs are all that there were until then
+	Waiting   []Waits        `json:"waiting,omitempty"`       // erasures that can be undone yet
+	Suspended string         `json:"suspended,omitempty"`     // why nobody is let in until it is confirmed
 	Took      time.Duration  `json:"took_ns"`
 }
 
@@ -80,6 +82,7 @@ type restoring struct {
 	by     opener
 	former keys
 	copies []RestoredCopy
+	last   uint64   // number of the last take-back that the copy has
 	lock   *os.File // of the folder, while nobody can open it yet
 	r      Restored
 }
@@ -155,6 +158,9 @@ func (x *restoring) look(ctx context.Context, fresh bool) (err error) {
 	}
 	if x.c.RootKey != "" && inside(x.c.Data, x.c.RootKey) {
 		return holdfast.Errorf(holdfast.Invalid, "the root key must not lie in the data folder")
+	}
+	if inside(x.o.Keyring, x.c.Data) || inside(x.o.From.Dir(), x.c.Data) {
+		return holdfast.Errorf(holdfast.Invalid, "the new folder %s must not lie in the copy of the keyring nor among the backups: name another. Nothing was changed", x.c.Data)
 	}
 	if err := x.lookAtFolder(); err != nil {
 		return err
@@ -312,8 +318,15 @@ func newestHead(dir string) (name string, files []string, err error) {
 		return "", nil, holdfast.Errorf(holdfast.NotFound, "read the copy of the keyring: %w", err)
 	}
 	for _, e := range entries {
-		if !e.Type().IsRegular() || filepath.Ext(e.Name()) != "" {
+		if !e.Type().IsRegular() || !ringFile(e.Name()) {
 			continue
+		}
+		info, err := e.Info()
+		if err != nil {
+			return "", nil, holdfast.Errorf(holdfast.Unavailable, "read the copy of the keyring: %w", err)
+		}
+		if info.Size() > maxRingFile {
+			return "", nil, holdfast.Errorf(holdfast.Invalid, "%s is larger than a keyring's files are: it is damaged", filepath.Join(dir, e.Name()))
 		}
 		files = append(files, e.Name())
 		if ok, _ := filepath.Match("head-*", e.Name()); ok {
@@ -324,6 +337,20 @@ func newestHead(dir string) (name string, files []string, err error) {
 		return "", nil, holdfast.Errorf(holdfast.Invalid, "%s is no copy of a keyring: it has no head", dir)
 	}
 	return name, files, nil
+}
+
+// maxRingFile bounds any file of a copy of the keyring. The largest is the head, with
+// some hundred bytes for each thousand owners.
+const maxRingFile = 128 << 20
+
+// ringFile reports whether a copy's file is named as a keyring's.
+func ringFile(name string) bool {
+	for _, kind := range []string{"head-", "page-", "lists-", takeBackPrefix} {
+		if strings.HasPrefix(name, kind) && filepath.Ext(name) == "" {
+			return true
+		}
+	}
+	return false
 }
 
 // maxTakeBacks bounds a file of take-backs, which has a thousand at most.
@@ -429,7 +456,10 @@ func (x *restoring) replay(ctx context.Context) error {
 		return err
 	}
 	replayed, err := ReplayTakeBacks(ctx, x.c, files)
-	x.r.TakenBack, x.r.Suspended = replayed.Replayed, replayed.Short
+	x.r.TakenBack, x.r.Suspended, x.r.Until, x.last = replayed.Replayed, replayed.Short, replayed.At, replayed.Last
+	if x.r.Suspended == "" {
+		x.r.Suspended = notCompared(x.copies)
+	}
 	return err
 }
 
@@ -470,15 +500,12 @@ func (x *restoring) finish(ctx context.Context) (err error) {
 	for _, b := range standing {
 		if b.Statement == nil {
 			r.Unread++
+		} else if r.Suspended == "" && b.Statement.TakeBacks > x.last { // the hub lived on
+			r.Suspended = fmt.Sprintf("the copy's take-backs end at %d, backup %s knows of %d", x.last, b.ID, b.Statement.TakeBacks)
 		}
 	}
 	if r.Backups, err = s.backups.Adopt(ctx, standing); err != nil {
 		return err
-	}
-	if r.Suspended == "" { // else when it is confirmed
-		if r.Waiting, err = s.waitAgain(ctx); err != nil {
-			return err
-		}
 	}
 	party, err := s.custody.Operating(ctx)
 	if err != nil {
@@ -487,6 +514,11 @@ func (x *restoring) finish(ctx context.Context) (err error) {
 	admin, err := s.access.CreateAdministrator(ctx, party, "restore")
 	if err != nil {
 		return err
+	}
+	if r.Suspended == "" { // else when it is confirmed
+		if r.Waiting, err = s.waitAgain(ctx, admin.ID); err != nil {
+			return err
+		}
 	}
 	r.Admin = filepath.Join(c.Data, adminDir)
 	for name, pem := range map[string][]byte{"key.pem": admin.Key, "cert.pem": admin.Certificate, "ca.pem": admin.CA} {

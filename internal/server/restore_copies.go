@@ -73,6 +73,21 @@ func ageOf(dir string) (a ringAge, ring [16]byte, err error) {
 	return a, heads[0].Ring, nil
 }
 
+// notCompared says of which of the hub's copies nobody could look whether it has more
+// than the one that was given; empty: of none.
+func notCompared(all []RestoredCopy) string {
+	var names []string
+	for _, r := range all {
+		if r.Why != "" {
+			names = append(names, r.Name)
+		}
+	}
+	if len(names) == 0 {
+		return ""
+	}
+	return fmt.Sprintf("the hub had another copy of the keyring that can't be compared with this one, and may be newer: %s", strings.Join(names, ", "))
+}
+
 // lookAtCopies says which of the hub's copies of the keyring can be reached. Nothing is
 // written to any: the hub catches them up when it runs. It is a Conflict if one is
 // newer than the one that was given.
@@ -93,7 +108,11 @@ func lookAtCopies(c Config, given string, former []keyringCopy) (out []RestoredC
 			if a, theirs, err = ageOf(dir); err == nil && theirs != ring {
 				fit, err = false, errors.New("it has another hub's keyring")
 			} else if err == nil {
-				if why := a.newerThan(have); why != "" {
+				why, other := a.newerThan(have), have.newerThan(a)
+				if why != "" && other != "" { // neither is whole
+					return nil, holdfast.Errorf(holdfast.Conflict, "neither copy of the keyring is whole: of the one in %s %s than in %s, of that %s. Of one generation pages and take-backs only grow: copy both into a third folder, of files with the same name the longer one, and restore with --keyring of that. Nothing was changed", dir, why, given, other)
+				}
+				if why != "" {
 					return nil, holdfast.Errorf(holdfast.Conflict, "the copy of the keyring in %s is newer than the one in %s (%s): restore with --keyring %[1]s. Nothing was changed", dir, given, why)
 				}
 				reached = true

@@ -112,9 +112,10 @@ type Waits struct {
 	Until   time.Time          `json:"until"`
 }
 
-// waitAgain gives the erasures that wait their windows again.
-func (s *Server) waitAgain(ctx context.Context) ([]Waits, error) {
-	all, err := s.erasure.Again(ctx)
+// waitAgain gives the erasures that wait their windows again, and the administrator that
+// the restore made those that an administrator had asked for.
+func (s *Server) waitAgain(ctx context.Context, heir holdfast.CredentialID) ([]Waits, error) {
+	all, err := s.erasure.Again(ctx, heir)
 	out := []Waits{}
 	for _, e := range all {
 		out = append(out, Waits{e.ID, e.Until})
@@ -136,7 +137,11 @@ func ConfirmRestore(ctx context.Context, c Config) (out Confirmed, err error) {
 		return out, holdfast.Errorf(holdfast.Conflict, "the hub of %s is not suspended: there is nothing to confirm", filepath.Clean(c.Data))
 	}
 	out.Snapshot = r.Snapshot
-	if out.Waiting, err = s.waitAgain(ctx); err != nil {
+	var heir holdfast.CredentialID
+	if len(r.Admins) > 0 {
+		heir = r.Admins[len(r.Admins)-1]
+	}
+	if out.Waiting, err = s.waitAgain(ctx, heir); err != nil {
 		return out, err
 	}
 	if err := s.onRecord(ctx, "restore confirmed", map[string]any{"backup": r.Snapshot, "restored": r.At}); err != nil {

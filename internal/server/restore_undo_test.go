@@ -6,6 +6,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/holdfast-iot/holdfast"
 	"github.com/holdfast-iot/holdfast/internal/erasure"
 )
 
@@ -32,6 +33,17 @@ func TestARestoreDoesNotBeginWhatWasUndone(t *testing.T) {
 	over, err := gate.Request(t.Context(), ben.Principal, other, erasure.Wish{Undo: time.Nanosecond, Guarded: true})
 	if err != nil {
 		t.Fatal(err)
+	}
+	asker := h.admin()
+	asker.Holder = asker.Credential
+	cleo := h.owner("cleo")
+	third, err := h.custody.ScopeOfParty(t.Context(), cleo.Party)
+	if err != nil {
+		t.Fatal(err)
+	}
+	theirs, err := gate.Request(t.Context(), asker, third, erasure.Wish{Undo: time.Hour, Guarded: true})
+	if err != nil || theirs.State != erasure.Waiting {
+		t.Fatalf("asked: %s, %v", theirs.State, err)
 	}
 	b.take(h)
 	if _, err := gate.Undo(t.Context(), o.Principal, e.ID); err != nil {
@@ -70,10 +82,14 @@ func TestARestoreDoesNotBeginWhatWasUndone(t *testing.T) {
 	}
 	restored.halt()
 
+	state, err := readRestored(osFolder(blind))
+	if err != nil || len(state.Admins) != 1 {
+		t.Fatalf("%+v, %v", state, err)
+	}
 	// Whoever asked has his whole window again, from the confirmation on.
 	confirmed := time.Now()
 	done, err := ConfirmRestore(t.Context(), Config{Data: blind, RootKey: spare})
-	if err != nil || len(done.Waiting) != 2 {
+	if err != nil || len(done.Waiting) != 3 {
 		t.Fatalf("confirmed: %+v, %v", done, err)
 	}
 	for _, w := range done.Waiting {
@@ -87,6 +103,19 @@ func TestARestoreDoesNotBeginWhatWasUndone(t *testing.T) {
 	}
 	if have, err := restored.Server.erasure.Erasure(t.Context(), over.ID); err != nil || have.State == erasure.Waiting {
 		t.Errorf("what had a window of no time is %s, %v", have.State, err)
+	}
+	stranger, heir := restored.admin(), restored.admin()
+	stranger.Holder = stranger.Credential
+	heir.Credential = state.Admins[0]
+	heir.Holder = heir.Credential
+	if _, err := restored.Server.erasure.Undo(t.Context(), stranger, theirs.ID); holdfast.KindOf(err) != holdfast.Denied {
+		t.Errorf("another administrator undoes it: %v", err)
+	}
+	if _, err := restored.Server.erasure.Undo(t.Context(), heir, e.ID); holdfast.KindOf(err) != holdfast.Denied {
+		t.Errorf("the restore's administrator undoes what an owner asked for: %v", err)
+	}
+	if have, err := restored.Server.erasure.Undo(t.Context(), heir, theirs.ID); err != nil || have.State != erasure.Undone {
+		t.Errorf("the restore's administrator can't undo what an administrator asked for: %v", err)
 	}
 	if _, err := restored.Server.erasure.Undo(t.Context(), o.Principal, e.ID); err != nil {
 		t.Errorf("it can't be undone once more: %v", err)

@@ -5,6 +5,7 @@ import (
 	"encoding/base64"
 	"encoding/json"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -152,14 +153,56 @@ func readBatch(text string) (b TakeBackBatch, err error) {
 	return b, nil
 }
 
-// TakeBacksAhead reports that theirs, a copy's file of the same name as ours, goes
-// on further: whoever has ours was put back to an earlier state. No signature is
-// looked at.
-func TakeBacksAhead(ours, theirs []byte) bool {
+// OwnsTakeBacks reports whether a file of this name in a keyring's copy is a batch.
+func OwnsTakeBacks(name string) bool { return strings.HasPrefix(name, takeBackPrefix) }
+
+// TakeBacksFollow says why ours may not take the place of theirs, a copy's file of the
+// same name: theirs is not where ours begins. One that is damaged, so that nobody has
+// written it, is replaced if what can be read of it is of ours. No signature is looked
+// at.
+func TakeBacksFollow(ours, theirs []byte) error {
 	o, err := readBatch(unsigned(string(ours)))
 	if err != nil {
-		return false
+		return err
 	}
 	t, err := readBatch(unsigned(string(theirs)))
-	return err == nil && t.Last > o.Last
+	switch {
+	case holdfast.KindOf(err) == holdfast.Conflict: // of a newer version
+		return err
+	case err != nil && !o.wrote(unsigned(string(theirs))):
+		return holdfast.Errorf(holdfast.Conflict, "is damaged, and what can be read of it is of another history")
+	case err != nil:
+		return nil
+	case t.First != o.First || t.Before != o.Before:
+		return holdfast.Errorf(holdfast.Conflict, "begins elsewhere")
+	case len(t.lines) > len(o.lines) && slices.Equal(t.lines[:len(o.lines)], o.lines):
+		return holdfast.Errorf(holdfast.Conflict, "goes on to number %d, here it ends at %d", t.Last, o.Last)
+	case len(t.lines) > len(o.lines) || !slices.Equal(t.lines, o.lines[:len(t.lines)]):
+		return holdfast.Errorf(holdfast.Conflict, "has another history")
+	case t.Generation > o.Generation:
+		return holdfast.Errorf(holdfast.Conflict, "is of generation %d of the keyring, here it is of %d", t.Generation, o.Generation)
+	}
+	return nil
+}
+
+// wrote reports whether a damaged text was written by who has b: its head says the
+// chain of b up to the number where it ends, or all its lines are of b.
+func (b *TakeBackBatch) wrote(damaged string) bool {
+	lines := strings.Split(strings.TrimSuffix(damaged, "\n"), "\n")
+	if len(lines) < 8 {
+		return true // no take-back is in it
+	}
+	_, last, _ := strings.Cut(lines[2], " ")
+	if n, err := strconv.ParseUint(last, 10, 63); err == nil && n+1 >= b.First && n <= b.Last {
+		begun := TakeBackBatch{Before: b.Before, lines: b.lines[:n+1-b.First]}
+		if after := begun.chain(); lines[6] == base64.StdEncoding.EncodeToString(after[:]) {
+			return true
+		}
+	}
+	for i, line := range lines[7:] {
+		if i >= len(b.lines) || line != b.lines[i] && (i < len(lines)-8 || !strings.HasPrefix(b.lines[i], line)) {
+			return false
+		}
+	}
+	return true
 }

@@ -64,7 +64,8 @@ func (l *Ledger) ReadTakeBacks(ctx context.Context, files map[string][]byte, gen
 			return t, fmt.Errorf("%s: %w", name, errBatch("its name and its numbers differ"))
 		}
 		if n := len(t.batches); n > 0 && (b.First != t.Last+1 || b.Before != chain) {
-			return t, fmt.Errorf("%s: %w", name, errBatch("it does not go on from the batch before: one is missing, or is of another history"))
+			return t, fmt.Errorf("%s: %w", name, errBatch("it does not go on from the batch before: one is missing, or is of another history, as when two hubs of one keyring have written there. "+
+				"Stop the one that still writes. Restore from another copy of the keyring, if there is one. Else move this file and the batches behind it to another folder, keep them, and restore again: what only they tell of is not carried out, revoke and withdraw it anew"))
 		}
 		chain = b.chain()
 		t.batches = append(t.batches, b)

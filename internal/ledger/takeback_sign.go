@@ -11,6 +11,7 @@ import (
 	"golang.org/x/mod/sumdb/note"
 
 	"github.com/holdfast-iot/holdfast"
+	"github.com/holdfast-iot/holdfast/internal/catalog"
 )
 
 // freshFor is how long a last batch stands before it is signed again for its time
@@ -145,8 +146,13 @@ func readLines(ctx context.Context, tx *sql.Tx, from uint64, most int) (lines []
 // TakeBackFiles returns the names of the batches as files of a keyring's copy, with the SHA-256
 // of each.
 func (l *Ledger) TakeBackFiles(ctx context.Context) (map[string][sha256.Size]byte, error) {
+	return TakeBackFiles(ctx, l.db)
+}
+
+// TakeBackFiles is [Ledger.TakeBackFiles] of a catalog whose keys nobody has opened.
+func TakeBackFiles(ctx context.Context, db *catalog.DB) (map[string][sha256.Size]byte, error) {
 	out := map[string][sha256.Size]byte{}
-	err := l.db.Read(ctx, func(tx *sql.Tx) error {
+	err := db.Read(ctx, func(tx *sql.Tx) error {
 		rows, err := tx.QueryContext(ctx, `SELECT first, sum FROM take_back_batch`)
 		if err != nil {
 			return err
@@ -173,11 +179,16 @@ func (l *Ledger) TakeBackFiles(ctx context.Context) (map[string][sha256.Size]byt
 
 // TakeBackFile returns one of TakeBackFiles.
 func (l *Ledger) TakeBackFile(ctx context.Context, name string) (signed []byte, err error) {
+	return TakeBackFile(ctx, l.db, name)
+}
+
+// TakeBackFile returns one of [TakeBackFiles].
+func TakeBackFile(ctx context.Context, db *catalog.DB, name string) (signed []byte, err error) {
 	var first int64
 	if _, err := fmt.Sscanf(name, takeBackPrefix+"%d", &first); err != nil || batchName(uint64(first)) != name {
 		return nil, holdfast.Errorf(holdfast.NotFound, "there is no such batch of take-backs")
 	}
-	err = l.db.Read(ctx, func(tx *sql.Tx) error {
+	err = db.Read(ctx, func(tx *sql.Tx) error {
 		return tx.QueryRowContext(ctx, `SELECT note FROM take_back_batch WHERE first = $1`, first).Scan(&signed)
 	})
 	if err != nil {

@@ -59,9 +59,14 @@ func (t takeBacks) File(ctx context.Context, name string) ([]byte, error) {
 	return t.ledger.TakeBackFile(ctx, name)
 }
 
-func (t takeBacks) Ahead(ours, theirs []byte) bool { return ledger.TakeBacksAhead(ours, theirs) }
+func (takeBacks) Owns(name string) bool { return ledger.OwnsTakeBacks(name) }
+
+func (takeBacks) Follows(ours, theirs []byte) error { return ledger.TakeBacksFollow(ours, theirs) }
 
 // runCopies keeps the copies of the keyring in step.
 func (s *Server) runCopies(ctx context.Context) error {
-	return s.stores.vault.RunCopies(ctx, func(err error) { s.log.Error("keyring: look after copies", "err", err) })
+	return s.stores.vault.RunCopies(ctx, func(err error) { s.log.Error("keyring: look after copies", "err", err) },
+		func(c vault.CopyState) {
+			s.log.Warn("keyring: a copy is left as it is", "copy", c.Name, "reason", c.Reason)
+		})
 }

@@ -206,7 +206,11 @@ func (x *examination) copies(k keys, states []vault.CopyState) {
 		}
 	}
 	for _, s := range states {
-		if s.Late {
+		switch {
+		case s.Ahead:
+			x.since("copy-late", s.Since, "the copy "+s.Name+" of the keyring gets nothing new: "+s.Reason,
+				"stop the other hub, if one runs; then holdfast restore from this copy, or stop this hub, holdfast keyring remove-copy "+s.Name+" --data "+x.data+", and holdfast keyring add-copy into a new folder")
+		case s.Late:
 			x.since("copy-late", s.Since, "the copy "+s.Name+" of the keyring lacks what is new: "+s.Reason,
 				"it is tried again each 10 s; look at its disk, its mount and its rights, or stop the hub and holdfast keyring remove-copy "+s.Name+" --data "+x.data)
 		}

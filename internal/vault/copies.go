@@ -1,12 +1,12 @@
 package vault
 
 import (
+	"bytes"
 	"context"
 	"crypto/sha256"
 	"errors"
 	"fmt"
-	"maps"
-	"slices"
+	"io/fs"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -26,6 +26,7 @@ type CopyState struct {
 	Name   string    `json:"name"`
 	Late   bool      `json:"late"`
 	Reason string    `json:"reason,omitempty"` // why it is late
+	Ahead  bool      `json:"ahead,omitempty"`  // it has what this hub does not know: nothing is written to it
 	Since  time.Time `json:"since,omitzero"`   // since when
 }
 
@@ -37,8 +38,12 @@ type Companion interface {
 	// Files returns the names and the SHA-256 of every file.
 	Files(ctx context.Context) (map[string][sha256.Size]byte, error)
 	File(ctx context.Context, name string) ([]byte, error)
-	// Ahead reports that theirs, a copy's file, knows more than ours.
-	Ahead(ours, theirs []byte) bool
+	// Owns reports whether a file of this name in a copy is one of the companion's, of
+	// this hub or of another.
+	Owns(name string) bool
+	// Follows says why ours may not take the place of theirs, a copy's file of the same
+	// name: theirs has what ours does not.
+	Follows(ours, theirs []byte) error
 }
 
 // copies keeps the copies of a keyring in step with its place. What the place gets,
@@ -61,12 +66,14 @@ type copyOf struct {
 	mu     sync.Mutex // guards what follows
 	step   bool
 	reason string
+	ahead  bool
 	since  time.Time
 
 	known  bool                         // it was held against the place since the start; guarded by busy
 	beside map[string][sha256.Size]byte // companion's files that it has; guarded by busy
 	looked time.Time                    // when they were last looked at; guarded by busy
 	at     string                       // the last that was; guarded by busy
+	forked error                        // why nothing more is written to it until the next start; guarded by busy
 }
 
 // defaultCopyTimeout is how long one piece of work on a copy may take.
@@ -91,7 +98,7 @@ func (v *Vault) Copies() []CopyState {
 		c.mu.Lock()
 		s := CopyState{Name: c.Name, Late: !c.step}
 		if s.Late {
-			s.Reason, s.Since = c.reason, c.since.UTC()
+			s.Reason, s.Since, s.Ahead = c.reason, c.since.UTC(), c.ahead
 		}
 		c.mu.Unlock()
 		out = append(out, s)
@@ -132,8 +139,8 @@ func (c *copyOf) mark(step bool, why error) {
 	if c.step && !step {
 		c.since = time.Now()
 	}
-	if c.step = step; !step {
-		c.reason = why.Error()
+	if c.step, c.ahead = step, false; !step {
+		c.reason, c.ahead = why.Error(), isAhead(why)
 	}
 }
 
@@ -210,6 +217,11 @@ func (v *Vault) changeCopies(ctx context.Context, f func(*copyOf) error) error {
 	if try(func(c *copyOf) error { return v.mirror(ctx, c) }, everyone) {
 		return nil
 	}
+	return v.noCopy()
+}
+
+// noCopy says why no copy takes anything.
+func (v *Vault) noCopy() error {
 	var why []string
 	for _, s := range v.Copies() {
 		why = append(why, fmt.Sprintf("%s (%s)", s.Name, s.Reason))
@@ -220,10 +232,22 @@ func (v *Vault) changeCopies(ctx context.Context, f func(*copyOf) error) error {
 // recording is a place that remembers what was done to it, for its copies.
 type recording struct {
 	Place
-	done []func(Place) error
+	checks []func(Place) error // that a copy is what the place was; they write nothing
+	done   []func(Place) error
 }
 
 func (r *recording) Write(name string, data []byte) error {
+	was, err := readOrNil(r.Place, name)
+	if err != nil {
+		return err
+	}
+	r.checks = append(r.checks, func(p Place) error {
+		has, err := readOrNil(p, name)
+		if err == nil && !bytes.Equal(has, was) && !bytes.Equal(has, data) {
+			err = holdfast.Errorf(holdfast.Unavailable, "its %s is not what this hub gave it", name)
+		}
+		return err
+	})
 	r.done = append(r.done, func(p Place) error { return p.Write(name, data) })
 	return r.Place.Write(name, data)
 }
@@ -234,12 +258,49 @@ func (r *recording) Create(files []NewFile) error {
 }
 
 func (r *recording) Append(name string, at int64, data []byte) error {
+	was := entryAt(r.Place, name, at)
+	r.checks = append(r.checks, func(p Place) error {
+		if has := entryAt(p, name, at); has != nil && !bytes.Equal(has, was) {
+			return ahead("its %s has an owner key that this hub does not know", name)
+		}
+		return nil
+	})
 	r.done = append(r.done, func(p Place) error { return p.Append(name, at, data) })
 	return r.Place.Append(name, at, data)
 }
 
-// again does to a copy what was done to the place.
+// readOrNil reads a file, nil if there is none.
+func readOrNil(p Place, name string) ([]byte, error) {
+	b, err := p.Read(name)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	return b, err
+}
+
+// entryAt reads the entry of a page's file at an offset, nil if there is none that can
+// be read.
+func entryAt(p Place, name string, at int64) []byte {
+	var b [entrySize]byte
+	if p.ReadAt(name, b[:], at) != nil {
+		return nil
+	}
+	if _, ok := parseEntry(b[:]); !ok {
+		return nil
+	}
+	return b[:]
+}
+
+// again does to a copy what was done to the place, if it is what the place was.
 func (r *recording) again(c *copyOf) error {
+	for _, check := range r.checks {
+		if err := check(c.Place); err != nil {
+			if isAhead(err) {
+				c.forked = err
+			}
+			return err
+		}
+	}
 	for _, do := range r.done {
 		if err := do(c.Place); err != nil {
 			return err
@@ -278,6 +339,9 @@ func (v *Vault) copyStaged(ctx context.Context, next *staged, p *plan) error {
 		return nil
 	}
 	if with := v.copies.companion(); with != nil {
+		if err := v.lookFirst(ctx); err != nil {
+			return err
+		}
 		if err := with.Prepare(ctx, next.generation); err != nil {
 			return err
 		}
@@ -297,12 +361,16 @@ func (v *Vault) copyStaged(ctx context.Context, next *staged, p *plan) error {
 		return fmt.Errorf("read keyring head: %w", err)
 	}
 	return v.changeCopies(ctx, func(c *copyOf) error {
+		lacks, err := v.look(ctx, c)
+		if err != nil {
+			return err
+		}
 		if len(files) > 0 {
 			if err := c.Place.Create(files); err != nil {
 				return err
 			}
 		}
-		if err := v.accompany(ctx, c); err != nil {
+		if err := v.give(ctx, c, lacks); err != nil {
 			return err
 		}
 		return c.Place.Write(headName(next.generation), head)
@@ -320,74 +388,4 @@ func (v *Vault) dropFromCopies(ctx context.Context, names []string) {
 			c.mark(false, err)
 		}
 	}
-}
-
-// accompany gives a copy the companion's files that it lacks. The caller has the
-// copy.
-func (v *Vault) accompany(ctx context.Context, c *copyOf) error {
-	with := v.copies.companion()
-	if with == nil {
-		return nil
-	}
-	want, err := with.Files(ctx)
-	if err != nil {
-		return err
-	}
-	if c.known && (time.Since(c.looked) >= lookEvery || !maps.Equal(want, c.beside)) {
-		if err := c.look(); err != nil {
-			return err
-		}
-	}
-	for name, sum := range want {
-		if c.beside[name] == sum {
-			continue
-		}
-		ours, err := with.File(ctx, name)
-		if err != nil {
-			return err
-		}
-		if !c.known {
-			theirs, err := c.Place.Read(name)
-			if err == nil && with.Ahead(ours, theirs) {
-				return holdfast.Errorf(holdfast.Conflict, "it knows of take-backs that this hub does not: the data folder was put back to an earlier state. Bring it up to date with `holdfast restore`")
-			}
-		}
-		if err := c.Place.Write(name, ours); err != nil {
-			return err
-		}
-		c.beside[name] = sum
-	}
-	return nil
-}
-
-// lookEvery is how often a companion's files in a copy are looked at when none is new.
-const lookEvery = time.Minute
-
-// look forgets what the copy has lost of the companion's files, and one after the
-// other what it has otherwise: that is given to it again.
-func (c *copyOf) look() error {
-	c.looked = time.Now()
-	names, err := c.Place.List()
-	if err != nil {
-		return err
-	}
-	maps.DeleteFunc(c.beside, func(name string, _ [sha256.Size]byte) bool { return !slices.Contains(names, name) })
-	next := ""
-	for name := range c.beside { // the one behind the last, or the first
-		behind, best := name > c.at, next > c.at
-		if next == "" || behind && !best || behind == best && name < next {
-			next = name
-		}
-	}
-	if c.at = next; next == "" {
-		return nil
-	}
-	have, err := c.Place.Read(next)
-	if err != nil {
-		return err
-	}
-	if sha256.Sum256(have) != c.beside[next] {
-		delete(c.beside, next)
-	}
-	return nil
 }

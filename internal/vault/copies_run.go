@@ -23,8 +23,8 @@ const (
 
 // RunCopies catches up copies that are late and gives all of them what the
 // companion has of new, until ctx ends. What fails is tried again; report hears of
-// it when it is the companion that failed.
-func (v *Vault) RunCopies(ctx context.Context, report func(error)) error {
+// it when it is the companion that failed, and apart of each copy that is found ahead.
+func (v *Vault) RunCopies(ctx context.Context, report func(error), apart func(CopyState)) error {
 	if len(v.copies.all) == 0 {
 		<-ctx.Done()
 		return ctx.Err()
@@ -32,6 +32,7 @@ func (v *Vault) RunCopies(ctx context.Context, report func(error)) error {
 	tick := time.NewTicker(copiesEvery)
 	defer tick.Stop()
 	var tried time.Time
+	told := map[string]bool{}
 	for {
 		late := time.Since(tried) >= copiesRetry
 		if _, err := v.tendCopies(ctx, late); err != nil && ctx.Err() == nil {
@@ -44,6 +45,12 @@ func (v *Vault) RunCopies(ctx context.Context, report func(error)) error {
 		case <-ctx.Done():
 			return ctx.Err()
 		case <-tick.C:
+		}
+		for _, s := range v.Copies() {
+			if s.Ahead && !told[s.Name] {
+				apart(s)
+			}
+			told[s.Name] = s.Ahead
 		}
 	}
 }
@@ -174,18 +181,20 @@ func ours(name string) bool {
 	return strings.HasPrefix(name, "head-") || strings.HasPrefix(name, "page-") || strings.HasPrefix(name, listsPrefix)
 }
 
-// mirrorNames copies files that the copy lacks or has otherwise: heads last, so that
-// what one names is there.
+// mirrorNames copies files that the copy lacks or has otherwise, after it has looked
+// at all that is there.
 func (v *Vault) mirrorNames(ctx context.Context, c *copyOf, names []string) error {
 	if err := v.belongs(c); err != nil {
 		return err
 	}
-	heads := func(name string) bool { return strings.HasPrefix(name, "head-") }
-	sorted := append(slices.DeleteFunc(slices.Clone(names), heads), slices.DeleteFunc(slices.Clone(names), func(n string) bool { return !heads(n) })...)
-	for _, name := range sorted {
-		if !ours(name) { // a restore takes whatever its copy has
-			continue
-		}
+	if _, err := v.look(ctx, c); err != nil {
+		return err
+	}
+	lacks, err := v.differ(ctx, c, names)
+	if err != nil {
+		return err
+	}
+	for _, name := range lacks {
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}
@@ -193,21 +202,10 @@ func (v *Vault) mirrorNames(ctx context.Context, c *copyOf, names []string) erro
 		if err != nil {
 			return err
 		}
-		have, err := c.Place.Read(name)
-		if err != nil && !errors.Is(err, fs.ErrNotExist) {
-			return err
-		}
-		if err == nil && bytes.Equal(have, want) {
-			continue
-		}
-		if strings.HasPrefix(name, "page-") && !c.known && entriesIn(have) > entriesIn(want) {
-			return holdfast.Errorf(holdfast.Conflict, "its %s has %d owner keys, this data folder's %d: the folder was put back to an earlier state. Bring it up to date with `holdfast restore`",
-				name, entriesIn(have), entriesIn(want))
-		}
 		if err := c.Place.Write(name, want); err != nil {
 			return err
 		}
-		if have, err = c.Place.Read(name); err != nil || !bytes.Equal(have, want) {
+		if have, err := c.Place.Read(name); err != nil || !bytes.Equal(have, want) {
 			return holdfast.Errorf(holdfast.Unavailable, "%s does not read back as it was written", name)
 		}
 	}

@@ -64,7 +64,14 @@ func (b *besideFile) Files(context.Context) (map[string][sha256.Size]byte, error
 func (b *besideFile) File(context.Context, string) ([]byte, error) {
 	return []byte(b.text.Load().(string)), nil
 }
-func (*besideFile) Ahead(ours, theirs []byte) bool { return string(theirs) > string(ours) }
+func (*besideFile) Owns(name string) bool { return strings.HasPrefix(name, "beside") }
+
+func (*besideFile) Follows(ours, theirs []byte) error {
+	if string(theirs) > string(ours) {
+		return errors.New("goes on further")
+	}
+	return nil
+}
 
 // copied is a vault with two copies.
 type copied struct {

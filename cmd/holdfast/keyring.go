@@ -31,7 +31,8 @@ type keyringShowCmd struct {
 }
 
 func (*keyringShowCmd) Help() string {
-	return `Compares the names of files; holdfast keyring verify compares every byte. Why a copy of a hub that runs is late says holdfast doctor.
+	return `Compares the names of files; holdfast keyring verify compares every byte. A copy that is ahead has take-backs that this hub does not know, and nothing is written to it.
+Why a copy of a hub that runs is late says holdfast doctor.
 
 Example:
   holdfast keyring show --data DATA
@@ -43,7 +44,27 @@ func (c *keyringShowCmd) Run(a *app) error {
 	if err != nil {
 		return err
 	}
+	if r.Runs {
+		c.askAhead(a, r.Copies)
+	}
 	return c.tellCopies(a, r)
+}
+
+// askAhead asks the hub that runs which copies it leaves as they are: names of files
+// don't tell. One that does not answer says nothing of it.
+func (c *keyringShowCmd) askAhead(a *app, copies []server.CopyReport) {
+	asked := doctorCmd{hubFlags: hubFlags{Data: c.Data}}
+	found, err := asked.askHub(a)
+	if err != nil {
+		return
+	}
+	for i, e := range copies {
+		for _, f := range found {
+			if why, ok := strings.CutPrefix(f.What, "the copy "+e.Name+" of the keyring gets nothing new: "); ok {
+				copies[i].State, copies[i].Error = server.CopyAhead, why
+			}
+		}
+	}
 }
 
 // tellCopies prints how copies fare.

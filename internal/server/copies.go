@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"github.com/holdfast-iot/holdfast"
+	"github.com/holdfast-iot/holdfast/internal/catalog"
 	"github.com/holdfast-iot/holdfast/internal/ledger"
 	"github.com/holdfast-iot/holdfast/internal/vault"
 )
@@ -62,6 +63,22 @@ func (t takeBacks) File(ctx context.Context, name string) ([]byte, error) {
 func (takeBacks) Owns(name string) bool { return ledger.OwnsTakeBacks(name) }
 
 func (takeBacks) Follows(ours, theirs []byte) error { return ledger.TakeBacksFollow(ours, theirs) }
+
+// signedTakeBacks are the take-backs of a stopped hub, as they were signed last.
+type signedTakeBacks struct {
+	takeBacks
+	catalog *catalog.DB
+}
+
+func (signedTakeBacks) Prepare(context.Context, uint64) error { return nil }
+
+func (t signedTakeBacks) Files(ctx context.Context) (map[string][sha256.Size]byte, error) {
+	return ledger.TakeBackFiles(ctx, t.catalog)
+}
+
+func (t signedTakeBacks) File(ctx context.Context, name string) ([]byte, error) {
+	return ledger.TakeBackFile(ctx, t.catalog, name)
+}
 
 // runCopies keeps the copies of the keyring in step.
 func (s *Server) runCopies(ctx context.Context) error {

@@ -10,6 +10,7 @@ import (
 	"strings"
 
 	"github.com/holdfast-iot/holdfast"
+	"github.com/holdfast-iot/holdfast/internal/catalog"
 	"github.com/holdfast-iot/holdfast/internal/ledger"
 	"github.com/holdfast-iot/holdfast/internal/vault"
 )
@@ -33,11 +34,13 @@ type CopyReport struct {
 	Check *vault.CopyCheck `json:"check,omitempty"`
 }
 
-// The states of a copy. Of a hub that runs only the names of files are compared.
+// The states of a copy. Of a hub that runs only the names of files are compared, and
+// whether one is ahead says its doctor.
 const (
 	CopyWhole   = "whole"
 	CopyInStep  = "in step"
 	CopyDiffers = "differs"
+	CopyAhead   = "ahead" // it has take-backs that this hub does not know
 	CopyUnread  = "can't be read"
 )
 
@@ -74,7 +77,41 @@ func ShowKeyring(c Config, deep bool, name string) (r KeyringState, err error) {
 			r.Copies = append(r.Copies, c.compareCopy(e, r.Folder, files, deep))
 		}
 	}
+	if !r.Runs && len(r.Copies) > 0 {
+		return r, c.lookBeside(&r)
+	}
 	return r, nil
+}
+
+// lookBeside finds the copies that have take-backs which the stopped hub does not know.
+// A catalog of another version is left to its holdfast.
+func (c Config) lookBeside(r *KeyringState) (err error) {
+	ctx, dir := context.Background(), filepath.Join(c.Data, catalogDir)
+	if have, err := catalog.Version(ctx, dir); err != nil || have != catalog.Known() {
+		return err
+	}
+	db, err := catalog.Open(ctx, dir, c.Ground.Catalog)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, db.Close()) }()
+	for i := range r.Copies {
+		e := &r.Copies[i]
+		if e.State == CopyUnread {
+			continue
+		}
+		dir, err := c.copyFolder(e.URL)
+		if err == nil {
+			err = vault.LookBeside(ctx, signedTakeBacks{catalog: db}, c.Ground.Keyring(dir))
+		}
+		switch {
+		case holdfast.KindOf(err) == holdfast.Conflict:
+			e.State, e.Error = CopyAhead, err.Error()
+		case err != nil:
+			e.State, e.Error = CopyUnread, err.Error()
+		}
+	}
+	return nil
 }
 
 func (c Config) compareCopy(e keyringCopy, folder string, files []string, deep bool) CopyReport {

@@ -35,6 +35,15 @@ func isAhead(err error) bool {
 	return is
 }
 
+// LookBeside holds what a copy has beside the keyring against what the companion has,
+// and fails if it is ahead. Nothing else may use the copy.
+func LookBeside(ctx context.Context, with Companion, other Place) error {
+	c := newCopies(Options{Copies: []Copy{{Place: other}}})
+	c.beside = with
+	_, err := (&Vault{copies: c}).look(ctx, c.all[0])
+	return err
+}
+
 // look holds a copy against what the companion has, and writes nothing. It returns
 // the names of the files that the copy lacks or has otherwise, in their order, if each
 // may be written there. The caller has the copy.

@@ -13,7 +13,8 @@ import (
 // all that wait. A hub that was restored was away while the windows ran, and what was
 // undone in the last moments before may not be known: nothing begins before its owner
 // could undo it once more. The one who asked may have lost his credential with the hub's
-// folder: what an administrator asked for, heir may undo too. What it covers is refused meanwhile, as before.
+// folder: what an administrator asked for, heir may undo too. What it covers is refused
+// meanwhile, as before.
 func (g *Gate) Again(ctx context.Context, heir holdfast.CredentialID) ([]Erasure, error) {
 	g.deciding.Lock()
 	defer g.deciding.Unlock()

@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/holdfast-iot/holdfast"
@@ -31,8 +32,8 @@ type keyringShowCmd struct {
 }
 
 func (*keyringShowCmd) Help() string {
-	return `Compares the names of files; holdfast keyring verify compares every byte. A copy that is ahead has take-backs that this hub does not know, and nothing is written to it.
-Why a copy of a hub that runs is late says holdfast doctor.
+	return `Compares the names of the keyring's own files, not all that was taken back since; holdfast keyring verify compares every byte of both. A copy that is ahead has
+take-backs that this hub does not know, and nothing is written to it. Why a copy of a hub that runs is late says holdfast doctor.
 
 Example:
   holdfast keyring show --data DATA
@@ -40,7 +41,7 @@ Example:
 }
 
 func (c *keyringShowCmd) Run(a *app) error {
-	r, err := server.ShowKeyring(server.Config{Data: c.Data}, false, "")
+	r, err := server.ShowKeyring(a.ctx, server.Config{Data: c.Data}, false, "")
 	if err != nil {
 		return err
 	}
@@ -84,7 +85,7 @@ func (o outputFlags) tellCopies(a *app, r server.KeyringState) error {
 		case e.Error != "":
 			state += ": " + e.Error
 		case e.Check != nil && e.State == server.CopyDiffers:
-			state += fmt.Sprintf(": lacks %d of %d files, has %d otherwise", len(e.Check.Missing), e.Check.Files, len(e.Check.Different))
+			state += fmt.Sprintf(": lacks %d of %d files, has %d otherwise (%s)", len(e.Check.Missing), e.Check.Files, len(e.Check.Different), strings.Join(append(slices.Clone(e.Check.Missing), e.Check.Different...), ", "))
 		}
 		rows[i] = []string{e.Name, state, e.URL}
 	}
@@ -157,7 +158,8 @@ type keyringVerifyCmd struct {
 }
 
 func (*keyringVerifyCmd) Help() string {
-	return `Reads the keyring and its copies whole. Exits 1 if one differs or can't be read; the hub catches it up when it runs.
+	return `Reads the keyring and its copies whole, with what was taken back beside them, and names the files that differ. Exits 1 if one differs or can't be read;
+the hub catches it up when it runs: start it, stop it, and verify again.
 
 Example:
   holdfast keyring verify --data DATA
@@ -165,7 +167,7 @@ Example:
 }
 
 func (c *keyringVerifyCmd) Run(a *app) error {
-	r, err := server.ShowKeyring(server.Config{Data: c.Data}, true, c.Name)
+	r, err := server.ShowKeyring(a.ctx, server.Config{Data: c.Data}, true, c.Name)
 	if err != nil {
 		return err
 	}
@@ -179,7 +181,7 @@ func (c *keyringVerifyCmd) Run(a *app) error {
 		}
 	}
 	if bad != nil {
-		return holdfast.Errorf(holdfast.Unavailable, "copies that are not whole: %s", strings.Join(bad, ", "))
+		return holdfast.Errorf(holdfast.Unavailable, "copies that are not whole: %s. The hub catches them up while it runs: start it, stop it, and verify again", strings.Join(bad, ", "))
 	}
 	return nil
 }

@@ -46,7 +46,7 @@ const (
 
 // ShowKeyring compares the copies of the keyring with it: names of files, or, of a
 // stopped hub and if deep, every byte.
-func ShowKeyring(c Config, deep bool, name string) (r KeyringState, err error) {
+func ShowKeyring(ctx context.Context, c Config, deep bool, name string) (r KeyringState, err error) {
 	c = c.withDefaults()
 	data := c.Ground.Folder(c.Data)
 	f, err := readFolder(data, c.Data)
@@ -74,19 +74,19 @@ func ShowKeyring(c Config, deep bool, name string) (r KeyringState, err error) {
 	}
 	for _, e := range k.Copies {
 		if name == "" || name == e.Name {
-			r.Copies = append(r.Copies, c.compareCopy(e, r.Folder, files, deep))
+			r.Copies = append(r.Copies, c.compareCopy(ctx, e, r.Folder, files, deep))
 		}
 	}
 	if !r.Runs && len(r.Copies) > 0 {
-		return r, c.lookBeside(&r)
+		return r, c.lookBeside(ctx, &r)
 	}
 	return r, nil
 }
 
 // lookBeside finds the copies that have take-backs which the stopped hub does not know.
 // A catalog of another version is left to its holdfast.
-func (c Config) lookBeside(r *KeyringState) (err error) {
-	ctx, dir := context.Background(), filepath.Join(c.Data, catalogDir)
+func (c Config) lookBeside(ctx context.Context, r *KeyringState) (err error) {
+	dir := filepath.Join(c.Data, catalogDir)
 	if have, err := catalog.Version(ctx, dir); err != nil || have != catalog.Known() {
 		return err
 	}
@@ -114,7 +114,7 @@ func (c Config) lookBeside(r *KeyringState) (err error) {
 	return nil
 }
 
-func (c Config) compareCopy(e keyringCopy, folder string, files []string, deep bool) CopyReport {
+func (c Config) compareCopy(ctx context.Context, e keyringCopy, folder string, files []string, deep bool) CopyReport {
 	r := CopyReport{Name: e.Name, URL: e.URL, State: CopyUnread}
 	dir, err := c.copyFolder(e.URL)
 	var theirs []string
@@ -124,6 +124,9 @@ func (c Config) compareCopy(e keyringCopy, folder string, files []string, deep b
 	if err == nil && deep {
 		var check vault.CopyCheck
 		if check, err = vault.VerifyCopy(c.Ground.Keyring(folder), c.Ground.Keyring(dir)); err == nil {
+			err = c.compareTakeBacks(ctx, dir, &check)
+		}
+		if err == nil {
 			r.Check = &check
 			if r.State = CopyWhole; len(check.Missing)+len(check.Different) > 0 {
 				r.State = CopyDiffers
@@ -142,6 +145,29 @@ func (c Config) compareCopy(e keyringCopy, folder string, files []string, deep b
 		}
 	}
 	return r
+}
+
+// compareTakeBacks adds to a check what of the take-backs beside a copy is not as the
+// hub has it.
+func (c Config) compareTakeBacks(ctx context.Context, dir string, check *vault.CopyCheck) error {
+	files, err := takeBacksIn(dir)
+	if err != nil {
+		return err
+	}
+	at := filepath.Join(c.Data, catalogDir)
+	if have, err := catalog.Version(ctx, at); err != nil {
+		return err
+	} else if have != catalog.Known() {
+		return holdfast.Errorf(holdfast.Conflict, "the data folder is not of this version: holdfast upgrade --data %s first", c.Data)
+	}
+	db, err := catalog.Open(ctx, at, c.Ground.Catalog)
+	if err != nil {
+		return err
+	}
+	missing, different, err := ledger.TakeBacksDiffer(ctx, db, files)
+	check.Files += len(missing) + len(files)
+	check.Missing, check.Different = append(check.Missing, missing...), append(check.Different, different...)
+	return errors.Join(err, db.Close())
 }
 
 // copy returns the index of the one of this name, -1 if there is none.

@@ -170,7 +170,7 @@ func TestAFolderThatWasPutBackLeavesTheCopy(t *testing.T) {
 	}
 	back.halt()
 	for _, deep := range []bool{false, true} {
-		r, err := ShowKeyring(Config{Data: back.dir}, deep, "")
+		r, err := ShowKeyring(t.Context(), Config{Data: back.dir}, deep, "")
 		if err != nil || len(r.Copies) != 1 || r.Copies[0].State != CopyAhead || !strings.Contains(r.Copies[0].Error, "put back from an older state") {
 			t.Errorf("keyring compared, every byte: %v: %+v, %v", deep, r.Copies, err)
 		}

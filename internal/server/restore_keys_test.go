@@ -186,7 +186,7 @@ func TestARestoreLooksForNewerCopies(t *testing.T) {
 			t.Errorf("copy: %+v", c)
 		}
 	}
-	k, err := ShowKeyring(Config{Data: dir}, true, "")
+	k, err := ShowKeyring(t.Context(), Config{Data: dir}, true, "")
 	if err != nil || len(k.Copies) != 0 {
 		t.Errorf("%+v, %v", k, err)
 	}

@@ -98,6 +98,11 @@ func main() {
 	if err := server.NoCoreDumps(); err != nil {
 		fmt.Fprintln(os.Stderr, "holdfast: core dumps can't be turned off:", err)
 	}
+	if len(os.Args) > 1 && os.Args[1] == "serve" { // whose memory keeps owners' keys for months
+		if err := server.Uninterrupted(); err != nil {
+			fmt.Fprintln(os.Stderr, "holdfast: keys may stay on the stacks of signals:", err)
+		}
+	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	code := run(&app{ctx: ctx, stdout: forPeople(os.Stdout), stderr: os.Stderr, stdin: os.Stdin}, os.Args[1:])
 	stop()

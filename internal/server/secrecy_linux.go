@@ -21,6 +21,27 @@ func NoCoreDumps() error {
 	return unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0)
 }
 
+// Uninterrupted begins the program anew, as the same process, without the signals by
+// which Go's scheduler interrupts goroutines: of a thread that is interrupted amid a
+// cipher the kernel keeps the registers, with round keys in them, on the stack of its
+// signals, where nothing overwrites them. Goroutines still yield at calls of functions.
+// It returns nil if that is so already.
+func Uninterrupted() error {
+	const setting = "asyncpreemptoff="
+	was := os.Getenv("GODEBUG")
+	if strings.Contains(was, setting) {
+		return nil
+	}
+	program, err := os.Executable()
+	if err != nil {
+		return err
+	}
+	if err := os.Setenv("GODEBUG", strings.TrimPrefix(was+","+setting+"1", ",")); err != nil {
+		return err
+	}
+	return unix.Exec(program, os.Args, os.Environ())
+}
+
 // secrecyOf asks how the process's memory may come to a disk.
 func secrecyOf() (secrecy, error) {
 	dumpable, err := unix.PrctlRetInt(unix.PR_GET_DUMPABLE, 0, 0, 0, 0)

@@ -57,7 +57,7 @@ type erasureReply struct {
 }
 
 type addErasure struct {
-	Wait int `query:"wait" minimum:"0" maximum:"60" default:"30" doc:"How many seconds to wait for the end."`
+	Wait seconds `query:"wait"`
 	Body wantedErasure
 }
 
@@ -156,13 +156,13 @@ func (a *API) addErasure(ctx context.Context, by access.Principal, in *addErasur
 	if err := a.mayBeJoint(ctx, by, j, &in.Body); err != nil {
 		return nil, err
 	}
-	if out, ok, err := a.jointly(ctx, by, in.Wait, j); ok || err != nil {
+	if out, ok, err := a.jointly(ctx, by, in.Wait.or(waitForErasure), j); ok || err != nil {
 		return out, err
 	}
 	if by, err = a.inPlaceOf(ctx, by, j.Party); err != nil {
 		return nil, err
 	}
-	return a.erase(ctx, by, in.Wait, w, func() (holdfast.Scope, error) { return a.scope(ctx, by, &in.Body) })
+	return a.erase(ctx, by, in.Wait.or(waitForErasure), w, func() (holdfast.Scope, error) { return a.scope(ctx, by, &in.Body) })
 }
 
 func (b *wantedErasure) wish() (erasure.Wish, error) {

@@ -79,13 +79,13 @@ func (a *API) me() {
 	erase.slow, erase.settles = true, true
 	handle(a, route{method: "DELETE", path: "/v1/me/data", summary: "Erase all of mine, and myself.", rule: erase},
 		func(ctx context.Context, by access.Principal, in *struct {
-			Wait int  `query:"wait" minimum:"0" maximum:"60" default:"30" doc:"How many seconds to wait for the end."`
-			Rest bool `query:"rest" doc:"Erase what no hold keeps; then the party stays."`
+			Wait seconds `query:"wait"`
+			Rest bool    `query:"rest" doc:"Erase what no hold keeps; then the party stays."`
 		}) (*erasureReply, error) {
-			if out, ok, err := a.jointly(ctx, by, in.Wait, custody.Joint{Party: by.Party, Span: holdfast.Always}); ok || err != nil {
+			if out, ok, err := a.jointly(ctx, by, in.Wait.or(waitForErasure), custody.Joint{Party: by.Party, Span: holdfast.Always}); ok || err != nil {
 				return out, err
 			}
-			return a.erase(ctx, by, in.Wait, erasure.Wish{Rest: in.Rest, Guarded: true}, func() (holdfast.Scope, error) { return a.Custody.ScopeOfParty(ctx, by.Party) })
+			return a.erase(ctx, by, in.Wait.or(waitForErasure), erasure.Wish{Rest: in.Rest, Guarded: true}, func() (holdfast.Scope, error) { return a.Custody.ScopeOfParty(ctx, by.Party) })
 		})
 }
 

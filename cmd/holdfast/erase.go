@@ -84,6 +84,9 @@ func (c *eraseCmd) Run(a *app) error {
 		return c.preview(a, hub, t)
 	}
 	if !c.Yes {
+		if err := c.goes(a, hub, t); err != nil {
+			return err
+		}
 		if ok, err := c.confirmed(a); err != nil || !ok {
 			return errors.Join(err, holdfast.Errorf(holdfast.Conflict, "nothing was erased"))
 		}
@@ -108,37 +111,58 @@ func (c *eraseCmd) erase(a *app, hub *client.Client, t target) error {
 	}
 	switch {
 	case e.Joint != nil:
-		return errors.Join(c.waits(a, *e.Joint), drop())
+		c.waits(a, *e.Joint)
+		return errors.Join(c.without("it waits for others' word"), drop())
 	case e.State == "approval":
 		fmt.Fprintf(a.stdout, "Nothing is erased yet: it is more than one administrator, with whom he invited in the last 30 days, may have erased alone within 24 hours. Another one, until %s:\n\n  holdfast erasure approve %s\n", whenever(e.Until), e.ID)
-		return drop()
+		return errors.Join(c.without("another administrator has to approve it"), drop())
 	case e.State == "waiting":
-		fmt.Fprintf(a.stdout, "Refused on every path from now on. Until %s it can be undone:\n\n  holdfast erasure undo %s\n\nAfter that it is destroyed, and there is a certificate: holdfast erasure show %s --certificate FILE\n", whenever(e.Until), e.ID, e.ID)
-		return drop()
+		why := ""
+		if e.Pending != "" {
+			why = " Why: " + cell(e.Pending) + "."
+		}
+		fmt.Fprintf(a.stdout, "Refused on every path from now on.%s Until %s it can be undone:\n\n  holdfast erasure undo %s%s\n\nAfter that it is destroyed, and there is a certificate:\n\n  holdfast erasure show %s --certificate FILE%s\n",
+			why, whenever(e.Until), e.ID, c.again(), e.ID, c.again())
+		return errors.Join(c.without("it can still be undone"), drop())
 	}
-	fmt.Fprintf(a.stderr, "Erasure %s: refused on every path from now on. Waiting for the certificate.\n", e.ID)
+	fmt.Fprintf(a.stderr, "Erasure %s: refused on every path from now on.\n", e.ID)
 	if file == nil {
 		return nil
 	}
-	if err := awaitErasure(a, hub, &e); err != nil {
-		return fmt.Errorf("erasure %s goes on, GET /v1/erasures/%s has its certificate: %w", e.ID, e.ID, errors.Join(err, drop()))
+	fmt.Fprintln(a.stderr, "Waiting for the certificate.")
+	if err := c.awaitErasure(a, hub, &e); err != nil {
+		return errors.Join(err, drop())
 	}
 	return writeCertificate(a, file, c.Certificate, e)
 }
 
-// waits says what a household's erasure waits for.
-func (c *eraseCmd) waits(a *app, j api.JointErasure) error {
-	fmt.Fprintf(a.stdout, "Nothing is erased yet: it waits for the word of %s, until %s. Each of them:\n\n  holdfast member confirm %s --certificate FILE\n",
-		many(len(j.Missing), "more adult"), whenever(j.Until), j.ID)
-	return nil
+// without is for a certificate that was asked for and is not there yet.
+func (c *eraseCmd) without(why string) error {
+	if c.Certificate == "" {
+		return nil
+	}
+	return holdfast.Errorf(holdfast.Conflict, "there is no certificate yet: %s", why)
 }
 
-// awaitErasure asks until the erasure is done. It needs no credential, which may be gone
-// with the data.
-func awaitErasure(a *app, hub *client.Client, e *api.Erasure) error {
+// waits says what a household's erasure waits for.
+func (c *eraseCmd) waits(a *app, j api.JointErasure) {
+	fmt.Fprintf(a.stdout, "Nothing is erased yet: it waits for the word of %s, until %s. Each of them:\n\n  holdfast member confirm %s --certificate FILE\n",
+		many(len(j.Missing), "more adult"), whenever(j.Until), j.ID)
+}
+
+// patience is for how many seconds one question waits for the end of an erasure.
+const patience = "5"
+
+// awaitErasure asks until the erasure is done, or something keeps it from getting on. It
+// needs no credential, which may be gone with the data.
+func (h *hubFlags) awaitErasure(a *app, hub *client.Client, e *api.Erasure) error {
+	show := fmt.Sprintf("holdfast erasure show %s --certificate FILE%s", e.ID, h.again())
 	for e.State != "done" {
-		if err := hub.Do(a.ctx, http.MethodGet, named("/v1/erasures", e.ID)+"?wait=20", nil, e); err != nil {
-			return err
+		if e.Pending != "" {
+			return holdfast.Errorf(holdfast.Unavailable, "erasure %s is refused on every path and goes on by itself; there is no certificate yet. It waits for: %s. Later: %s", e.ID, e.Pending, show)
+		}
+		if err := hub.Do(a.ctx, http.MethodGet, named("/v1/erasures", e.ID)+"?wait="+patience, nil, e); err != nil {
+			return fmt.Errorf("erasure %s goes on: %s: %w", e.ID, show, err)
 		}
 	}
 	return nil
@@ -177,7 +201,8 @@ func (c *eraseCmd) resolve(a *app, hub *client.Client) (t target, err error) {
 		return t, usagef("a device and a party have this name: give the id, %s or %s", d.ID, p.ID)
 	case deviceErr == nil:
 		t.Device, t.Stream = d.ID, stream
-		return t, c.showDevice(a, d, stream)
+		c.showDevice(a, d, stream)
+		return t, nil
 	case partyErr == nil && c.Category == "" && (c.From != "" || c.To != ""):
 		return t, usagef("--from and --to are for a device, an assignment, a stream or a category")
 	case partyErr == nil && c.Category+c.Month != "":
@@ -245,9 +270,9 @@ func (c *eraseCmd) showNarrow(a *app, p api.Party) {
 	}
 }
 
-func (c *eraseCmd) showDevice(a *app, d api.Device, stream string) error {
+func (c *eraseCmd) showDevice(a *app, d api.Device, stream string) {
 	if c.Preview {
-		return nil
+		return
 	}
 	fmt.Fprintf(a.stderr, "This will erase, for good, ")
 	span := c.span()
@@ -256,16 +281,6 @@ func (c *eraseCmd) showDevice(a *app, d api.Device, stream string) error {
 	} else {
 		fmt.Fprintf(a.stderr, "device %s (%s)%s.\n", cell(d.Label), d.ID, span)
 	}
-	var shown []api.Stream
-	for _, s := range d.Streams {
-		if stream == "" || s.Name == stream {
-			shown = append(shown, s)
-		}
-	}
-	if len(shown) == 0 {
-		return nil
-	}
-	return printTable(a.stderr, streamHeader(), streamRows(shown))
 }
 
 func (c *eraseCmd) showParty(a *app, hub *client.Client, p api.Party) error {

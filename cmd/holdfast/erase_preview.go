@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"io"
 	"net/http"
 	"strconv"
 
@@ -19,35 +20,8 @@ func (c *eraseCmd) preview(a *app, hub *client.Client, t target) error {
 		return c.print(a, p, nil, nil)
 	}
 	fmt.Fprintf(a.stdout, "Would go: %s (%s).\n", c.What+c.span(), many(p.Devices, "device"))
-	if p.First != nil {
-		about := ""
-		if p.About {
-			about = "About "
-		}
-		stored := fmt.Sprintf("%d bytes stored", p.Bytes)
-		if p.Bytes == 0 {
-			stored = "not in a segment yet"
-		}
-		fmt.Fprintf(a.stdout, "%s%s, taken %s to %s, %s.\n", about, many(int(p.Readings), "reading"), whenever(p.First), whenever(p.Last), stored)
-	}
-	if err := c.previewTables(a, p); err != nil {
+	if err := previewTexts(a.stdout, p); err != nil {
 		return err
-	}
-	if p.Recipients > 0 && len(p.Received) == 0 {
-		have := "have received some of it and are"
-		if p.Recipients == 1 {
-			have = "has received some of it and is"
-		}
-		fmt.Fprintf(a.stdout, "%s %s told to delete it.\n", many(p.Recipients, "recipient"), have)
-	}
-	if x := p.Also; x != nil {
-		fmt.Fprintf(a.stdout, "With it go %s, %s, %s and %s.\n", many(x.Credentials, "credential"), many(x.Grants, "grant"), many(x.Webhooks, "webhook"), many(x.Alarms, "alarm"))
-	}
-	for _, k := range p.Kept {
-		fmt.Fprintf(a.stdout, "Kept: assignment %s, by %s %s\n", k.Assignment, k.Why, k.Hold)
-	}
-	if p.Refused != "" {
-		fmt.Fprintf(a.stdout, "It would be refused: %s.\n", p.Refused)
 	}
 	switch {
 	case p.How == "part" && p.Reseal > 0:
@@ -68,7 +42,51 @@ func (c *eraseCmd) preview(a *app, hub *client.Client, t target) error {
 	return nil
 }
 
-func (c *eraseCmd) previewTables(a *app, p api.ErasurePreview) error {
+// goes shows what the hub would erase, to who is to say yes to it.
+func (c *eraseCmd) goes(a *app, hub *client.Client, t target) error {
+	var p api.ErasurePreview
+	if err := hub.Do(a.ctx, http.MethodPost, "/v1/erasures/preview", t, &p); err != nil {
+		return err
+	}
+	return previewTexts(a.stderr, p)
+}
+
+// previewTexts writes what would go, what of it others have, and what stays.
+func previewTexts(w io.Writer, p api.ErasurePreview) error {
+	if p.First != nil && p.Readings != nil && p.Bytes != nil {
+		about := ""
+		if p.About {
+			about = "About "
+		}
+		stored := fmt.Sprintf("%d bytes stored", *p.Bytes)
+		if *p.Bytes == 0 {
+			stored = "not in a segment yet"
+		}
+		fmt.Fprintf(w, "%s%s, taken %s to %s, %s.\n", about, many(int(*p.Readings), "reading"), whenever(p.First), whenever(p.Last), stored)
+	}
+	if err := previewTables(w, p); err != nil {
+		return err
+	}
+	if p.Recipients > 0 && len(p.Received) == 0 {
+		have := "have received some of it and are"
+		if p.Recipients == 1 {
+			have = "has received some of it and is"
+		}
+		fmt.Fprintf(w, "%s %s told to delete it.\n", many(p.Recipients, "recipient"), have)
+	}
+	if x := p.Also; x != nil {
+		fmt.Fprintf(w, "With it go %s, %s, %s and %s.\n", many(x.Credentials, "credential"), many(x.Grants, "grant"), many(x.Webhooks, "webhook"), many(x.Alarms, "alarm"))
+	}
+	for _, k := range p.Kept {
+		fmt.Fprintf(w, "Kept: assignment %s, by %s %s\n", k.Assignment, k.Why, k.Hold)
+	}
+	if p.Refused != "" {
+		fmt.Fprintf(w, "It would be refused: %s.\n", p.Refused)
+	}
+	return nil
+}
+
+func previewTables(w io.Writer, p api.ErasurePreview) error {
 	if len(p.Streams) > 0 {
 		rows := make([][]string, len(p.Streams))
 		for i, s := range p.Streams {
@@ -78,7 +96,7 @@ func (c *eraseCmd) previewTables(a *app, p api.ErasurePreview) error {
 			}
 			rows[i] = []string{device, s.Stream, strconv.FormatUint(s.Readings, 10), strconv.FormatInt(s.Bytes, 10), whenever(s.First), whenever(s.Last)}
 		}
-		if err := printTable(a.stdout, []string{"DEVICE", "STREAM", "READINGS", "BYTES", "FIRST", "LAST"}, rows); err != nil {
+		if err := printTable(w, []string{"DEVICE", "STREAM", "READINGS", "BYTES", "FIRST", "LAST"}, rows); err != nil {
 			return err
 		}
 	}
@@ -89,5 +107,5 @@ func (c *eraseCmd) previewTables(a *app, p api.ErasurePreview) error {
 	for i, r := range p.Received {
 		rows[i] = []string{partyName(r.Recipient), r.Purpose, strconv.FormatUint(r.Rows, 10), whenever(r.Last)}
 	}
-	return printTable(a.stdout, []string{"RECEIVED BY", "FOR", "ROWS", "LAST"}, rows)
+	return printTable(w, []string{"RECEIVED BY", "FOR", "ROWS", "LAST"}, rows)
 }

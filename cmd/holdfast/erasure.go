@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"math"
 	"net/http"
 	"os"
 	"strings"
@@ -60,7 +61,7 @@ func erasureWhat(e api.Erasure) string {
 	if e.Month != "" {
 		words = append(words, "arrived in "+e.Month)
 	}
-	if e.From != nil {
+	if e.From != nil && e.From.UnixNano() != math.MinInt64 || e.To != nil && e.To.UnixNano() != math.MaxInt64 {
 		words = append(words, "a span of time")
 	}
 	return strings.Join(words, ", ")
@@ -111,7 +112,7 @@ Example:
 }
 
 func (c *erasureShowCmd) Run(a *app) error {
-	hub, err := c.connect(a)
+	hub, err := c.connectAnyone(a)
 	if err != nil {
 		return err
 	}
@@ -130,7 +131,7 @@ func (c *erasureShowCmd) Run(a *app) error {
 	if err != nil {
 		return err
 	}
-	if err := awaitErasure(a, hub, &e); err != nil {
+	if err := c.awaitErasure(a, hub, &e); err != nil {
 		return errors.Join(err, file.Close(), os.Remove(c.Certificate))
 	}
 	return writeCertificate(a, file, c.Certificate, e)

@@ -26,7 +26,13 @@ type hubFlags struct {
 }
 
 // connect makes the client that the flags ask for. It asks nobody yet.
-func (h *hubFlags) connect(_ *app) (*client.Client, error) {
+func (h *hubFlags) connect(_ *app) (*client.Client, error) { return h.client(true) }
+
+// connectAnyone is connect for what may be asked without a credential, too: who was
+// erased has none left.
+func (h *hubFlags) connectAnyone(_ *app) (*client.Client, error) { return h.client(false) }
+
+func (h *hubFlags) client(known bool) (*client.Client, error) {
 	o := client.Options{Hub: h.Hub, Identity: h.Identity, Code: h.Code, For: h.For}
 	if h.Identity != "" && h.Token != "" {
 		return nil, usagef("give --identity or --token, not both")
@@ -43,7 +49,7 @@ func (h *hubFlags) connect(_ *app) (*client.Client, error) {
 			return nil, err
 		}
 	}
-	if o.Identity == "" && o.Token == "" {
+	if known && o.Identity == "" && o.Token == "" {
 		return nil, usagef("say who asks: --identity DIR, --token FILE, or --data DIR for the administrator")
 	}
 	if o.Hub == "" && o.Identity != "" {
@@ -60,6 +66,18 @@ func (h *hubFlags) connect(_ *app) (*client.Client, error) {
 		return nil, err
 	}
 	return client.New(o)
+}
+
+// again are the flags as they were given, for a command that is to be typed after this
+// one. A code holds once, and is not among them.
+func (h *hubFlags) again() string {
+	var b strings.Builder
+	for _, f := range [][2]string{{"--hub", h.Hub}, {"--identity", h.Identity}, {"--token", h.Token}, {"--data", h.Data}, {"--ca", h.CA}, {"--for", h.For}} {
+		if f[1] != "" {
+			b.WriteString(" " + f[0] + " " + quoted(f[1]))
+		}
+	}
+	return b.String()
 }
 
 // trustFlag reads what --ca says.

@@ -214,12 +214,12 @@ func (c *memberConfirmCmd) Run(a *app) error {
 		return nil
 	}
 	if c.Certificate == "" {
-		fmt.Fprintf(a.stdout, "Confirmed by all: erasure %s has begun. Its certificate: GET /v1/erasures/%s\n", j.Erasure, j.Erasure)
+		fmt.Fprintf(a.stdout, "Confirmed by all: erasure %s has begun. Its certificate:\n\n  holdfast erasure show %s --certificate FILE%s\n", j.Erasure, j.Erasure, c.again())
 		return nil
 	}
 	e := api.Erasure{ID: j.Erasure}
-	if err := awaitErasure(a, hub, &e); err != nil {
-		return fmt.Errorf("erasure %s goes on, GET /v1/erasures/%s has its certificate: %w", e.ID, e.ID, err)
+	if err := c.awaitErasure(a, hub, &e); err != nil {
+		return err
 	}
 	file, err := os.OpenFile(c.Certificate, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o644)
 	if err != nil {

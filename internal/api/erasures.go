@@ -162,7 +162,8 @@ func (a *API) addErasure(ctx context.Context, by access.Principal, in *addErasur
 	if by, err = a.inPlaceOf(ctx, by, j.Party); err != nil {
 		return nil, err
 	}
-	return a.erase(ctx, by, in.Wait.or(waitForErasure), w, func() (holdfast.Scope, error) { return a.scope(ctx, by, &in.Body) })
+	out, err := a.erase(ctx, by, in.Wait.or(waitForErasure), w, func() (holdfast.Scope, error) { return a.scope(ctx, by, &in.Body) })
+	return out, a.goneAlready(ctx, by, &in.Body, err)
 }
 
 func (b *wantedErasure) wish() (erasure.Wish, error) {
@@ -272,7 +273,11 @@ func (a *API) erase(ctx context.Context, by access.Principal, seconds int, w era
 		e, err := a.Erasure.Request(ctx, by, s, w)
 		switch {
 		case err == nil:
-			return a.wait(ctx, by, e.ID, seconds)
+			out, err := a.wait(ctx, by, e.ID, seconds)
+			if err == nil && e.State == erasure.Waiting && w.Undo == 0 && out.Body.Pending == "" {
+				out.Body.Pending = a.whyItWaits(e)
+			}
+			return out, err
 		case holdfast.KindOf(err) != holdfast.Conflict || !s.Whole || try == scopes:
 			return nil, err
 		}

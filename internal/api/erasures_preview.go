@@ -16,8 +16,8 @@ import (
 type ErasurePreview struct {
 	Whole      bool             `json:"whole_party,omitempty"`
 	Devices    int              `json:"devices"`
-	Readings   uint64           `json:"readings" doc:"These, bytes and times: of what is the caller's own. What is another's, staff see no amounts of."`
-	Bytes      int64            `json:"bytes" doc:"Sealed; what came in last is not in it yet."`
+	Readings   *uint64          `json:"readings,omitempty" doc:"These, bytes and times: of what is the caller's own. What is another's, staff see no amounts of."`
+	Bytes      *int64           `json:"bytes,omitempty" doc:"Sealed; what came in last is not in it yet."`
 	About      bool             `json:"about,omitempty" doc:"Readings and bytes are estimated at the edges of the span."`
 	First      *time.Time       `json:"first,omitempty" doc:"Time of the earliest reading."`
 	Last       *time.Time       `json:"last,omitempty"`
@@ -152,7 +152,9 @@ func (a *API) previewDetails(ctx context.Context, by access.Principal, p erasure
 		seen.Add(s.Weight)
 		out.Streams = append(out.Streams, doc)
 	}
-	out.Readings, out.Bytes, out.About = seen.Rows, seen.Bytes, seen.About
+	if len(p.Streams) == 0 || len(out.Streams) > 0 { // of what is another's, nothing is known, which is not 0
+		out.Readings, out.Bytes, out.About = &seen.Rows, &seen.Bytes, seen.About
+	}
 	if p.Scope.Partial() {
 		out.Reseal = seen.Around
 	}

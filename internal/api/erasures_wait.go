@@ -1,0 +1,86 @@
+package api
+
+import (
+	"context"
+	"fmt"
+	"reflect"
+	"slices"
+
+	"github.com/danielgtaylor/huma/v2"
+
+	"github.com/holdfast-iot/holdfast"
+	"github.com/holdfast-iot/holdfast/internal/access"
+	"github.com/holdfast-iot/holdfast/internal/erasure"
+)
+
+// seconds is how long a caller waits, if he said so. It is a type of its own because
+// huma takes a 0 that somebody gave for nothing given, and puts a default there.
+type seconds struct {
+	N     int
+	given bool
+}
+
+// Schema is how the API's description has it.
+func (seconds) Schema(huma.Registry) *huma.Schema {
+	least, most := 0.0, 60.0
+	s := &huma.Schema{Type: huma.TypeInteger, Format: "int64", Minimum: &least, Maximum: &most, Description: "How many seconds to wait for the end; left out: 30."}
+	s.PrecomputeMessages()
+	return s
+}
+
+// Receiver is what the parameter is read into.
+func (s *seconds) Receiver() reflect.Value { return reflect.ValueOf(&s.N).Elem() }
+
+// OnParamSet notes that the parameter was given.
+func (s *seconds) OnParamSet(given bool, _ any) { s.given = given }
+
+// or is what was given, or else the default.
+func (s *seconds) or(otherwise int) int {
+	if s.given {
+		return s.N
+	}
+	return otherwise
+}
+
+// waitForErasure is how many seconds a request waits for the end of an erasure, if it
+// does not say.
+const waitForErasure = 30
+
+// goneAlready adds to the refusal of an erasure that finds nothing to erase which one
+// under way may have it: to the one whose data they are, and to administrators.
+func (a *API) goneAlready(ctx context.Context, by access.Principal, b *wantedErasure, refused error) error {
+	if holdfast.KindOf(refused) != holdfast.NotFound || b.Device == "" {
+		return refused
+	}
+	d, err := a.device(ctx, by, b.Device)
+	if err != nil {
+		return refused
+	}
+	held, err := a.Custody.Holders(ctx, d.ID)
+	if err != nil {
+		return refused
+	}
+	all, err := a.Erasure.Undone(ctx)
+	if err != nil {
+		return refused
+	}
+	for _, e := range all {
+		if by.Role == access.Owner && e.Party != by.Party {
+			continue
+		}
+		for _, x := range held {
+			if slices.Contains(e.Scope.Assignments, x.ID) {
+				return fmt.Errorf("%w; erasure %s of this device is under way: holdfast erasure show %[2]s", refused, e.ID)
+			}
+		}
+	}
+	return refused
+}
+
+// whyItWaits says what has an erasure wait whose asker named no window.
+func (a *API) whyItWaits(e erasure.Erasure) string {
+	if e.Undo > a.Erasure.Policy.Undo {
+		return "it is more than one administrator may have erased alone within 24 hours, and nobody else is here who could approve it"
+	}
+	return "this hub has every erasure wait, so that it can be undone"
+}

@@ -312,7 +312,7 @@ func (c *recoveryCheckCmd) Run(a *app) error {
 		_, err = fmt.Fprint(a.stdout, s.Text())
 		return err
 	}
-	_, err = fmt.Fprintf(a.stdout, "Share %d of %d for %s, deal %s of %s, hub %s. It is whole; %d are needed to open.\n", s.Number, s.Of, cell(s.Name), s.Deal, s.Made.Format(time.DateOnly), s.Hub, s.Threshold)
+	_, err = fmt.Fprintf(a.stdout, "Share %d of %d for %s, deal %s of %s, hub %s. It is whole; %d are needed to open. When it is destroyed, say so with its code %s\n", s.Number, s.Of, cell(s.Name), s.Deal, s.Made.Format(time.DateOnly), s.Hub, s.Threshold, s.Code)
 	return err
 }
 
@@ -470,7 +470,8 @@ func (c *recoveryOpenCmd) Run(a *app) error {
 	}
 	fmt.Fprintf(a.stdout, "Root key %d is in %s again. Start the hub; an erasure then replaces it.\n", r.Generation, r.RootKey)
 	if len(r.Lost) > 0 {
-		fmt.Fprintf(a.stdout, "No part of the keyring any more: %s. If one turns up, destroy what it holds.\n", strings.Join(r.Lost, ", "))
+		fmt.Fprintf(a.stdout, "No part of the keyring any more: %s. If one turns up, have it destroy what it holds: holdfast holder return NAME --data %s\n", strings.Join(r.Lost, ", "), quoted(c.Data))
 	}
+	fmt.Fprintf(a.stdout, "The shares were together on one machine: deal anew, and have the old ones destroyed: holdfast recovery deal --help\n")
 	return nil
 }

@@ -83,6 +83,9 @@ func (c *serveCmd) Run(a *app) (err error) {
 	}
 	return s.Run(a.ctx, func(at server.Addresses) {
 		fmt.Fprintf(a.stdout, "Holdfast is ready.\n  people and programs  %s\n  devices over HTTPS   %s\n  devices over MQTT    %s\n", peopleReach(at), at.Device, at.MQTT)
+		if s.Suspended() {
+			fmt.Fprintf(a.stdout, "It is suspended, as a restored hub whose newest withdrawals are not known: nobody is let in but the restore's administrator. When you have looked, stop it and: holdfast restore confirm --data %s\n", quoted(c.Data))
+		}
 	})
 }
 

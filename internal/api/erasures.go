@@ -419,6 +419,8 @@ func underWay(state string) bool { return state == erasure.Asked || state == era
 func (a *API) pending(e erasure.Erasure, by access.Principal) string {
 	why := a.Erasure.Why(e.ID)
 	switch {
+	case e.State == erasure.Done:
+		return unshown(e, by)
 	case why == nil:
 		return ""
 	case by.Role == access.Administrator || by.Role == access.Auditor:
@@ -445,6 +447,9 @@ func (a *API) erasureDoc(e erasure.Erasure, by access.Principal) Erasure {
 	}
 	if e.Party.IsZero() {
 		out.Party = ""
+	}
+	if e.Clipped && e.Scope.From != nil && e.Scope.From.UnixNano() == holdfast.Always.From { // all there was
+		out.From, out.To = nil, nil
 	}
 	for _, s := range e.Scope.Assignments {
 		out.Assignments = append(out.Assignments, s.String())

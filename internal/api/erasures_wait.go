@@ -11,6 +11,7 @@ import (
 	"github.com/holdfast-iot/holdfast"
 	"github.com/holdfast-iot/holdfast/internal/access"
 	"github.com/holdfast-iot/holdfast/internal/erasure"
+	"github.com/holdfast-iot/holdfast/internal/vault"
 )
 
 // seconds is how long a caller waits, if he said so. It is a type of its own because
@@ -83,4 +84,22 @@ func (a *API) whyItWaits(e erasure.Erasure) string {
 		return "it is more than one administrator may have erased alone within 24 hours, and nobody else is here who could approve it"
 	}
 	return "this hub has every erasure wait, so that it can be undone"
+}
+
+// unshown says what the certificate of an erasure that is done names as pending.
+func unshown(e erasure.Erasure, by access.Principal) string {
+	if !e.Incomplete {
+		return ""
+	}
+	staff := by.Role == access.Administrator || by.Role == access.Auditor
+	for _, h := range e.Holders {
+		switch {
+		case h.State != vault.HolderPending:
+		case staff:
+			return "the holder " + h.Holder + " has not shown that it destroyed the old root key"
+		default:
+			return "a holder of keys has not shown that it destroyed the old one"
+		}
+	}
+	return "the certificate names something that is pending"
 }

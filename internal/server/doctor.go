@@ -33,7 +33,7 @@ func (s *Server) Doctor(ctx context.Context) ([]api.Finding, error) {
 	x.copies(s.stores.keys, s.stores.vault.Copies())
 	for _, h := range s.stores.holders {
 		if f, ok := h.file(); ok {
-			x.rootKey(f.Path(), f.Protected())
+			x.rootKey(h.Name, f.Path(), f.Protected(), len(s.stores.holders) < 2)
 		}
 		if t, ok := h.holder.(*tpmholder.Holder); ok {
 			in, cancel := context.WithTimeout(ctx, doctorAsk)

@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"syscall"
 	"time"
 
@@ -124,20 +125,21 @@ func (x *examination) holdersOfStopped(c Config, f folder, readable bool) {
 	}
 	x.holders(k)
 	x.copies(k, nil)
+	live := len(slices.DeleteFunc(slices.Clone(k.Holders), func(h keyHolder) bool { return !h.FencedAt.IsZero() }))
 	for _, h := range k.Holders {
 		u, err := parseHolder(h.URL)
 		if h.Name == rootKeyHolder && c.RootKey != "" {
 			u, err = holderURL{scheme: schemeFile, path: c.RootKey}, nil
 		}
 		if err == nil && u.scheme == schemeFile && h.FencedAt.IsZero() {
-			x.rootKeyOfStopped(u.path)
+			x.rootKeyOfStopped(h.Name, u.path, live < 2)
 		}
 	}
 }
 
-func (x *examination) rootKeyOfStopped(path string) {
+func (x *examination) rootKeyOfStopped(name, path string, alone bool) {
 	if inside(x.data, path) {
-		x.add("root-key-inside", "the root key lies in the data folder: serve refuses that, for whoever copies the folder has both", "mv "+path+" elsewhere, and name the new place with serve --root-key")
+		x.add("root-key-inside", "the root key lies in the data folder: serve refuses that, for whoever copies the folder has both", x.move(name, path))
 	}
 	protected, err := vault.LookAtFile(path)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
@@ -146,5 +148,5 @@ func (x *examination) rootKeyOfStopped(path string) {
 		}
 		protected = true // as far as is known
 	}
-	x.rootKey(path, protected)
+	x.rootKey(name, path, protected, alone)
 }

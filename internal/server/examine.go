@@ -112,10 +112,15 @@ func (x *examination) rights() {
 	}
 }
 
-// rootKey looks at a file that holds the root key.
-func (x *examination) rootKey(path string, protected bool) {
+// rootKey looks at a file that holds the root key: the holder of this name, the only one
+// or not.
+func (x *examination) rootKey(name, path string, protected, alone bool) {
 	o, err := x.host.Stat(path)
-	if errors.Is(err, fs.ErrNotExist) {
+	if errors.Is(err, fs.ErrNotExist) && !alone {
+		x.add("root-key-missing", "there is no root key of holder "+name+" at "+path+": no erasure is carried out, and the hub does not start again without it, but another holder opens everything",
+			"put it back from your copy, or mount its disk; if it is lost, stop the hub and holdfast holder fence "+name+" --data "+x.data)
+		return
+	} else if errors.Is(err, fs.ErrNotExist) {
 		x.add("root-key-missing", "there is no root key at "+path+": without it the hub does not start again and nothing can be read",
 			"put it back from your copy before anything else; a hub that still runs must not be stopped before that")
 		return
@@ -135,7 +140,7 @@ func (x *examination) rootKey(path string, protected bool) {
 	if data, err := x.host.Stat(x.data); err == nil {
 		if data.Device == o.Device {
 			x.add("root-key-same-disk", "the root key lies on the disk of the data folder: whoever takes the disk has both",
-				"stop the hub, mv "+path+" to another disk, and name the new place with serve --root-key")
+				x.move(name, path))
 		}
 		if data.UID != o.UID {
 			x.add("root-key-owner", "the root key and the data folder have different owners", fmt.Sprintf("chown --reference=%s %s", x.data, path))
@@ -144,6 +149,15 @@ func (x *examination) rootKey(path string, protected bool) {
 	if !protected {
 		x.add("root-key-no-passphrase", "the root key file has no passphrase", "keep the file on an encrypted volume; a passphrase is given when a hub is made: holdfast init --passphrase-file")
 	}
+}
+
+// move says how a root key file gets to another place. Only that of the first holder is
+// named to serve; of another the keyring knows the place.
+func (x *examination) move(name, path string) string {
+	if name == rootKeyHolder {
+		return "stop the hub, mv " + path + " to another disk, and name the new place with serve --root-key"
+	}
+	return "stop the hub, holdfast holder add file:/OTHER-DISK/root.key --name NEW --data " + x.data + ", then holdfast holder remove " + name + " --data " + x.data
 }
 
 // tpm looks at what a TPM that holds the root key answered.

@@ -122,14 +122,18 @@ func (c Config) openHolders(ctx context.Context, f folder, k keys) (out []held, 
 
 // lost says what to do about a holder that can't be opened.
 func (c Config) lost(k keys, e keyHolder, err error) error {
-	if len(k.Holders) < 2 {
-		return err
-	}
 	kind := holdfast.KindOf(err)
+	if kind == holdfast.NotFound && e.Name == rootKeyHolder { // the place of another can't be named
+		err = holdfast.Errorf(kind, "%w If it was moved, name its place with --root-key", err)
+	}
+	shares := "; if every holder is lost, with recovery shares, where any were dealt: holdfast recovery open --help (docs/recovery.md)"
+	if len(k.Holders) < 2 {
+		return holdfast.Errorf(kind, "%w. Without it the data can't be opened%s", err, shares)
+	}
 	if kind == holdfast.Internal {
 		kind = holdfast.Unavailable
 	}
-	return holdfast.Errorf(kind, "holder %s: %w. Nothing was changed. Bring it back, or go on without it: holdfast holder fence %[1]s --data %[3]s (certificates name it as pending until it returns)", e.Name, err, c.Data)
+	return holdfast.Errorf(kind, "holder %s: %w. Nothing was changed. Bring it back, or go on without it: holdfast holder fence %[1]s --data %[3]s (certificates name it as pending until it returns)%[4]s", e.Name, err, c.Data, shares)
 }
 
 // openHolder opens one.

@@ -74,6 +74,10 @@ func (r restoredState) refuses(by access.Principal) error {
 	return errSuspended
 }
 
+// Suspended reports that the hub was restored and waits for somebody to confirm that
+// nothing was revoked or withdrawn since.
+func (s *Server) Suspended() bool { return s.stores.restored.Suspended }
+
 // suspendedHandler is the devices' port of a hub that is suspended.
 type suspendedHandler struct{}
 

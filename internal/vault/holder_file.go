@@ -109,7 +109,7 @@ func OpenFileHolder(path string, passphrase []byte) (*FileHolder, error) {
 func OpenFileHolderOn(files Files, path string, passphrase []byte) (*FileHolder, error) {
 	info, err := files.Stat(path)
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil, holdfast.Errorf(holdfast.NotFound, "there is no root key at %s: name its place with --root-key; without it the data can't be opened", path)
+		return nil, holdfast.Errorf(holdfast.NotFound, "there is no root key at %s: is its disk mounted?", path)
 	} else if err != nil {
 		return nil, fmt.Errorf("open root key: %w", err)
 	}

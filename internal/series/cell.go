@@ -40,6 +40,7 @@ func (c *sliceCell) add(r *holdfast.Reading, pos journal.Pos) error {
 
 // toRows takes the readings out of the columns.
 func (c *sliceCell) toRows() {
+	c.rows = slices.Grow(c.rows, c.columns.Len()+1)
 	for i := range c.columns.Len() {
 		c.rows = append(c.rows, c.columns.Reading(i))
 	}

@@ -123,7 +123,8 @@ type slice struct {
 	s        *Series
 	cells    map[Cell]*sliceCell
 	sorter   sorter
-	bytes    int // of memory, roughly
+	rows     []holdfast.Reading // of the one cell that is packed
+	bytes    int                // of memory, roughly
 	readings int
 }
 
@@ -233,7 +234,12 @@ func (sl *slice) packReadings(ctx context.Context, p *packer, cell *sliceCell) e
 		if columns, at, ok := sl.sorter.order(&cell.columns, cell.at); ok {
 			return p.addColumns(ctx, columns, at)
 		}
+		cell.rows = sl.rows // not its own: they take four times what the columns take
 		cell.toRows()
+		defer func() {
+			clear(cell.rows)
+			sl.rows, cell.rows = cell.rows[:0], nil
+		}()
 	}
 	var seen repeats
 	for _, x := range cell.sorted() {

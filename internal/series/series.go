@@ -103,7 +103,7 @@ type Series struct {
 }
 
 const (
-	defaultSliceBytes  = 64 << 20
+	defaultSliceBytes  = 32 << 20
 	defaultSegmentSize = 64 << 20
 )
 

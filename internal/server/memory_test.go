@@ -91,15 +91,24 @@ func TestTenThousandComeAtOnce(t *testing.T) {
 }
 
 // A thousand devices that send as fast as they are acknowledged, twenty publishes in
-// flight: less than 256 MiB, GOMEMLIMIT or not.
+// flight: less than 256 MiB, GOMEMLIMIT or not, and also while the hub rolls what they
+// sent before it was restarted, which is the worst it can meet: millions of readings
+// of one time each, in rows.
 func TestMemoryOfBusyDevices(t *testing.T) {
 	h := newHouse(t)
 	devices := h.enrols(100)
 	h.halt()
-	for name, env := range map[string][]string{"as it is": nil, "GOMEMLIMIT": {"GOMEMLIMIT=200MiB"}} {
-		t.Run(name, func(t *testing.T) {
+	for _, hub := range []struct {
+		name string
+		env  []string
+	}{
+		{"new", nil},
+		{"with a backlog", nil},
+		{"GOMEMLIMIT", []string{"GOMEMLIMIT=200MiB"}},
+	} {
+		t.Run(hub.name, func(t *testing.T) {
 			h.t = t
-			hub := h.serving(env)
+			hub := h.serving(hub.env)
 			ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 			defer cancel()
 			c, err := gathers(ctx, devices, hub.at, 1000)

@@ -12,8 +12,9 @@ import (
 	"github.com/holdfast-iot/holdfast/internal/seal"
 )
 
-// leaseTime is how long a lease of a journal key is good for. A barrier that has
-// waited as long need not wait for a lease any more.
+// leaseTime is how long a barrier waits for a lease of a journal key that is out: then
+// it is void. No other lease ends by itself: what a slow disk has made durable under a
+// key in use is acknowledged, or its sender sends again what is stored already.
 const leaseTime = 10 * time.Second
 
 // ErrRetired says that a journal record's key was destroyed on purpose: the
@@ -26,12 +27,11 @@ type Lease struct {
 	Cipher *seal.Cipher
 	Bucket seal.Bucket
 	key    *journalKey
-	until  time.Time
 }
 
 // Valid reports whether the record sealed under the lease may be acknowledged.
 // It is asked after the sync, before the ack.
-func (l *Lease) Valid() bool { return !l.key.revoked.Load() && time.Now().Before(l.until) }
+func (l *Lease) Valid() bool { return !l.key.revoked.Load() }
 
 // Done gives the lease back. It is called exactly once.
 func (l *Lease) Done() { l.key.release() }
@@ -105,9 +105,16 @@ func (t *leaseTable) put(k leaseKey, key *journalKey) *journalKey {
 	// Keys of buckets that ended long ago get no leases any more.
 	if now := time.Now(); now.Sub(t.swept) > time.Hour {
 		t.swept = now
-		for old := range t.keys {
-			if now.Add(-time.Hour).UnixNano() > old.bucket.Ends() {
-				delete(t.keys, old)
+		for at, old := range t.keys {
+			if now.Add(-time.Hour).UnixNano() > at.bucket.Ends() {
+				t.retire(at, old)
+			}
+		}
+		for left := range t.leaving { // whose last lease has come back
+			select {
+			case <-left.idle:
+				delete(t.leaving, left)
+			default:
 			}
 		}
 	}
@@ -162,7 +169,7 @@ func (v *Vault) JournalKey(ctx context.Context, a holdfast.AssignmentID, b seal.
 			}
 		}
 		if k.acquire() {
-			return &Lease{Cipher: k.cipher, Bucket: b, key: k, until: time.Now().Add(leaseTime)}, nil
+			return &Lease{Cipher: k.cipher, Bucket: b, key: k}, nil
 		}
 	}
 }

@@ -3,7 +3,6 @@ package access
 import (
 	"context"
 	"database/sql"
-	"encoding/json"
 	"encoding/pem"
 	"errors"
 	"fmt"
@@ -168,12 +167,8 @@ func scanCredential(row interface{ Scan(...any) error }) (*credential, error) {
 
 // open opens the sealed part; NotFound when the party's key is destroyed.
 func (a *Access) open(ctx context.Context, c *credential) error {
-	text, err := a.vault.OpenField(ctx, keeper(c.role, c.party), credentialTable, c.id[:], "about", c.box)
-	if err != nil {
+	if err := vault.OpenJSON(ctx, a.vault, keeper(c.role, c.party), credentialTable, c.id[:], "about", c.box, &c.about); err != nil {
 		return fmt.Errorf("open credential %s: %w", c.id, err)
-	}
-	if err := json.Unmarshal(text, &c.about); err != nil {
-		return fmt.Errorf("open credential %s: damaged", c.id) // the parser's text could quote a label
 	}
 	return nil
 }
@@ -216,12 +211,8 @@ func (a *Access) prepare(ctx context.Context, id holdfast.CredentialID, s Spec, 
 		m.token = newSecret(tokenPrefix, id, a.authority.CAPin())
 		m.proof = m.token.hash()
 	}
-	text, err := json.Marshal(m.about)
-	if err != nil {
-		return nil, err
-	}
-	m.box, err = a.vault.SealField(ctx, keeper(s.Role, s.Party), credentialTable, id[:], "about", text)
-	if err != nil {
+	var err error
+	if m.box, err = vault.SealJSON(ctx, a.vault, keeper(s.Role, s.Party), credentialTable, id[:], "about", m.about); err != nil {
 		return nil, fmt.Errorf("seal credential %s: %w", id, err)
 	}
 	return m, nil

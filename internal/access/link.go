@@ -3,7 +3,6 @@ package access
 import (
 	"context"
 	"database/sql"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"strings"
@@ -176,12 +175,7 @@ func (a *Access) prepareLink(ctx context.Context, id holdfast.CredentialID, w is
 	}
 	m := &making{credential: credential{id: id, kind: Link, proof: hash, party: party, role: role, scopes: s.Scopes, about: about{Label: s.Label, Issuer: w.URL},
 		made: now.UnixNano(), notAfter: now.Add(linkLife).UnixNano(), holder: id, since: now.UnixNano()}}
-	text, err := json.Marshal(m.about)
-	if err != nil {
-		return nil, err
-	}
-	m.box, err = a.vault.SealField(ctx, keeper(role, party), credentialTable, id[:], "about", text)
-	if err != nil {
+	if m.box, err = vault.SealJSON(ctx, a.vault, keeper(role, party), credentialTable, id[:], "about", m.about); err != nil {
 		return nil, fmt.Errorf("seal link %s: %w", id, err)
 	}
 	return m, nil

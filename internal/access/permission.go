@@ -3,7 +3,6 @@ package access
 import (
 	"context"
 	"database/sql"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"slices"
@@ -387,15 +386,11 @@ func (a *Access) permissions(ctx context.Context, where string, args ...any) ([]
 	}
 	out := rows[:0]
 	for _, p := range rows {
-		text, err := a.vault.OpenField(ctx, vault.OfParty(p.whose), permissionTable, p.id[:], "about", p.box)
-		if holdfast.KindOf(err) == holdfast.NotFound {
+		switch err := vault.OpenJSON(ctx, a.vault, vault.OfParty(p.whose), permissionTable, p.id[:], "about", p.box, &p.about); {
+		case vault.Gone(err):
 			continue
-		}
-		if err != nil {
+		case err != nil:
 			return nil, fmt.Errorf("open permission %s: %w", p.id, err)
-		}
-		if json.Unmarshal(text, &p.about) != nil {
-			return nil, fmt.Errorf("open permission %s: damaged", p.id)
 		}
 		out = append(out, p)
 	}
@@ -403,12 +398,8 @@ func (a *Access) permissions(ctx context.Context, where string, args ...any) ([]
 }
 
 func (a *Access) sealPermission(ctx context.Context, p *permission) error {
-	text, err := json.Marshal(p.about)
-	if err != nil {
-		return fmt.Errorf("seal permission: %w", err)
-	}
-	p.box, err = a.vault.SealField(ctx, vault.OfParty(p.whose), permissionTable, p.id[:], "about", text)
-	if err != nil {
+	var err error
+	if p.box, err = vault.SealJSON(ctx, a.vault, vault.OfParty(p.whose), permissionTable, p.id[:], "about", p.about); err != nil {
 		return fmt.Errorf("seal permission %s: %w", p.id, err)
 	}
 	return nil

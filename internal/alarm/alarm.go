@@ -20,7 +20,6 @@ import (
 	"cmp"
 	"context"
 	"database/sql"
-	"encoding/json"
 	"fmt"
 	"log/slog"
 	"slices"
@@ -38,8 +37,7 @@ import (
 // sealer is the vault, as this package needs it. No method may be called
 // within a catalog transaction.
 type sealer interface {
-	SealField(ctx context.Context, o vault.Owner, table string, row []byte, column string, plain []byte) ([]byte, error)
-	OpenField(ctx context.Context, o vault.Owner, table string, row []byte, column string, box []byte) ([]byte, error)
+	vault.Fields
 	Hash(ctx context.Context, domain, text string) ([]byte, error)
 }
 
@@ -276,35 +274,6 @@ func (a *Alarms) saveAll(ctx context.Context) {
 		}
 		r.mu.Unlock()
 	}
-}
-
-func (a *Alarms) seal(ctx context.Context, o vault.Owner, table string, row []byte, column string, info any) ([]byte, error) {
-	text, err := json.Marshal(info)
-	if err != nil {
-		return nil, err
-	}
-	return a.Vault.SealField(ctx, o, table, row, column, text)
-}
-
-func (a *Alarms) open(ctx context.Context, o vault.Owner, table string, row []byte, column string, box []byte, info any) error {
-	text, err := a.Vault.OpenField(ctx, o, table, row, column, box)
-	if err != nil {
-		return err
-	}
-	if json.Unmarshal(text, info) != nil {
-		return fmt.Errorf("open %s: damaged", table) // the parser's text could quote it
-	}
-	return nil
-}
-
-// gone reports whether an owner's key is destroyed.
-func gone(err error) bool { return holdfast.KindOf(err) == holdfast.NotFound }
-
-func instant(ns int64) time.Time {
-	if ns == 0 {
-		return time.Time{}
-	}
-	return time.Unix(0, ns).UTC()
 }
 
 func dayOf(t time.Time) int64 { return t.Unix() / 86400 }

@@ -101,15 +101,15 @@ func (r *rule) knows(by access.Principal, owner holdfast.PartyID) bool {
 }
 
 func (r *rule) statusLocked(by access.Principal) Status {
-	s := Status{ID: r.id, Party: r.party, Spec: r.spec.Spec, Purpose: r.spec.Purpose, Credential: r.spec.Credential, Made: instant(r.spec.Made),
-		State: r.word(), Reason: r.state.Denied, Looked: instant(r.state.Looked), Muted: instant(r.state.Muted), MuteReason: r.state.Reason, Counts: map[Phase]int{}}
+	s := Status{ID: r.id, Party: r.party, Spec: r.spec.Spec, Purpose: r.spec.Purpose, Credential: r.spec.Credential, Made: holdfast.Instant(r.spec.Made),
+		State: r.word(), Reason: r.state.Denied, Looked: holdfast.Instant(r.state.Looked), Muted: holdfast.Instant(r.state.Muted), MuteReason: r.state.Reason, Counts: map[Phase]int{}}
 	for _, i := range r.sorted() {
 		s.Counts[i.shownPhase()]++
 		if r.state.Denied != "" || !r.knows(by, i.Owner) {
 			continue
 		}
 		x := Instance{ID: i.id.String(), Device: i.Device, Name: i.Name, Stream: i.Stream, Unit: i.Unit, Labels: maps.Clone(i.labels), Phase: i.shownPhase(),
-			Since: instant(i.Since), Acked: instant(i.Acked), By: i.By, Note: i.Note, Muted: instant(i.Muted), Reason: i.Reason}
+			Since: holdfast.Instant(i.Since), Acked: holdfast.Instant(i.Acked), By: i.By, Note: i.Note, Muted: holdfast.Instant(i.Muted), Reason: i.Reason}
 		switch {
 		case i.Mark == 0 && r.spec.Kind != Expression, r.spec.Kind == Silence:
 		case r.spec.Text != "":
@@ -232,7 +232,7 @@ func (a *Alarms) History(ctx context.Context, by access.Principal, text string) 
 	defer r.mu.Unlock()
 	all := make([]Event, 0, len(rows))
 	for _, e := range rows {
-		x := Event{At: instant(e.At), Kind: e.Kind, By: e.By, Note: e.Note, Until: instant(e.Until)}
+		x := Event{At: holdfast.Instant(e.At), Kind: e.Kind, By: e.By, Note: e.Note, Until: holdfast.Instant(e.Until)}
 		if !e.Instance.IsZero() {
 			x.Instance = e.Instance.String()
 		}

@@ -121,11 +121,11 @@ func (a *Alarms) Add(ctx context.Context, by access.Principal, p holdfast.Purpos
 		return Status{}, holdfast.Errorf(holdfast.TooLarge, "a party has at most %d alarms: end some", maxRules)
 	}
 	r := &rule{id: holdfast.NewID[holdfast.AlarmID](), party: by.Party, spec: i, instances: make(map[instanceID]*instance)}
-	spec, err := a.seal(ctx, vault.OfParty(r.party), "alarm_rule", r.id[:], "info", r.spec)
+	spec, err := vault.SealJSON(ctx, a.Vault, vault.OfParty(r.party), "alarm_rule", r.id[:], "info", r.spec)
 	if err != nil {
 		return Status{}, err
 	}
-	state, err := a.seal(ctx, vault.OfParty(r.party), "alarm_rule", r.id[:], "state", r.state)
+	state, err := vault.SealJSON(ctx, a.Vault, vault.OfParty(r.party), "alarm_rule", r.id[:], "state", r.state)
 	if err != nil {
 		return Status{}, err
 	}
@@ -213,14 +213,14 @@ func (a *Alarms) Change(ctx context.Context, by access.Principal, text string, p
 			return Status{}, holdfast.Errorf(holdfast.Conflict, "there is an alarm of this name already")
 		}
 	}
-	spec, err := a.seal(ctx, vault.OfParty(r.party), "alarm_rule", r.id[:], "info", i)
+	spec, err := vault.SealJSON(ctx, a.Vault, vault.OfParty(r.party), "alarm_rule", r.id[:], "info", i)
 	if err != nil {
 		return Status{}, err
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	i.Made = r.spec.Made
-	state, err := a.seal(ctx, vault.OfParty(r.party), "alarm_rule", r.id[:], "state", standing{})
+	state, err := vault.SealJSON(ctx, a.Vault, vault.OfParty(r.party), "alarm_rule", r.id[:], "state", standing{})
 	if err != nil {
 		return Status{}, err
 	}

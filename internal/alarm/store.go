@@ -85,7 +85,7 @@ func (a *Alarms) commit(ctx context.Context, l *looking, drafts []*outbox.Draft,
 	if err != nil {
 		return err
 	}
-	state, err := a.seal(ctx, vault.OfParty(r.party), "alarm_rule", r.id[:], "state", r.state)
+	state, err := vault.SealJSON(ctx, a.Vault, vault.OfParty(r.party), "alarm_rule", r.id[:], "state", r.state)
 	if err != nil {
 		return err
 	}
@@ -147,9 +147,9 @@ func (a *Alarms) boxes(ctx context.Context, l *looking) (instances, events []sea
 		if i.assignment.IsZero() {
 			row.Machine.Value, row.Machine.Text = 0, ""
 		}
-		box, err := a.seal(ctx, r.keeper(i.assignment), "alarm_instance", append(r.id[:], i.id[:]...), "info", row)
+		box, err := vault.SealJSON(ctx, a.Vault, r.keeper(i.assignment), "alarm_instance", append(r.id[:], i.id[:]...), "info", row)
 		switch {
-		case gone(err):
+		case vault.Gone(err):
 		case err != nil:
 			return nil, nil, err
 		default:
@@ -158,9 +158,9 @@ func (a *Alarms) boxes(ctx context.Context, l *looking) (instances, events []sea
 	}
 	for _, e := range l.events {
 		n := r.events + int64(len(events)) + 1
-		box, err := a.seal(ctx, r.keeper(e.assignment), "alarm_event", append(r.id[:], byte(n>>24), byte(n>>16), byte(n>>8), byte(n)), "info", e)
+		box, err := vault.SealJSON(ctx, a.Vault, r.keeper(e.assignment), "alarm_event", append(r.id[:], byte(n>>24), byte(n>>16), byte(n>>8), byte(n)), "info", e)
 		switch {
-		case gone(err):
+		case vault.Gone(err):
 		case err != nil:
 			return nil, nil, err
 		default:
@@ -194,11 +194,11 @@ func (a *Alarms) load(ctx context.Context) error {
 	}
 	for _, w := range rows {
 		r := w.r
-		err := a.open(ctx, vault.OfParty(r.party), "alarm_rule", r.id[:], "info", w.info, &r.spec)
+		err := vault.OpenJSON(ctx, a.Vault, vault.OfParty(r.party), "alarm_rule", r.id[:], "info", w.info, &r.spec)
 		if err == nil {
-			err = a.open(ctx, vault.OfParty(r.party), "alarm_rule", r.id[:], "state", w.state, &r.state)
+			err = vault.OpenJSON(ctx, a.Vault, vault.OfParty(r.party), "alarm_rule", r.id[:], "state", w.state, &r.state)
 		}
-		if gone(err) {
+		if vault.Gone(err) {
 			continue
 		}
 		if err != nil {
@@ -243,8 +243,8 @@ func (a *Alarms) loadInstances(ctx context.Context) error {
 			continue
 		}
 		var in instanceInfo
-		switch err := a.open(ctx, r.keeper(w.i.assignment), "alarm_instance", append(r.id[:], w.i.id[:]...), "info", w.box, &in); {
-		case gone(err):
+		switch err := vault.OpenJSON(ctx, a.Vault, r.keeper(w.i.assignment), "alarm_instance", append(r.id[:], w.i.id[:]...), "info", w.box, &in); {
+		case vault.Gone(err):
 			continue
 		case err != nil:
 			return err
@@ -270,8 +270,8 @@ func (a *Alarms) readEvents(ctx context.Context, r *rule) ([]event, error) {
 	var all []event
 	for _, w := range rows {
 		var e event
-		switch err := a.open(ctx, r.keeper(w.assignment), "alarm_event", append(r.id[:], byte(w.n>>24), byte(w.n>>16), byte(w.n>>8), byte(w.n)), "info", w.box, &e); {
-		case gone(err):
+		switch err := vault.OpenJSON(ctx, a.Vault, r.keeper(w.assignment), "alarm_event", append(r.id[:], byte(w.n>>24), byte(w.n>>16), byte(w.n>>8), byte(w.n)), "info", w.box, &e); {
+		case vault.Gone(err):
 			continue
 		case err != nil:
 			return nil, err

@@ -198,7 +198,7 @@ func (i *instance) noted(c *Condition) Noted {
 	default:
 		n.Value = finite(i.Value)
 	}
-	if t := instant(i.Since); !t.IsZero() {
+	if t := holdfast.Instant(i.Since); !t.IsZero() {
 		n.Since = &t
 	}
 	for _, name := range slices.Sorted(maps.Keys(i.labels)) {

@@ -131,31 +131,17 @@ func (i *scheduleInfo) schedule() (*Schedule, error) {
 
 func (a Assignment) info() assignmentInfo {
 	return assignmentInfo{
-		From: nanoseconds(a.From), To: nanoseconds(a.To), Basis: a.Basis, Period: a.Period, Schedule: a.Schedule.info(),
-		EraseAfter: a.EraseAfter, Recorded: nanoseconds(a.Recorded), Superseded: nanoseconds(a.Superseded), Pending: a.Pending,
+		From: holdfast.Nanoseconds(a.From), To: holdfast.Nanoseconds(a.To), Basis: a.Basis, Period: a.Period, Schedule: a.Schedule.info(),
+		EraseAfter: a.EraseAfter, Recorded: holdfast.Nanoseconds(a.Recorded), Superseded: holdfast.Nanoseconds(a.Superseded), Pending: a.Pending,
 	}
 }
 
 // put fills in what is sealed.
 func (a *Assignment) put(i assignmentInfo) (err error) {
-	a.From, a.To, a.Basis, a.Period, a.EraseAfter = instant(i.From), instant(i.To), cmp.Or(i.Basis, Own), i.Period, i.EraseAfter
-	a.Recorded, a.Superseded, a.Pending = instant(cmp.Or(i.Recorded, i.From)), instant(i.Superseded), i.Pending
+	a.From, a.To, a.Basis, a.Period, a.EraseAfter = holdfast.Instant(i.From), holdfast.Instant(i.To), cmp.Or(i.Basis, Own), i.Period, i.EraseAfter
+	a.Recorded, a.Superseded, a.Pending = holdfast.Instant(cmp.Or(i.Recorded, i.From)), holdfast.Instant(i.Superseded), i.Pending
 	a.Schedule, err = i.Schedule.schedule()
 	return err
-}
-
-func nanoseconds(t time.Time) int64 {
-	if t.IsZero() {
-		return 0
-	}
-	return t.UnixNano()
-}
-
-func instant(ns int64) time.Time {
-	if ns == 0 {
-		return time.Time{}
-	}
-	return time.Unix(0, ns).UTC()
 }
 
 type assignmentRow struct {
@@ -181,7 +167,7 @@ func (c *Custody) assignments(ctx context.Context, where string, args ...any) ([
 		if a.State != Erased {
 			var info assignmentInfo
 			switch err := c.open(ctx, vault.OfAssignment(a.ID), "assignment", a.ID[:], r.box, &info); {
-			case gone(err):
+			case vault.Gone(err):
 				a.State = Erased
 			case err != nil:
 				return nil, err

@@ -25,8 +25,6 @@ package custody
 import (
 	"context"
 	"database/sql"
-	"encoding/json"
-	"fmt"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -42,8 +40,7 @@ import (
 type Keys interface {
 	AddOwner(ctx context.Context, o vault.Owner) error
 	HasOwner(o vault.Owner) bool
-	SealField(ctx context.Context, o vault.Owner, table string, row []byte, column string, plain []byte) ([]byte, error)
-	OpenField(ctx context.Context, o vault.Owner, table string, row []byte, column string, box []byte) ([]byte, error)
+	vault.Fields
 	Hash(ctx context.Context, domain, text string) ([]byte, error)
 }
 
@@ -126,27 +123,12 @@ func (c *Custody) write(ctx context.Context, f func(*sql.Tx) error) error {
 const infoColumn = "info_sealed"
 
 func (c *Custody) seal(ctx context.Context, o vault.Owner, table string, row []byte, info any) ([]byte, error) {
-	plain, err := json.Marshal(info)
-	if err != nil {
-		return nil, fmt.Errorf("write %s: %w", table, err)
-	}
-	return c.keys.SealField(ctx, o, table, row, infoColumn, plain)
+	return vault.SealJSON(ctx, c.keys, o, table, row, infoColumn, info)
 }
 
 func (c *Custody) open(ctx context.Context, o vault.Owner, table string, row, box []byte, info any) error {
-	plain, err := c.keys.OpenField(ctx, o, table, row, infoColumn, box)
-	if err != nil {
-		return err
-	}
-	if err := json.Unmarshal(plain, info); err != nil {
-		return fmt.Errorf("read %s: %w", table, err)
-	}
-	return nil
+	return vault.OpenJSON(ctx, c.keys, o, table, row, infoColumn, box, info)
 }
-
-// gone reports that what a row held can't be opened any more: its owner's key is
-// destroyed and the row is about to follow.
-func gone(err error) bool { return holdfast.KindOf(err) == holdfast.NotFound }
 
 // checkName is holdfast.CheckName for things that are also called by their id: a
 // name that reads as an id could be mistaken for another thing's.

@@ -317,7 +317,7 @@ func (c *Custody) devices(ctx context.Context, where string, args ...any) ([]Dev
 		} else if d.State != Erased {
 			var info deviceInfo
 			switch err := c.open(ctx, vault.OfAssignment(d.Assignment), "device", d.ID[:], r.box, &info); {
-			case gone(err):
+			case vault.Gone(err):
 				d.State = Erased
 			case err != nil:
 				return nil, err

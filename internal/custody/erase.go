@@ -8,6 +8,7 @@ import (
 
 	"github.com/holdfast-iot/holdfast"
 	"github.com/holdfast-iot/holdfast/internal/dpv"
+	"github.com/holdfast-iot/holdfast/internal/vault"
 )
 
 // ScopeOfParty returns the scope that is all of a party: every assignment in
@@ -92,7 +93,7 @@ func (c *Custody) OfStream(ctx context.Context, s holdfast.Scope, name string) (
 	var in []holdfast.AssignmentID
 	for _, a := range s.Assignments {
 		stream, err := c.StreamNamed(ctx, a, name)
-		if gone(err) {
+		if vault.Gone(err) {
 			continue
 		}
 		if err != nil {
@@ -224,7 +225,7 @@ func assignmentSet(ids []holdfast.AssignmentID) map[holdfast.AssignmentID]bool {
 // they are.
 func (c *Custody) Erase(ctx context.Context, s holdfast.Scope) error {
 	operating, err := c.Operating(ctx)
-	if err != nil && !gone(err) {
+	if err != nil && !vault.Gone(err) {
 		return err
 	}
 	if s.Whole && s.Party == operating {
@@ -386,7 +387,7 @@ func (c *Custody) orphanPeriods(ctx context.Context, s holdfast.Scope, d Device)
 	}
 	d.State = Erased // its key is not to be used
 	all = slices.DeleteFunc(all, func(a Assignment) bool { return gone[a.ID] })
-	return c.endPeriods(ctx, holdfast.CredentialID{}, d, all, instant(s.Before))
+	return c.endPeriods(ctx, holdfast.CredentialID{}, d, all, holdfast.Instant(s.Before))
 }
 
 // vacatePeriod leaves of a period the time that it held for, up to now.
@@ -407,8 +408,8 @@ func (c *Custody) vacatePeriod(ctx context.Context, s holdfast.Scope, a holdfast
 	if m.to = min(m.to, s.Before); m.to <= m.from {
 		return drop, nil
 	}
-	box, err := c.sealPeriod(ctx, d.Assignment, m.row, Assignment{From: instant(m.from), To: instant(m.to), Schedule: m.schedule})
-	if gone(err) {
+	box, err := c.sealPeriod(ctx, d.Assignment, m.row, Assignment{From: holdfast.Instant(m.from), To: holdfast.Instant(m.to), Schedule: m.schedule})
+	if vault.Gone(err) {
 		return drop, nil
 	}
 	if err != nil {

@@ -142,7 +142,7 @@ func (c *Custody) AskJoint(ctx context.Context, by Actor, j Joint) (Joint, error
 func (c *Custody) recordJoint(ctx context.Context, tx *sql.Tx, kind string, j Joint, adults []holdfast.PartyID, by holdfast.CredentialID) error {
 	for _, id := range append([]holdfast.PartyID{j.Party}, adults...) {
 		_, err := c.ledger.Append(ctx, tx, vault.OfParty(id), kind, jointEvent{Joint: j.ID, Party: j.Party, By: by, Erasure: j.Erasure})
-		if err != nil && !(gone(err) && kind == jointBegun) { // who is being erased has no record any more
+		if err != nil && !(vault.Gone(err) && kind == jointBegun) { // who is being erased has no record any more
 			return err
 		}
 	}
@@ -293,12 +293,12 @@ func (c *Custody) joints(ctx context.Context, where string, args ...any) ([]Join
 		j := r.Joint
 		var info jointInfo
 		switch err := c.open(ctx, vault.OfParty(j.Party), "joint_erasure", j.ID[:], r.box, &info); {
-		case gone(err):
+		case vault.Gone(err):
 			continue
 		case err != nil:
 			return nil, err
 		}
-		j.Device, j.Stream, j.Span, j.Asked, j.By = info.Device, info.Stream, holdfast.Span{From: info.From, To: info.To}, instant(info.Asked), info.By
+		j.Device, j.Stream, j.Span, j.Asked, j.By = info.Device, info.Stream, holdfast.Span{From: info.From, To: info.To}, holdfast.Instant(info.Asked), info.By
 		j.Until = j.Asked.AddDate(0, 0, JointDays)
 		if err := c.words(ctx, &j); err != nil {
 			return nil, err

@@ -443,14 +443,14 @@ func (c *Custody) memberships(ctx context.Context, where string, args ...any) ([
 	for _, r := range rows {
 		var info membershipInfo
 		switch err := c.open(ctx, vault.OfParty(r.Of), "membership", r.ID[:], r.box, &info); {
-		case gone(err): // the household is erased
+		case vault.Gone(err): // the household is erased
 			continue
 		case err != nil:
 			return nil, err
 		}
 		m := r.Membership
 		m.Kind, m.From, m.To, m.offeredBy, m.endedBy, m.accepted =
-			info.Kind, instant(info.From), instant(info.To), info.OfferedBy, info.EndedBy, info.Accepted
+			info.Kind, holdfast.Instant(info.From), holdfast.Instant(info.To), info.OfferedBy, info.EndedBy, info.Accepted
 		all = append(all, m)
 	}
 	slices.SortFunc(all, func(a, b Membership) int {

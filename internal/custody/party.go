@@ -169,7 +169,7 @@ func (c *Custody) openParty(ctx context.Context, r partyRow) (Party, error) {
 	}
 	var info partyInfo
 	switch err := c.open(ctx, vault.OfParty(r.id), "party", r.id[:], r.box, &info); {
-	case gone(err):
+	case vault.Gone(err):
 		p.State = Erased
 		return p, nil
 	case err != nil:

@@ -50,7 +50,7 @@ type periodInfo struct {
 
 func (i periodInfo) window() (window, error) {
 	s, err := i.Schedule.schedule()
-	return windowOf(instant(i.From), instant(i.To), s), err
+	return windowOf(holdfast.Instant(i.From), holdfast.Instant(i.To), s), err
 }
 
 // periodEvent is what the ledger records of a period, on the record of everybody
@@ -150,7 +150,7 @@ func (c *Custody) recordPeriod(ctx context.Context, tx *sql.Tx, kind string, a A
 		}
 		told = append(told, p)
 		_, err := c.ledger.Append(ctx, tx, vault.OfParty(p), kind, periodEvent{deviceEvent{a.Device, a.ID, by}, a.Basis})
-		if err != nil && !(d.State == Erased && gone(err)) { // who is being erased has no record any more
+		if err != nil && !(d.State == Erased && vault.Gone(err)) { // who is being erased has no record any more
 			return err
 		}
 	}
@@ -158,7 +158,7 @@ func (c *Custody) recordPeriod(ctx context.Context, tx *sql.Tx, kind string, a A
 }
 
 func (c *Custody) sealPeriod(ctx context.Context, own holdfast.AssignmentID, row [holdfast.IDSize]byte, a Assignment) ([]byte, error) {
-	return c.seal(ctx, vault.OfAssignment(own), "period", row[:], periodInfo{From: nanoseconds(a.From), To: nanoseconds(a.To), Schedule: a.Schedule.info()})
+	return c.seal(ctx, vault.OfAssignment(own), "period", row[:], periodInfo{From: holdfast.Nanoseconds(a.From), To: holdfast.Nanoseconds(a.To), Schedule: a.Schedule.info()})
 }
 
 // CheckPeriod refuses a period that AddPeriod would refuse, and returns what it would

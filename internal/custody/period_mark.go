@@ -25,10 +25,10 @@ func (c *Custody) checkOverlap(ctx context.Context, d Device, a Assignment) erro
 		if at, shared := a.window().collides(m.window); shared {
 			if m.assignment.IsZero() {
 				return holdfast.Errorf(holdfast.Conflict, "at %s there was a period that is erased: its time stays nobody's; choose another time",
-					instant(at).Format(time.RFC3339))
+					holdfast.Instant(at).Format(time.RFC3339))
 			}
 			return holdfast.Errorf(holdfast.Conflict, "at %s the device is in another period: end that one first, or choose another time or other hours",
-				instant(at).Format(time.RFC3339))
+				holdfast.Instant(at).Format(time.RFC3339))
 		}
 	}
 	return nil
@@ -74,7 +74,7 @@ func (c *Custody) marks(ctx context.Context, d Device) ([]mark, error) {
 	for _, r := range rows {
 		var info periodInfo
 		switch err := c.open(ctx, vault.OfAssignment(d.Assignment), "period", r.row[:], r.box, &info); {
-		case gone(err):
+		case vault.Gone(err):
 			continue
 		case err != nil:
 			return nil, err

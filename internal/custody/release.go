@@ -279,12 +279,12 @@ func (c *Custody) notices(ctx context.Context, where string, args ...any) ([]Not
 		n := r.Notice
 		var info noticeInfo
 		switch err := c.open(ctx, vault.OfParty(n.Owner), "release_notice", n.ID[:], r.box, &info); {
-		case gone(err):
+		case vault.Gone(err):
 			continue
 		case err != nil:
 			return nil, err
 		}
-		n.Reason, n.Asked, n.Until, n.Ended, n.By = info.Reason, instant(info.Asked), instant(info.Until), instant(info.Ended), info.By
+		n.Reason, n.Asked, n.Until, n.Ended, n.By = info.Reason, holdfast.Instant(info.Asked), holdfast.Instant(info.Until), holdfast.Instant(info.Ended), info.By
 		out = append(out, n)
 	}
 	slices.SortFunc(out, func(a, b Notice) int { return cmp.Or(b.Asked.Compare(a.Asked), bytes.Compare(a.ID[:], b.ID[:])) })

@@ -50,14 +50,14 @@ func (c *Custody) ReplayPeriod(ctx context.Context, t ledger.TakeBack) error {
 		return holdfast.Errorf(holdfast.Invalid, "take-back %d can't be read", t.Number)
 	}
 	d, err := c.readDevice(ctx, holdfast.DeviceID(t.Of))
-	if gone(err) || err == nil && d.State == Erased {
+	if vault.Gone(err) || err == nil && d.State == Erased {
 		return nil
 	} else if err != nil {
 		return err
 	}
 	var info assignmentInfo
 	switch err := c.open(ctx, vault.OfAssignment(d.Assignment), termsTable, t.ID[:], t.Box, &info); {
-	case gone(err): // with the device's own assignment
+	case vault.Gone(err): // with the device's own assignment
 		return nil
 	case err != nil:
 		return err

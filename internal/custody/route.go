@@ -319,7 +319,7 @@ func (c *Custody) findOrMake(ctx context.Context, r *Route, x holdfast.Sample) (
 		return nil, err
 	}
 	// The map that r holds may be older than another's new stream.
-	if s, err := onlyStream(c.streams(ctx, `s.assignment = $1 AND s.name_hash = $2`, r.Assignment, hash)); err == nil || !gone(err) {
+	if s, err := onlyStream(c.streams(ctx, `s.assignment = $1 AND s.name_hash = $2`, r.Assignment, hash)); err == nil || !vault.Gone(err) {
 		return s, err
 	}
 	// An erased stream keeps its id while its assignment lives: the bar that the

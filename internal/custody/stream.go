@@ -134,7 +134,7 @@ func (c *Custody) streams(ctx context.Context, where string, args ...any) ([]*St
 	for _, r := range rows {
 		var info streamInfo
 		switch err := c.open(ctx, vault.OfAssignment(r.assignment), "stream", r.id[:], r.box, &info); {
-		case gone(err):
+		case vault.Gone(err):
 			continue
 		case err != nil:
 			return nil, err

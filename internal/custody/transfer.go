@@ -344,13 +344,13 @@ func (c *Custody) transfers(ctx context.Context, where string, args ...any) ([]T
 		t := r.Transfer
 		var info transferInfo
 		switch err := c.open(ctx, vault.OfParty(t.Seller), "transfer", t.ID[:], r.box, &info); {
-		case gone(err):
+		case vault.Gone(err):
 			continue
 		case err != nil:
 			return nil, err
 		}
 		t.Fate, t.Children, t.Profile = info.Fate, info.Children, info.Profile
-		t.Offered, t.Until, t.Ended = instant(info.Offered), instant(info.Until), instant(info.Ended)
+		t.Offered, t.Until, t.Ended = holdfast.Instant(info.Offered), holdfast.Instant(info.Until), holdfast.Instant(info.Ended)
 		out = append(out, t)
 	}
 	slices.SortFunc(out, func(a, b Transfer) int { return cmp.Or(b.Offered.Compare(a.Offered), bytes.Compare(a.ID[:], b.ID[:])) })

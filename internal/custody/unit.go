@@ -46,7 +46,7 @@ func (c *Custody) Unit(ctx context.Context, id holdfast.UnitID) (Unit, error) {
 	if err := c.open(ctx, vault.Hub, "unit", id[:], box, &info); err != nil {
 		return Unit{}, err
 	}
-	return Unit{ID: id, Serial: info.Serial, Added: instant(info.Added)}, nil
+	return Unit{ID: id, Serial: info.Serial, Added: holdfast.Instant(info.Added)}, nil
 }
 
 func (c *Custody) serialHash(ctx context.Context, serial string) ([]byte, error) {

@@ -77,7 +77,7 @@ func (i disclosureInfo) disclosure(id holdfast.DisclosureID, owner holdfast.Part
 	return Disclosure{
 		ID: id, Owner: owner, Reader: i.Reader, Role: i.Role, Recipient: i.Recipient, Purpose: i.Purpose, Grant: i.Grant, Permission: i.Permission,
 		Streams: i.Streams, Reason: i.Reason, Policies: i.Policies, Obligations: i.Obligations,
-		Opened: instant(i.Opened), Last: instant(i.Last), Reads: i.Reads, Rows: i.Rows, First: i.First, Final: i.Final,
+		Opened: holdfast.Instant(i.Opened), Last: holdfast.Instant(i.Last), Reads: i.Reads, Rows: i.Rows, First: i.First, Final: i.Final,
 		Complete: state == stateClosed,
 	}
 }

@@ -62,7 +62,7 @@ func (r *Register) settle(ctx context.Context, ids []holdfast.DisclosureID) erro
 			err = changes.settled(ctx, &was)
 		}
 		switch {
-		case gone(err):
+		case vault.Gone(err):
 			r.forget(was.Owner) // erased meanwhile: there is no record left to write to
 		case err != nil:
 			return err
@@ -74,7 +74,7 @@ func (r *Register) settle(ctx context.Context, ids []holdfast.DisclosureID) erro
 		return nil
 	}
 	if err := changes.seal(ctx); err != nil {
-		if gone(err) && len(batch) == 1 {
+		if vault.Gone(err) && len(batch) == 1 {
 			r.forget(batch[0].Owner)
 			return nil
 		}

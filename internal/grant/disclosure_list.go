@@ -176,7 +176,7 @@ func (r *Register) walksOf(ctx context.Context, owner holdfast.PartyID, w Wanted
 			if err != nil {
 				return nil, err
 			}
-			walks = append(walks, walk{tally: id[:], from: hourOf(instant(i.Opened)), to: hourOf(instant(i.Last))})
+			walks = append(walks, walk{tally: id[:], from: hourOf(holdfast.Instant(i.Opened)), to: hourOf(holdfast.Instant(i.Last))})
 		}
 	}
 	slices.SortFunc(walks, func(a, b walk) int { return cmp.Compare(b.to, a.to) })
@@ -271,7 +271,7 @@ func (r *Register) openDisclosures(ctx context.Context, owner holdfast.PartyID, 
 		}
 		var i disclosureInfo
 		switch err := r.open(ctx, vault.OfParty(owner), "disclosure", w.id[:], w.box, &i); {
-		case gone(err):
+		case vault.Gone(err):
 			continue
 		case err != nil:
 			return nil, err

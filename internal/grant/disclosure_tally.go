@@ -94,7 +94,7 @@ func (i tallyInfo) tally() Tally {
 		Recipient: i.Recipient, Purpose: i.Purpose, Grant: i.Grant, Permission: i.Permission, Role: i.Role,
 		Readers: i.Readers, Streams: i.Streams, Obligations: i.Obligations,
 		Disclosures: i.Disclosures, Open: i.Open, Reads: i.Reads, Rows: i.Rows,
-		Opened: instant(i.Opened), Last: instant(i.Last), First: i.First, Final: i.Final,
+		Opened: holdfast.Instant(i.Opened), Last: holdfast.Instant(i.Last), First: i.First, Final: i.Final,
 	}
 }
 
@@ -303,7 +303,7 @@ func (r *Register) readTallies(ctx context.Context, owner holdfast.PartyID) (map
 	for _, w := range rows {
 		var i tallyInfo
 		switch err := r.open(ctx, vault.OfParty(owner), "disclosure_tally", w.id, w.box, &i); {
-		case gone(err):
+		case vault.Gone(err):
 			continue
 		case err != nil:
 			return nil, err

@@ -243,7 +243,7 @@ func (g Grant) info(by Caller) grantInfo {
 		Recipient: g.Recipient, Obligations: asks,
 		Purpose: g.Purpose, AllDevices: g.AllDevices, Devices: g.Devices, Assignments: g.Assignments, AllStreams: g.AllStreams, Streams: g.Streams,
 		Categories: g.Categories, Supersedes: g.Supersedes,
-		From: g.Data.From, To: g.Data.To, Until: g.Until.UnixNano(), Made: g.Made.UnixNano(), Ended: nanoseconds(g.Ended), By: by.Credential,
+		From: g.Data.From, To: g.Data.To, Until: g.Until.UnixNano(), Made: g.Made.UnixNano(), Ended: holdfast.Nanoseconds(g.Ended), By: by.Credential,
 	}
 }
 

@@ -52,7 +52,7 @@ func (r *Register) readGrants(ctx context.Context, query string, args ...any) ([
 	for _, w := range rows {
 		var i grantInfo
 		switch err := r.open(ctx, vault.OfParty(w.grantor), "data_grant", w.id[:], w.box, &i); {
-		case gone(err):
+		case vault.Gone(err):
 			continue // the grantor's key is destroyed: nothing he granted stands
 		case err != nil:
 			return nil, 0, err
@@ -61,11 +61,11 @@ func (r *Register) readGrants(ctx context.Context, query string, args ...any) ([
 			return nil, 0, holdfast.Errorf(holdfast.Internal, "the row of grant %s was altered: it names another recipient than its owner did", w.id)
 		}
 		g := Grant{
-			ID: w.id, Grantor: w.grantor, Made: instant(i.Made), Ended: instant(i.Ended),
+			ID: w.id, Grantor: w.grantor, Made: holdfast.Instant(i.Made), Ended: holdfast.Instant(i.Ended),
 			Spec: Spec{
 				Recipient: w.recipient, Purpose: i.Purpose, AllDevices: i.AllDevices, Devices: i.Devices, Assignments: i.Assignments, AllStreams: i.AllStreams, Streams: i.Streams,
 				Categories: i.Categories, Supersedes: i.Supersedes,
-				Data: holdfast.Span{From: i.From, To: i.To}, Until: instant(i.Until),
+				Data: holdfast.Span{From: i.From, To: i.To}, Until: holdfast.Instant(i.Until),
 			},
 		}
 		if i.Obligations != nil {

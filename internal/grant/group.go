@@ -130,7 +130,7 @@ func (r *Register) EndGroup(ctx context.Context, by holdfast.CredentialID, id ho
 }
 
 func (r *Register) writeGroup(ctx context.Context, by holdfast.CredentialID, g Group, statement, event string) error {
-	info := groupInfo{Name: g.Name, Every: g.Every, Zone: g.Zone, Made: g.Made.UnixNano(), Ended: nanoseconds(g.Ended), By: by}
+	info := groupInfo{Name: g.Name, Every: g.Every, Zone: g.Zone, Made: g.Made.UnixNano(), Ended: holdfast.Nanoseconds(g.Ended), By: by}
 	owner, state := vault.OfParty(g.Party), "active"
 	if g.Ended.IsZero() {
 		for _, d := range g.Devices {
@@ -196,12 +196,12 @@ func (r *Register) groups(ctx context.Context, where string, args ...any) ([]Gro
 	for _, w := range rows {
 		var i groupInfo
 		switch err := r.open(ctx, vault.OfParty(w.party), "device_group", w.id[:], w.box, &i); {
-		case gone(err):
+		case vault.Gone(err):
 			continue
 		case err != nil:
 			return nil, err
 		}
-		g := Group{ID: w.id, Party: w.party, GroupSpec: GroupSpec{Name: i.Name, Every: i.Every, Zone: i.Zone}, Made: instant(i.Made), Ended: instant(i.Ended)}
+		g := Group{ID: w.id, Party: w.party, GroupSpec: GroupSpec{Name: i.Name, Every: i.Every, Zone: i.Zone}, Made: holdfast.Instant(i.Made), Ended: holdfast.Instant(i.Ended)}
 		for d := range slices.Chunk(i.Devices, holdfast.IDSize) {
 			g.Devices = append(g.Devices, holdfast.DeviceID(d))
 		}

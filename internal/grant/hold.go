@@ -265,7 +265,7 @@ func (r *Register) sealHold(ctx context.Context, h Hold, by HoldBy) ([]byte, err
 
 func (h Hold) info(by HoldBy) holdInfo {
 	return holdInfo{Kind: h.Kind, Purpose: h.Purpose, Assignments: h.Assignments, Streams: h.Streams, Reason: h.Reason, Secret: h.Secret,
-		OwnWord: h.OwnWord, Set: nanoseconds(h.Set), Lifts: nanoseconds(h.Lifts), Ended: nanoseconds(h.Ended), By: by.Credential}
+		OwnWord: h.OwnWord, Set: holdfast.Nanoseconds(h.Set), Lifts: holdfast.Nanoseconds(h.Lifts), Ended: holdfast.Nanoseconds(h.Ended), By: by.Credential}
 }
 
 // recordHold puts an event on the owner's record; what the law keeps from him
@@ -300,13 +300,13 @@ func (r *Register) readHolds(ctx context.Context, where string, args ...any) ([]
 	for _, w := range rows {
 		var i holdInfo
 		switch err := r.open(ctx, vault.OfParty(w.party), "hold", w.id[:], w.box, &i); {
-		case gone(err):
+		case vault.Gone(err):
 			continue
 		case err != nil:
 			return nil, err
 		}
 		all = append(all, Hold{
-			ID: w.id, OwnWord: i.OwnWord, Set: instant(i.Set), Lifts: instant(i.Lifts), Ended: instant(i.Ended),
+			ID: w.id, OwnWord: i.OwnWord, Set: holdfast.Instant(i.Set), Lifts: holdfast.Instant(i.Lifts), Ended: holdfast.Instant(i.Ended),
 			HoldSpec: HoldSpec{Kind: i.Kind, Whose: w.party, Purpose: i.Purpose, Assignments: i.Assignments, Streams: i.Streams, Reason: i.Reason, Secret: i.Secret},
 		})
 	}

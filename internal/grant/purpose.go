@@ -140,7 +140,7 @@ func (r *Register) writePurpose(ctx context.Context, by holdfast.CredentialID, p
 	}
 	info := purposeInfo{
 		Name: p.Name, IRI: p.IRI, LegalBasis: p.LegalBasis, BasisIRI: p.BasisIRI, Parent: p.Parent, Controller: p.Controller, Categories: p.Categories,
-		RetentionDays: p.RetentionDays, Text: p.Text, Added: nanoseconds(p.Added), Ended: nanoseconds(p.Ended),
+		RetentionDays: p.RetentionDays, Text: p.Text, Added: holdfast.Nanoseconds(p.Added), Ended: holdfast.Nanoseconds(p.Ended),
 	}
 	box, err := r.seal(ctx, vault.Hub, "purpose", hash, info)
 	if err != nil {
@@ -188,7 +188,7 @@ func (r *Register) loadPurposes(ctx context.Context) error {
 		all[i.Name] = Purpose{
 			Name: i.Name, IRI: i.IRI, LegalBasis: i.LegalBasis, BasisIRI: i.BasisIRI, Parent: i.Parent, Controller: i.Controller, Categories: i.Categories,
 			RetentionDays: i.RetentionDays, Text: i.Text,
-			Added: instant(i.Added), Ended: instant(i.Ended),
+			Added: holdfast.Instant(i.Added), Ended: holdfast.Instant(i.Ended),
 		}
 	}
 	r.purposes.Store(&all)
@@ -237,17 +237,3 @@ func (r *Register) Broader(name holdfast.Purpose) []holdfast.Purpose {
 }
 
 // Times are stored as nanoseconds since 1970, the zero time as 0.
-
-func nanoseconds(t time.Time) int64 {
-	if t.IsZero() {
-		return 0
-	}
-	return t.UnixNano()
-}
-
-func instant(ns int64) time.Time {
-	if ns == 0 {
-		return time.Time{}
-	}
-	return time.Unix(0, ns).UTC()
-}

@@ -20,7 +20,6 @@ package grant
 import (
 	"context"
 	"database/sql"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"maps"
@@ -36,8 +35,7 @@ import (
 // Keys is the vault, as this package needs it. None of its methods is called
 // inside a catalog transaction: each may write to the catalog itself.
 type Keys interface {
-	SealField(ctx context.Context, o vault.Owner, table string, row []byte, column string, plain []byte) ([]byte, error)
-	OpenField(ctx context.Context, o vault.Owner, table string, row []byte, column string, box []byte) ([]byte, error)
+	vault.Fields
 	Hash(ctx context.Context, domain, text string) ([]byte, error)
 }
 
@@ -152,26 +150,12 @@ func (r *Register) Run(ctx context.Context, report func(error)) error {
 const infoColumn = "info_sealed"
 
 func (r *Register) seal(ctx context.Context, o vault.Owner, table string, row []byte, info any) ([]byte, error) {
-	plain, err := json.Marshal(info)
-	if err != nil {
-		return nil, fmt.Errorf("write %s: %w", table, err)
-	}
-	return r.keys.SealField(ctx, o, table, row, infoColumn, plain)
+	return vault.SealJSON(ctx, r.keys, o, table, row, infoColumn, info)
 }
 
 func (r *Register) open(ctx context.Context, o vault.Owner, table string, row, box []byte, info any) error {
-	plain, err := r.keys.OpenField(ctx, o, table, row, infoColumn, box)
-	if err != nil {
-		return err
-	}
-	if err := json.Unmarshal(plain, info); err != nil {
-		return fmt.Errorf("read %s: %w", table, err)
-	}
-	return nil
+	return vault.OpenJSON(ctx, r.keys, o, table, row, infoColumn, box, info)
 }
-
-// gone reports that an owner's key is destroyed and his rows are about to follow.
-func gone(err error) bool { return holdfast.KindOf(err) == holdfast.NotFound }
 
 // Erase takes what s covers out of the catalog; it may run again. With a party go
 // the grants it made and the disclosures of its data; grants made to it end.

@@ -42,8 +42,7 @@ import (
 // sealer is the vault, as this package needs it. Neither method may be called
 // within a catalog transaction.
 type sealer interface {
-	SealField(ctx context.Context, o vault.Owner, table string, row []byte, column string, plain []byte) ([]byte, error)
-	OpenField(ctx context.Context, o vault.Owner, table string, row []byte, column string, box []byte) ([]byte, error)
+	vault.Fields
 }
 
 // recorder is the ledger: Append is called in the caller's write transaction.

@@ -22,8 +22,7 @@ import (
 // transaction.
 type keeper interface {
 	Hash(ctx context.Context, domain, text string) ([]byte, error)
-	SealField(ctx context.Context, o vault.Owner, table string, row []byte, column string, plain []byte) ([]byte, error)
-	OpenField(ctx context.Context, o vault.Owner, table string, row []byte, column string, box []byte) ([]byte, error)
+	vault.Fields
 }
 
 // Sessions keeps which MQTT sessions exist, until when, the QoS 2 packet ids that

@@ -37,8 +37,7 @@ import (
 
 // keys is the vault, as the ledger needs it.
 type keys interface {
-	SealField(ctx context.Context, o vault.Owner, table string, row []byte, column string, plain []byte) ([]byte, error)
-	OpenField(ctx context.Context, o vault.Owner, table string, row []byte, column string, box []byte) ([]byte, error)
+	vault.Fields
 	SealRecord(ctx context.Context, o vault.Owner, table string, row []byte, column string, plain []byte) ([]byte, error)
 	OpenRecord(ctx context.Context, o vault.Owner, table string, row []byte, column string, box []byte) ([]byte, error)
 	RecordKeyID(ctx context.Context, o vault.Owner) (seal.KeyID, error)

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/holdfast-iot/holdfast"
+	"github.com/holdfast-iot/holdfast/internal/vault"
 )
 
 // target is where jobs go: a webhook of a party, or the mail server.
@@ -260,7 +261,7 @@ func (b *Outbox) outcome(ctx context.Context, j *job, w jobRow, err error) {
 	case err == nil:
 		w.state, w.Body, w.Subject, w.Last, w.Ended = Delivered, nil, "", "delivered", now.UnixNano()
 		b.metrics.result(kind, "delivered")
-	case f != nil && f.final, w.Attempts >= maxAttempts, now.Sub(instant(w.Made)) >= keepTrying:
+	case f != nil && f.final, w.Attempts >= maxAttempts, now.Sub(holdfast.Instant(w.Made)) >= keepTrying:
 		w.state, w.Last, w.Ended = Dead, err.Error(), now.UnixNano()
 		b.metrics.result(kind, "dead")
 		b.log.WarnContext(ctx, "outbox: a message is given up", "delivery", w.id, "kind", kind, "attempts", w.Attempts)
@@ -282,7 +283,7 @@ func (b *Outbox) outcome(ctx context.Context, j *job, w jobRow, err error) {
 		}
 	}
 	if err := b.write(ctx, w); err != nil {
-		if !gone(err) {
+		if !vault.Gone(err) {
 			b.log.WarnContext(ctx, "outbox: what became of a delivery is not written; it will be sent again", "delivery", w.id, "error", err)
 			b.put(j, firstRest)
 			return
@@ -293,7 +294,7 @@ func (b *Outbox) outcome(ctx context.Context, j *job, w jobRow, err error) {
 		b.drop(j)
 		return
 	}
-	b.put(j, instant(w.Due).Sub(now))
+	b.put(j, holdfast.Instant(w.Due).Sub(now))
 }
 
 // waitAfter is how long a job waits after so many attempts.

@@ -12,6 +12,7 @@ import (
 
 	"github.com/holdfast-iot/holdfast"
 	"github.com/holdfast-iot/holdfast/internal/catalog"
+	"github.com/holdfast-iot/holdfast/internal/vault"
 )
 
 // Anybody stands in About for readings of which nobody can say whose they are: the
@@ -182,7 +183,7 @@ func (b *Outbox) readJobs(ctx context.Context, where string, args ...any) ([]job
 	var all []jobRow
 	for _, w := range rows {
 		switch err := b.open(ctx, w.party, jobTable, w.id[:], w.box, &w.jobInfo); {
-		case gone(err):
+		case vault.Gone(err):
 		case err != nil:
 			return nil, err
 		default:
@@ -198,7 +199,7 @@ func (b *Outbox) load(ctx context.Context) error {
 		return err
 	}
 	for _, w := range rows {
-		b.jobs[w.id] = &job{id: w.id, target: target{w.party, w.webhook}, due: instant(w.Due)}
+		b.jobs[w.id] = &job{id: w.id, target: target{w.party, w.webhook}, due: holdfast.Instant(w.Due)}
 	}
 	type pair struct {
 		job        holdfast.DeliveryID
@@ -228,9 +229,9 @@ func (b *Outbox) Deliveries(ctx context.Context, p holdfast.PartyID) ([]Delivery
 }
 
 func (w jobRow) delivery() Delivery {
-	d := Delivery{ID: w.id, Party: w.party, Webhook: w.webhook, To: w.To, State: w.state, Made: instant(w.Made), Attempts: w.Attempts, Ended: instant(w.Ended), Last: w.Last}
+	d := Delivery{ID: w.id, Party: w.party, Webhook: w.webhook, To: w.To, State: w.state, Made: holdfast.Instant(w.Made), Attempts: w.Attempts, Ended: holdfast.Instant(w.Ended), Last: w.Last}
 	if w.state == Waiting {
-		d.Next = instant(w.Due)
+		d.Next = holdfast.Instant(w.Due)
 	}
 	return d
 }

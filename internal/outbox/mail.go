@@ -63,7 +63,7 @@ func (m *Mail) send(ctx context.Context, w *jobRow) error {
 	}
 	_, domain, _ := strings.Cut(m.From, "@")
 	msg.SetMessageIDWithValue(w.id.String() + "@" + strings.TrimRight(domain, ">"))
-	msg.SetDateWithValue(instant(w.Made))
+	msg.SetDateWithValue(holdfast.Instant(w.Made))
 	msg.Subject(w.Subject)
 	msg.SetGenHeader("Auto-Submitted", "auto-generated")
 	msg.SetBodyString(mail.TypeTextPlain, string(w.Body))

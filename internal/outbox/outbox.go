@@ -21,7 +21,6 @@ import (
 	"context"
 	"crypto/x509"
 	"database/sql"
-	"encoding/json"
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
@@ -39,8 +38,7 @@ import (
 // sealer is the vault, as this package needs it. Neither method may be called
 // within a catalog transaction.
 type sealer interface {
-	SealField(ctx context.Context, o vault.Owner, table string, row []byte, column string, plain []byte) ([]byte, error)
-	OpenField(ctx context.Context, o vault.Owner, table string, row []byte, column string, box []byte) ([]byte, error)
+	vault.Fields
 }
 
 // recorder is the ledger: Append is called in the caller's write transaction.
@@ -132,30 +130,9 @@ const (
 )
 
 func (b *Outbox) seal(ctx context.Context, p holdfast.PartyID, table string, row []byte, info any) ([]byte, error) {
-	text, err := json.Marshal(info)
-	if err != nil {
-		return nil, err
-	}
-	return b.vault.SealField(ctx, vault.OfParty(p), table, row, "info", text)
+	return vault.SealJSON(ctx, b.vault, vault.OfParty(p), table, row, "info", info)
 }
 
 func (b *Outbox) open(ctx context.Context, p holdfast.PartyID, table string, row, box []byte, info any) error {
-	text, err := b.vault.OpenField(ctx, vault.OfParty(p), table, row, "info", box)
-	if err != nil {
-		return err
-	}
-	if json.Unmarshal(text, info) != nil {
-		return fmt.Errorf("open %s: damaged", table) // the parser's text could quote it
-	}
-	return nil
-}
-
-// gone reports whether an owner's key is destroyed.
-func gone(err error) bool { return holdfast.KindOf(err) == holdfast.NotFound }
-
-func instant(ns int64) time.Time {
-	if ns == 0 {
-		return time.Time{}
-	}
-	return time.Unix(0, ns).UTC()
+	return vault.OpenJSON(ctx, b.vault, vault.OfParty(p), table, row, "info", box, info)
 }

@@ -110,7 +110,7 @@ func (b *Outbox) Add(ctx context.Context, p holdfast.PartyID, by holdfast.Creden
 		_, err := b.ledger.Append(ctx, tx, vault.OfParty(p), "webhook added", webhookEvent{id, by})
 		return err
 	})
-	return Webhook{ID: id, Party: p, Name: name, Address: address, State: Active, Made: instant(i.Made)}, shown(i.Secret), err
+	return Webhook{ID: id, Party: p, Name: name, Address: address, State: Active, Made: holdfast.Instant(i.Made)}, shown(i.Secret), err
 }
 
 // webhook is a row, opened.
@@ -132,7 +132,7 @@ func (b *Outbox) readWebhooks(ctx context.Context, where string, args ...any) ([
 	var all []webhook
 	for _, w := range rows {
 		switch err := b.open(ctx, w.party, webhookTable, w.id[:], w.box, &w.webhookInfo); {
-		case gone(err):
+		case vault.Gone(err):
 		case err != nil:
 			return nil, err
 		default:
@@ -144,8 +144,8 @@ func (b *Outbox) readWebhooks(ctx context.Context, where string, args ...any) ([
 }
 
 func (b *Outbox) public(w webhook) Webhook {
-	out := Webhook{ID: w.id, Party: w.party, Name: w.Name, Address: w.Address, State: w.state, Made: instant(w.Made)}
-	if until := instant(w.Until); until.After(b.now()) {
+	out := Webhook{ID: w.id, Party: w.party, Name: w.Name, Address: w.Address, State: w.state, Made: holdfast.Instant(w.Made)}
+	if until := holdfast.Instant(w.Until); until.After(b.now()) {
 		out.Rotates = until
 	}
 	out.Failing = b.failing(target{party: w.party, webhook: w.id})

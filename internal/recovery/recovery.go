@@ -17,7 +17,6 @@ import (
 	"crypto/sha256"
 	"crypto/subtle"
 	"database/sql"
-	"encoding/json"
 	"fmt"
 	"slices"
 	"strings"
@@ -168,12 +167,8 @@ func (s *Store) Deals(ctx context.Context) (out []Deal, err error) {
 	}
 	for i := range out {
 		d := &out[i]
-		plain, err := s.vault.OpenField(ctx, vault.Hub, "recovery_deal", d.ID[:], "info", boxes[i])
-		if err != nil {
-			return nil, err
-		}
 		var is info
-		if err := json.Unmarshal(plain, &is); err != nil {
+		if err := vault.OpenJSON(ctx, s.vault, vault.Hub, "recovery_deal", d.ID[:], "info", boxes[i], &is); err != nil {
 			return nil, fmt.Errorf("decode recovery deal %s: %w", d.ID, err)
 		}
 		d.Public, d.Since, d.Rehearsed, d.Gone = is.Public, is.Since, is.Rehearsed, is.Gone
@@ -397,9 +392,5 @@ func (s *Store) save(ctx context.Context, d Deal, kind string, e event) error {
 }
 
 func (s *Store) sealInfo(ctx context.Context, d Deal) ([]byte, error) {
-	plain, err := json.Marshal(info{d.Public, d.Since, d.Rehearsed, d.Gone})
-	if err != nil {
-		return nil, err
-	}
-	return s.vault.SealField(ctx, vault.Hub, "recovery_deal", d.ID[:], "info", plain)
+	return vault.SealJSON(ctx, s.vault, vault.Hub, "recovery_deal", d.ID[:], "info", info{d.Public, d.Since, d.Rehearsed, d.Gone})
 }

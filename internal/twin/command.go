@@ -238,8 +238,8 @@ func (s *Store) open(ctx context.Context, a holdfast.AssignmentID, table string,
 }
 
 func (s *Store) sealInfo(ctx context.Context, c Command) ([]byte, error) {
-	info, err := json.Marshal(commandInfo{c.Name, c.Reason, c.Purpose, c.By, c.whose, nanoseconds(c.Sent), nanoseconds(c.Expires),
-		nanoseconds(c.Given), nanoseconds(c.Accepted), nanoseconds(c.Ended)})
+	info, err := json.Marshal(commandInfo{c.Name, c.Reason, c.Purpose, c.By, c.whose, holdfast.Nanoseconds(c.Sent), holdfast.Nanoseconds(c.Expires),
+		holdfast.Nanoseconds(c.Given), holdfast.Nanoseconds(c.Accepted), holdfast.Nanoseconds(c.Ended)})
 	if err != nil {
 		return nil, err
 	}
@@ -277,7 +277,7 @@ func (s *Store) commands(ctx context.Context, where string, args ...any) ([]Comm
 			return nil, fmt.Errorf("open command %s: %w", c.ID, err)
 		}
 		c.Name, c.Reason, c.Purpose, c.By, c.whose = i.Name, i.Reason, i.Purpose, i.By, i.Whose
-		c.Sent, c.Expires, c.Given, c.Accepted, c.Ended = instant(i.Sent), instant(i.Expires), instant(i.Given), instant(i.Accepted), instant(i.Ended)
+		c.Sent, c.Expires, c.Given, c.Accepted, c.Ended = holdfast.Instant(i.Sent), holdfast.Instant(i.Expires), holdfast.Instant(i.Given), holdfast.Instant(i.Accepted), holdfast.Instant(i.Ended)
 		out = append(out, c)
 	}
 	return out, nil
@@ -472,18 +472,4 @@ func (s *Store) move(ctx context.Context, c Command, was, event string, by holdf
 func (s *Store) expire(ctx context.Context, c Command) error {
 	_, err := s.end(ctx, c, Expired, holdfast.CredentialID{}, nil)
 	return err
-}
-
-func nanoseconds(t time.Time) int64 {
-	if t.IsZero() {
-		return 0
-	}
-	return t.UnixNano()
-}
-
-func instant(ns int64) time.Time {
-	if ns == 0 {
-		return time.Time{}
-	}
-	return time.Unix(0, ns).UTC()
 }

@@ -94,7 +94,7 @@ func (s *Store) twin(ctx context.Context, d holdfast.DeviceID) (Twin, error) {
 		if err := json.Unmarshal(text, &doc); err != nil {
 			return t, fmt.Errorf("open %s state: %w", x.column, err)
 		}
-		*x.state, *x.changed = doc.State, instant(doc.Changed)
+		*x.state, *x.changed = doc.State, holdfast.Instant(doc.Changed)
 	}
 	t.assignment, t.DesiredVersion, t.ReportedVersion = r.assignment, r.DesiredVersion, r.ReportedVersion
 	return t, nil

@@ -72,8 +72,7 @@ type House interface {
 
 // sealer is the vault, as this package needs it.
 type sealer interface {
-	SealField(ctx context.Context, o vault.Owner, table string, row []byte, column string, plain []byte) ([]byte, error)
-	OpenField(ctx context.Context, o vault.Owner, table string, row []byte, column string, box []byte) ([]byte, error)
+	vault.Fields
 	Hash(ctx context.Context, domain, text string) ([]byte, error)
 }
 

@@ -83,8 +83,8 @@ func (c *serveCmd) Run(a *app) (err error) {
 	}
 	return s.Run(a.ctx, func(at server.Addresses) {
 		fmt.Fprintf(a.stdout, "Holdfast is ready.\n  people and programs  %s\n  devices over HTTPS   %s\n  devices over MQTT    %s\n", peopleReach(at), at.Device, at.MQTT)
-		if s.Suspended() {
-			fmt.Fprintf(a.stdout, "It is suspended, as a restored hub whose newest withdrawals are not known: nobody is let in but the restore's administrator. When you have looked, stop it and: holdfast restore confirm --data %s\n", quoted(c.Data))
+		if why := s.Suspended(); why != "" {
+			fmt.Fprintf(a.stdout, "It is suspended, as a restored hub of which more may have been taken back than it knows: %s. Nobody is let in but the restore's administrator, and no device is heard. What to look at: holdfast doctor --data %s. Then stop it, and: holdfast restore confirm --data %[2]s\n", cell(why), quoted(c.Data))
 		}
 	})
 }

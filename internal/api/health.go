@@ -1,8 +1,10 @@
 package api
 
 import (
+	"cmp"
 	"encoding/json"
 	"net/http"
+	"strconv"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus/promhttp"
@@ -21,6 +23,9 @@ type Liveness struct {
 type Readiness struct {
 	Ready  bool            `json:"ready"`
 	Checks map[string]bool `json:"checks"`
+	Detail string          `json:"detail,omitempty" doc:"Which checks don't hold, in words."`
+
+	After time.Duration `json:"-"` // when to ask again; 0: soon
 }
 
 // health registers what supervisors, scrapers and strangers ask for, and what
@@ -33,7 +38,7 @@ func (a *API) health() {
 		answer, status := a.Ready(r.Context()), http.StatusOK
 		if !answer.Ready {
 			status = http.StatusServiceUnavailable
-			w.Header().Set("Retry-After", "5")
+			w.Header().Set("Retry-After", strconv.Itoa(int(cmp.Or(answer.After, retryAfter).Seconds())))
 		}
 		state(w, status, answer)
 	})

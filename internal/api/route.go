@@ -238,8 +238,15 @@ func (a *API) suspended(by access.Principal) error {
 	if a.Suspended == nil {
 		return nil
 	}
-	return a.Suspended(by)
+	if err := a.Suspended(by); err != nil {
+		return problemOf(err).retry(suspendedRetry)
+	}
+	return nil
 }
+
+// suspendedRetry is when to ask a suspended hub again: a person has to look first, so
+// that a client tells its user now instead of waiting.
+const suspendedRetry = 5 * time.Minute
 
 func (a *API) admit(req *http.Request) (access.Principal, error) {
 	by, err := a.Access.Authenticate(req.Context(), req)

@@ -12,6 +12,8 @@ var ailments = [...]ailment{
 	{"hub-down", api.Wrong},
 	{"folder-damaged", api.Wrong},
 	{"folder-newer", api.Wrong},
+	{"restore-unfinished", api.Wrong},
+	{"hub-suspended", api.Wrong},
 	{"disk-space", api.Wrong},
 	{"disk-files", api.Wrong},
 	{"disk-volatile", api.Wrong},

@@ -29,6 +29,7 @@ const doctorAsk = 5 * time.Second
 func (s *Server) Doctor(ctx context.Context) ([]api.Finding, error) {
 	x := examine(s.host, s.config.Data)
 	x.disk()
+	x.suspended(s.stores.restored)
 	x.holders(s.stores.keys)
 	x.copies(s.stores.keys, s.stores.vault.Copies())
 	for _, h := range s.stores.holders {

@@ -31,6 +31,17 @@ func doctorStopped(h host, c Config) ([]api.Finding, error) {
 		return nil, holdfast.Errorf(holdfast.NotFound, "there is no data folder %s: make one with holdfast init %s", c.Data, c.Data)
 	}
 	x := examine(h, c.Data)
+	restored, err := readRestored(osFolder(c.Data))
+	if err != nil && !errors.Is(err, fs.ErrPermission) {
+		x.add("folder-damaged", err.Error(), "put back your copy of "+restoreFile+"; don't remove it: nobody may come in before the restore is confirmed")
+	}
+	if restored.Format != "" && !restored.Whole {
+		x.unfinished(restored)
+		x.disk()
+		x.versions(c.Version)
+		return x.findings(), nil
+	}
+	x.suspended(restored)
 	f, err := readFolder(osFolder(c.Data), c.Data)
 	switch {
 	case holdfast.KindOf(err) == holdfast.NotFound:
@@ -55,8 +66,12 @@ func doctorStopped(h host, c Config) ([]api.Finding, error) {
 		x.since("credentials-end", time.Time{}, "the first administrator's certificate ends on "+cert.NotAfter.UTC().Format(time.DateOnly),
 			"start the hub, then make another administrator's credential: holdfast token add --help")
 	}
-	x.add("versions", fmt.Sprintf("holdfast %s, %s", cmp.Or(c.Version, "(devel)"), runtime.Version()), "nothing to do; compare with what is released")
+	x.versions(c.Version)
 	return x.findings(), nil
+}
+
+func (x *examination) versions(version string) {
+	x.add("versions", fmt.Sprintf("holdfast %s, %s", cmp.Or(version, "(devel)"), runtime.Version()), "nothing to do; compare with what is released")
 }
 
 // down says that the hub does not run, and what can be seen of why.

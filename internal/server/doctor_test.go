@@ -286,6 +286,10 @@ func complaints() []complaint {
 			h.erase(rosa, s)
 			return func() { newShelf(t).take(h) }
 		}},
+		{"hub-suspended", func(_ *testing.T, h *house, _ *host) func() {
+			h.stores.restored = restoredState{Whole: true, Suspended: true, Snapshot: "s", At: time.Now(), Why: "the copy has no take-backs"}
+			return func() { h.stores.restored = restoredState{} }
+		}},
 		{"decisions-failed", func(_ *testing.T, h *house, _ *host) func() { h.undecided([]string{"p"}); return nil }},
 		later("administrators-end", 350*days),
 		later("authority-ends", 9*365*days+20*days),
@@ -533,6 +537,12 @@ func stoppedComplaints() map[string]func(h *house) error {
 		"root-key-inside": func(h *house) error {
 			b, err := os.ReadFile(h.rootKey)
 			return errors.Join(err, os.WriteFile(filepath.Join(h.dir, "root.key"), b, 0o600))
+		},
+		"restore-unfinished": func(h *house) error {
+			return writeJSON(filepath.Join(h.dir, restoreFile), restoredState{Format: restoreFormat, Snapshot: "s", At: time.Now()})
+		},
+		"hub-suspended": func(h *house) error {
+			return writeJSON(filepath.Join(h.dir, restoreFile), restoredState{Format: restoreFormat, Snapshot: "s", At: time.Now(), Whole: true, Suspended: true})
 		},
 		"root-key-missing":  func(h *house) error { return os.Remove(h.rootKey) },
 		"root-key-readable": func(h *house) error { return os.Chmod(h.rootKey, 0o644) },

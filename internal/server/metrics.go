@@ -2,6 +2,16 @@ package server
 
 import "github.com/prometheus/client_golang/prometheus"
 
+// suspendedMetric tells a hub that was restored and is not confirmed.
+func (s *Server) suspendedMetric() prometheus.Collector {
+	return prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "holdfast_suspended", Help: "1 while a restored hub lets nobody in until the restore is confirmed, else 0."}, func() float64 {
+		if s.Suspended() != "" {
+			return 1
+		}
+		return 0
+	})
+}
+
 // journalMetrics turns the journal's counts into metrics.
 func (s *Server) journalMetrics() prometheus.Collector {
 	return journalCollector{s, []*prometheus.Desc{

@@ -4,6 +4,9 @@ import (
 	"context"
 	"database/sql"
 	"errors"
+	"maps"
+	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -48,6 +51,7 @@ func (s *Server) ready(ctx context.Context) api.Readiness {
 		"keys":      s.keysThere(),
 		"roll":      s.rollsOn(),
 		"disk":      s.diskHasRoom(),
+		"confirmed": s.isConfirmed(),
 	}
 	answer := api.Readiness{Ready: true, Checks: make(map[string]bool, len(faults))}
 	for name, err := range faults {
@@ -60,8 +64,38 @@ func (s *Server) ready(ctx context.Context) api.Readiness {
 			s.log.Warn("server: not ready", "check", name, "err", err)
 		}
 	}
+	if !answer.Ready {
+		answer.Detail = notReady(answer.Checks)
+	}
+	if !answer.Checks["confirmed"] {
+		answer.After = suspendedRetry
+	}
 	r.at, r.last = now, answer
 	return answer
+}
+
+// notReady names the checks that don't hold, and nothing that a stranger may not know.
+func notReady(checks map[string]bool) string {
+	var names []string
+	for _, name := range slices.Sorted(maps.Keys(checks)) {
+		if !checks[name] {
+			names = append(names, name)
+		}
+	}
+	detail := "not ready: " + strings.Join(names, ", ")
+	if !checks["confirmed"] {
+		detail += " (" + errSuspended.Error() + ")"
+	}
+	return detail
+}
+
+// isConfirmed fails on a hub that was restored and lets no device in until somebody has
+// confirmed what was taken back since.
+func (s *Server) isConfirmed() error {
+	if why := s.Suspended(); why != "" {
+		return holdfast.Errorf(holdfast.Unavailable, "the hub is suspended after a restore: %s", why)
+	}
+	return nil
 }
 
 func (s *Server) running() bool { return s.edges.Err() == nil && !s.leaving.Load() }

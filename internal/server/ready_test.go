@@ -69,7 +69,7 @@ func TestReady(t *testing.T) {
 	sound := soundHost(h, 0)
 	h.Server.host = sound
 	close(h.bound)
-	if got := ask(); !got.Ready || len(got.Checks) != 7 || len(faultsOf(got)) > 0 {
+	if got := ask(); !got.Ready || len(got.Checks) != 8 || got.Detail != "" || len(faultsOf(got)) > 0 {
 		t.Fatalf("in order: %+v", got)
 	}
 	for _, x := range []struct {
@@ -83,6 +83,13 @@ func TestReady(t *testing.T) {
 		{"disk", func() func() {
 			h.Server.host.Disk = func(string) (disk, error) { return disk{Free: 50 << 30, Size: 100 << 30, Nodes: 1000}, nil }
 			return func() { h.Server.host = sound }
+		}},
+		{"confirmed", func() func() {
+			h.stores.restored = restoredState{Suspended: true, Why: "the copy of Ada's"}
+			if got := ask(); !strings.Contains(got.Detail, "restored from a backup") || strings.Contains(got.Detail, "Ada") || got.After < time.Minute {
+				t.Errorf("a stranger is told of a suspended hub: %+v", got)
+			}
+			return func() { h.stores.restored = restoredState{} }
 		}},
 		{"running", func() func() { h.leaving.Store(true); return func() { h.leaving.Store(false) } }},
 		{"catalog", func() func() { // somebody writes and does not end
@@ -100,7 +107,7 @@ func TestReady(t *testing.T) {
 		}},
 	} {
 		undo := x.provoke()
-		if got := ask(); got.Ready || !slices.Equal(faultsOf(got), []string{x.fails}) {
+		if got := ask(); got.Ready || !slices.Equal(faultsOf(got), []string{x.fails}) || !strings.HasPrefix(got.Detail, "not ready: "+x.fails) {
 			t.Errorf("%s: %+v", x.fails, got)
 		}
 		undo()

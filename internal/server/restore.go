@@ -533,7 +533,7 @@ func (x *restoring) finish(ctx context.Context) (err error) {
 	if r.Suspended == "" {
 		return errors.Join(syncFolder(r.Admin), data.Remove(restoreFile))
 	}
-	state.Whole, state.Suspended, state.Why = true, true, r.Suspended
+	state.Whole, state.Suspended, state.Why, state.Until = true, true, r.Suspended, r.Until
 	state.Admins = append(state.Admins, admin.ID)
 	return errors.Join(syncFolder(r.Admin), data.WriteJSON(restoreFile, state))
 }

@@ -1,6 +1,7 @@
 package server
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -8,6 +9,7 @@ import (
 	"net/http"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"time"
 
 	"github.com/holdfast-iot/holdfast"
@@ -25,6 +27,7 @@ type restoredState struct {
 	Whole     bool      `json:"whole"`     // false: the restore has not ended
 	Suspended bool      `json:"suspended"` // nobody is let in but Admins
 	Why       string    `json:"why,omitempty"`
+	Until     time.Time `json:"complete_until,omitzero"` // nothing is missing that was taken back before
 
 	Admins  []holdfast.CredentialID `json:"administrators,omitempty"` // made by the restore
 	RootKey string                  `json:"root_key,omitempty"`       // file that is made, with recovery shares
@@ -74,15 +77,25 @@ func (r restoredState) refuses(by access.Principal) error {
 	return errSuspended
 }
 
-// Suspended reports that the hub was restored and waits for somebody to confirm that
-// nothing was revoked or withdrawn since.
-func (s *Server) Suspended() bool { return s.stores.restored.Suspended }
+// Suspended says why a restored hub waits for somebody to confirm that nothing was
+// revoked or withdrawn since; empty: it does not.
+func (s *Server) Suspended() string { return s.stores.restored.suspended() }
+
+func (r restoredState) suspended() string {
+	if !r.Suspended {
+		return ""
+	}
+	return cmp.Or(r.Why, "the restore left no reason")
+}
+
+// suspendedRetry is when to ask a suspended hub again.
+const suspendedRetry = 5 * time.Minute
 
 // suspendedHandler is the devices' port of a hub that is suspended.
 type suspendedHandler struct{}
 
 func (suspendedHandler) ServeHTTP(w http.ResponseWriter, _ *http.Request) {
-	w.Header().Set("Retry-After", "300")
+	w.Header().Set("Retry-After", strconv.Itoa(int(suspendedRetry.Seconds())))
 	w.Header().Set("Content-Type", "application/problem+json")
 	w.WriteHeader(http.StatusServiceUnavailable)
 	json.NewEncoder(w).Encode(map[string]any{"title": http.StatusText(http.StatusServiceUnavailable), "status": http.StatusServiceUnavailable, "detail": errSuspended.Error()})

@@ -350,7 +350,7 @@ func (s *Server) registerMetrics() error {
 	all = append(all, s.devices.Metrics()...)
 	all = append(all, s.outbox.Metrics()...)
 	all = append(all, s.alarms.Metrics()...)
-	all = append(all, s.mqtt.Collector(), s.journalMetrics(), s.failedDecisions)
+	all = append(all, s.mqtt.Collector(), s.journalMetrics(), s.failedDecisions, s.suspendedMetric())
 	for _, c := range all {
 		if err := s.metrics.Register(c); err != nil {
 			return fmt.Errorf("register metrics: %w", err)

@@ -70,7 +70,7 @@ func (c *backupTakeCmd) Run(a *app) error {
 	if err != nil || rate > 0 && rate < leastRate {
 		return usagef("--rate is a number of bytes like 20M, 64K at least")
 	}
-	to, err := backup.ReadRecipients(c.Recipient, c.RecipientsFile)
+	to, err := readRecipients(a.ctx, c.Recipient, c.RecipientsFile)
 	if err != nil {
 		return err
 	}
@@ -105,10 +105,14 @@ func (c *backupTakeCmd) Run(a *app) error {
 	return nil
 }
 
+func (c *backupTakeCmd) Left() string {
+	return "No new backup was made; those in " + quoted(c.Dir) + " are as good as before. Run it again: it goes on with the pieces that are there"
+}
+
 func (c *backupTakeCmd) take(a *app, f *backup.Folder, to backup.Recipients, o backup.TakeOptions) (backup.Report, error) {
 	if c.Data != "" && c.Hub == "" {
 		if _, err := readRunning(c.Data); holdfast.KindOf(err) == holdfast.Unavailable {
-			pass, err := readPassphrase(c.Passphrase)
+			pass, err := readPassphrase(a.ctx, c.Passphrase)
 			if err != nil {
 				return backup.Report{}, err
 			}
@@ -171,6 +175,10 @@ type listedBackup struct {
 }
 
 func (c *backupListCmd) Run(a *app) error {
+	ids, err := readIdentities(a.ctx, c.Identity)
+	if err != nil {
+		return err
+	}
 	f, err := backup.ReadFolder(c.Dir)
 	if err != nil {
 		return err
@@ -187,10 +195,6 @@ func (c *backupListCmd) Run(a *app) error {
 			continue
 		}
 		rows[i] = append(rows[i], "", "", "", "")
-		ids, err := backup.ReadIdentities(c.Identity)
-		if err != nil {
-			return err
-		}
 		r, err := f.Open(s.ID, ids, "")
 		if err != nil {
 			all[i].Problem = err.Error()
@@ -211,6 +215,10 @@ func (c *backupListCmd) Run(a *app) error {
 	return nil
 }
 
+func (c *backupListCmd) Left() string {
+	return "Nothing was changed"
+}
+
 type backupCheckCmd struct {
 	Dir      string   `arg:"" help:"The folder of backups." type:"path"`
 	Snapshot string   `help:"Which backup (default: the newest)." placeholder:"ID" env:"-"`
@@ -227,8 +235,12 @@ Example:
   holdfast backup check /mnt/backup --identity backup.key`
 }
 
+func (c *backupCheckCmd) Left() string {
+	return "Nothing was changed, and nothing is known of the backup: run it again, it begins anew"
+}
+
 func (c *backupCheckCmd) Run(a *app) error {
-	ids, err := backup.ReadIdentities(c.Identity)
+	ids, err := readBackupIdentities(a.ctx, c.Identity)
 	if err != nil {
 		return err
 	}
@@ -271,6 +283,10 @@ last ciphertext of somebody who was erased is gone holds only if this is run. On
 Example:
   holdfast backup prune /mnt/backup --keep 35d --dry-run
   holdfast backup prune /mnt/backup --keep 35d`
+}
+
+func (c *backupPruneCmd) Left() string {
+	return "Each backup that is kept is whole, and the newest is. Run it again: it does the rest"
 }
 
 func (c *backupPruneCmd) Run(a *app) error {

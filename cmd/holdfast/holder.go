@@ -36,9 +36,14 @@ type keyFlags struct {
 	Passphrase string `name:"passphrase-file" help:"A file whose first line is the root key file's passphrase." placeholder:"FILE"`
 }
 
-func (f keyFlags) config() (server.Config, error) {
-	pass, err := readPassphrase(f.Passphrase)
+func (f keyFlags) config(a *app) (server.Config, error) {
+	pass, err := readPassphrase(a.ctx, f.Passphrase)
 	return server.Config{Data: f.Data, RootKey: f.RootKey, Passphrase: pass, Version: version()}, err
+}
+
+// seeHolders says how to see what a change that was cut short has come to.
+func (f keyFlags) seeHolders() string {
+	return "holdfast holder list --data " + quoted(f.Data) + " shows what was done; if it was not, run it again"
 }
 
 type holderListCmd struct {
@@ -56,7 +61,7 @@ Example:
 }
 
 func (c *holderListCmd) Run(a *app) error {
-	config, err := c.config()
+	config, err := c.config(a)
 	if err != nil {
 		return err
 	}
@@ -91,6 +96,8 @@ func (c *holderListCmd) Run(a *app) error {
 	return err
 }
 
+func (c *holderListCmd) Left() string { return "Nothing was changed" }
+
 type holderAddCmd struct {
 	URL   string `arg:"" name:"url" help:"file:/PATH (new; ?passphrase-file=/PATH protects it), tpm:/dev/tpmrm0?state=/PATH, or exec:/PATH ARGUMENTS."`
 	Name  string `required:"" help:"What certificates and messages call it." placeholder:"NAME" env:"-"`
@@ -111,7 +118,7 @@ Example:
 }
 
 func (c *holderAddCmd) Run(a *app) error {
-	config, err := c.config()
+	config, err := c.config(a)
 	if err != nil {
 		return err
 	}
@@ -120,6 +127,10 @@ func (c *holderAddCmd) Run(a *app) error {
 		return err
 	}
 	return c.tell(a, h, fmt.Sprintf("Holder %s has the root key (generation %d, grade %s). Erasures wait for it from now on.", h.Name, h.Generations[0], h.Grade))
+}
+
+func (c *holderAddCmd) Left() string {
+	return c.seeHolders()
 }
 
 // tell prints a holder, or a sentence about it.
@@ -146,7 +157,7 @@ Example:
 }
 
 func (c *holderFenceCmd) Run(a *app) error {
-	config, err := c.config()
+	config, err := c.config(a)
 	if err != nil {
 		return err
 	}
@@ -161,6 +172,10 @@ func (c *holderFenceCmd) Run(a *app) error {
 		return fmt.Errorf("the holder is fenced, and the hub still can't be started: %w", opens)
 	}
 	return nil
+}
+
+func (c *holderFenceCmd) Left() string {
+	return c.seeHolders()
 }
 
 type holderReturnCmd struct {
@@ -178,7 +193,7 @@ Example:
 }
 
 func (c *holderReturnCmd) Run(a *app) error {
-	config, err := c.config()
+	config, err := c.config(a)
 	if err != nil {
 		return err
 	}
@@ -187,6 +202,10 @@ func (c *holderReturnCmd) Run(a *app) error {
 		return err
 	}
 	return c.tell(a, h, fmt.Sprintf("Holder %s has destroyed what is before generation %d, and has the root key. What certificates named as pending is done.", h.Name, h.Generations[0]))
+}
+
+func (c *holderReturnCmd) Left() string {
+	return c.seeHolders()
 }
 
 type holderRemoveCmd struct {
@@ -206,7 +225,7 @@ Example:
 }
 
 func (c *holderRemoveCmd) Run(a *app) error {
-	config, err := c.config()
+	config, err := c.config(a)
 	if err != nil {
 		return err
 	}
@@ -219,6 +238,10 @@ func (c *holderRemoveCmd) Run(a *app) error {
 		sentence = fmt.Sprintf("Holder %s has no part in the keyring any more. That what it held is destroyed stands on the word of %s.", s.Holder, cell(s.Vouched))
 	}
 	return c.tell(a, s, sentence)
+}
+
+func (c *holderRemoveCmd) Left() string {
+	return c.seeHolders()
 }
 
 type holderTestCmd struct {

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"io/fs"
@@ -26,21 +27,21 @@ type hubFlags struct {
 }
 
 // connect makes the client that the flags ask for. It asks nobody yet.
-func (h *hubFlags) connect(_ *app) (*client.Client, error) { return h.client(true) }
+func (h *hubFlags) connect(a *app) (*client.Client, error) { return h.client(a.ctx, true) }
 
 // connectAnyone is connect for what may be asked without a credential, too: who was
 // erased has none left.
-func (h *hubFlags) connectAnyone(_ *app) (*client.Client, error) { return h.client(false) }
+func (h *hubFlags) connectAnyone(a *app) (*client.Client, error) { return h.client(a.ctx, false) }
 
-func (h *hubFlags) client(known bool) (*client.Client, error) {
+func (h *hubFlags) client(ctx context.Context, known bool) (*client.Client, error) {
 	o := client.Options{Hub: h.Hub, Identity: h.Identity, Code: h.Code, For: h.For}
 	if h.Identity != "" && h.Token != "" {
 		return nil, usagef("give --identity or --token, not both")
 	}
 	if h.Token != "" {
-		text, err := os.ReadFile(h.Token)
+		text, err := readFile(ctx, "token", h.Token)
 		if err != nil {
-			return nil, fileError("token", err)
+			return nil, err
 		}
 		o.Token = strings.TrimSpace(string(text))
 	}
@@ -62,7 +63,7 @@ func (h *hubFlags) client(known bool) (*client.Client, error) {
 	if o.Hub == "" {
 		return nil, usagef("say which hub: --hub https://HOST:8443, or --data DIR for the one of this machine")
 	}
-	if err := trustFlag(&o, h.CA); err != nil {
+	if err := trustFlag(ctx, &o, h.CA); err != nil {
 		return nil, err
 	}
 	return client.New(o)
@@ -81,15 +82,15 @@ func (h *hubFlags) again() string {
 }
 
 // trustFlag reads what --ca says.
-func trustFlag(o *client.Options, ca string) error {
+func trustFlag(ctx context.Context, o *client.Options, ca string) error {
 	switch ca {
 	case "":
 	case "system":
 		o.SystemRoots = true
 	default:
-		text, err := os.ReadFile(ca)
+		text, err := readFile(ctx, "certificate", ca)
 		if err != nil {
-			return fileError("certificate", err)
+			return err
 		}
 		o.CA = text
 	}

@@ -34,7 +34,7 @@ func TestConnectWithoutEnough(t *testing.T) {
 		{hubFlags{Data: stopped}, "holdfast serve --data", false},
 		{hubFlags{Hub: "https://x", Identity: empty}, "key.pem", false},
 	} {
-		_, err := c.flags.connect(nil)
+		_, err := c.flags.connect(&app{ctx: t.Context()})
 		if err == nil || !strings.Contains(err.Error(), c.want) {
 			t.Errorf("%+v: %v, want %s", c.flags, err, c.want)
 		}

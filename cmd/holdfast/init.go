@@ -1,8 +1,8 @@
 package main
 
 import (
+	"context"
 	"fmt"
-	"os"
 	"strings"
 
 	"github.com/holdfast-iot/holdfast/internal/server"
@@ -28,7 +28,7 @@ Example:
 }
 
 func (c *initCmd) Run(a *app) error {
-	pass, err := readPassphrase(c.Passphrase)
+	pass, err := readPassphrase(a.ctx, c.Passphrase)
 	if err != nil {
 		return err
 	}
@@ -66,17 +66,9 @@ Next:
 }
 
 // readPassphrase returns the first line of a file, nil without a file.
-func readPassphrase(path string) ([]byte, error) {
+func readPassphrase(ctx context.Context, path string) ([]byte, error) {
 	if path == "" {
 		return nil, nil
 	}
-	b, err := os.ReadFile(path)
-	if err != nil {
-		return nil, usagef("read passphrase: %w", err)
-	}
-	line, _, _ := strings.Cut(string(b), "\n")
-	if line = strings.TrimRight(line, "\r"); line == "" {
-		return nil, usagef("the passphrase file %s begins with an empty line", path)
-	}
-	return []byte(line), nil
+	return firstLine(ctx, "passphrase", path)
 }

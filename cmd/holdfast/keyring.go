@@ -116,7 +116,7 @@ Example:
 }
 
 func (c *keyringAddCopyCmd) Run(a *app) error {
-	config, err := c.config()
+	config, err := c.config(a)
 	if err == nil {
 		err = server.AddCopy(a.ctx, config, c.Name, c.URL)
 	}
@@ -124,6 +124,10 @@ func (c *keyringAddCopyCmd) Run(a *app) error {
 		return err
 	}
 	return c.tell(a, keyringCopy{c.Name, c.URL}, fmt.Sprintf("Copy %s has all of the keyring, and gets what is new while the hub runs.", c.Name))
+}
+
+func (c *keyringAddCopyCmd) Left() string {
+	return "If holdfast keyring show --data " + quoted(c.Data) + " does not name the copy " + c.Name + ", run it again"
 }
 
 type keyringRemoveCopyCmd struct {
@@ -140,7 +144,7 @@ Example:
 }
 
 func (c *keyringRemoveCopyCmd) Run(a *app) error {
-	config, err := c.config()
+	config, err := c.config(a)
 	if err != nil {
 		return err
 	}
@@ -149,6 +153,10 @@ func (c *keyringRemoveCopyCmd) Run(a *app) error {
 		return err
 	}
 	return c.tell(a, keyringCopy{c.Name, url}, fmt.Sprintf("Copy %s is kept no longer. Remove its files: %s", c.Name, quoted(strings.TrimPrefix(url, "file:"))))
+}
+
+func (c *keyringRemoveCopyCmd) Left() string {
+	return "If holdfast keyring show --data " + quoted(c.Data) + " names the copy " + c.Name + " still, run it again"
 }
 
 type keyringVerifyCmd struct {
@@ -184,4 +192,8 @@ func (c *keyringVerifyCmd) Run(a *app) error {
 		return holdfast.Errorf(holdfast.Unavailable, "copies that are not whole: %s. The hub catches them up while it runs: start it, stop it, and verify again", strings.Join(bad, ", "))
 	}
 	return nil
+}
+
+func (c *keyringVerifyCmd) Left() string {
+	return "Nothing was changed, and nothing is known of the copies: run it again, it begins anew"
 }

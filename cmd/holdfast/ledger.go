@@ -275,7 +275,7 @@ Example:
 }
 
 func (c *ledgerRenewCmd) Run(a *app) error {
-	pass, err := readPassphrase(c.Passphrase)
+	pass, err := readPassphrase(a.ctx, c.Passphrase)
 	if err != nil {
 		return err
 	}

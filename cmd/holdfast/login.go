@@ -47,7 +47,7 @@ Example:
 }
 
 func (c *loginCmd) Run(a *app) error {
-	hub, err := c.connect("")
+	hub, err := c.connect(a, "")
 	if err != nil {
 		return err
 	}
@@ -82,9 +82,9 @@ func (c *loginCmd) Run(a *app) error {
 }
 
 // connect makes a client of the hub, with a token or as nobody.
-func (c *loginCmd) connect(token string) (*client.Client, error) {
+func (c *loginCmd) connect(a *app, token string) (*client.Client, error) {
 	o := client.Options{Hub: c.Hub, Token: token}
-	if err := trustFlag(&o, c.CA); err != nil {
+	if err := trustFlag(a.ctx, &o, c.CA); err != nil {
 		return nil, err
 	}
 	if c.Data != "" {
@@ -241,7 +241,7 @@ func awaitCode(ctx context.Context, l net.Listener, state string) (string, error
 
 // link shows an invitation together with the login.
 func (c *loginCmd) link(a *app, token string) error {
-	hub, err := c.connect(token)
+	hub, err := c.connect(a, token)
 	if err != nil {
 		return err
 	}

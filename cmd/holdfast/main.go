@@ -83,6 +83,7 @@ type app struct {
 	stdout io.Writer
 	stderr io.Writer
 	stdin  io.Reader
+	leave  func(code int) // ends the program where it is; nil: it is not this verb's to end
 }
 
 // Exit codes of every verb.
@@ -104,7 +105,7 @@ func main() {
 		}
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	code := run(&app{ctx: ctx, stdout: forPeople(os.Stdout), stderr: os.Stderr, stdin: os.Stdin}, os.Args[1:])
+	code := run(&app{ctx: ctx, stdout: forPeople(os.Stdout), stderr: os.Stderr, stdin: os.Stdin, leave: os.Exit}, os.Args[1:])
 	stop()
 	os.Exit(code)
 }
@@ -153,7 +154,14 @@ func runWith(p *kong.Kong, a *app, args []string) (code int) {
 		}
 		return exitUsage
 	}
-	if err := k.Run(a); err != nil {
+	settled := a.endsSoon(k)
+	err = k.Run(a)
+	settled()
+	if err != nil && a.ctx.Err() != nil {
+		a.tellStopped(k, err)
+		return exitFailed
+	}
+	if err != nil {
 		fmt.Fprintln(a.stderr, "holdfast:", err)
 		if _, ok := errors.AsType[usageError](err); ok {
 			return exitUsage

@@ -1,6 +1,8 @@
 package main
 
 import (
+	"bytes"
+	"context"
 	"encoding/base64"
 	"errors"
 	"fmt"
@@ -48,21 +50,12 @@ type shareFlags struct {
 	PassphraseFile []string `name:"share-passphrase-file" help:"A file whose first line is the passphrase of a share." placeholder:"FILE" type:"path" env:"-"`
 }
 
-func (f shareFlags) identities() (out []age.Identity, err error) {
-	for _, path := range f.AgeIdentity {
-		file, err := os.Open(path)
-		if err != nil {
-			return nil, fileError("age identity", err)
-		}
-		ids, err := age.ParseIdentities(file)
-		file.Close()
-		if err != nil {
-			return nil, usagef("%s has no age identities: make some with age-keygen", path)
-		}
-		out = append(out, ids...)
+func (f shareFlags) identities(ctx context.Context) (out []age.Identity, err error) {
+	if out, err = readIdentities(ctx, f.AgeIdentity); err != nil {
+		return nil, err
 	}
 	for _, path := range f.PassphraseFile {
-		pass, err := readPassphrase(path)
+		pass, err := readPassphrase(ctx, path)
 		if err != nil {
 			return nil, err
 		}
@@ -89,17 +82,17 @@ func (s *anyScrypt) Unwrap(stanzas []*age.Stanza) ([]byte, error) {
 	return key, nil
 }
 
-func (f shareFlags) read() ([]escrow.Share, error) {
+func (f shareFlags) read(ctx context.Context) ([]escrow.Share, error) {
 	if len(f.Share) == 0 {
 		return nil, usagef("give the shares: --share FILE, once for each")
 	}
-	with, err := f.identities()
+	with, err := f.identities(ctx)
 	if err != nil {
 		return nil, err
 	}
 	var out []escrow.Share
 	for _, path := range f.Share {
-		s, err := readShare(path, with)
+		s, err := readShare(ctx, path, with)
 		if err != nil {
 			return nil, err
 		}
@@ -109,8 +102,8 @@ func (f shareFlags) read() ([]escrow.Share, error) {
 }
 
 // combine reads the shares and puts them together.
-func (f shareFlags) combine() (*escrow.Private, error) {
-	shares, err := f.read()
+func (f shareFlags) combine(ctx context.Context) (*escrow.Private, error) {
+	shares, err := f.read(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -118,13 +111,13 @@ func (f shareFlags) combine() (*escrow.Private, error) {
 	return escrow.Combine(shares)
 }
 
-func readShare(path string, with []age.Identity) (escrow.Share, error) {
-	file, err := os.Open(path)
+func readShare(ctx context.Context, path string, with []age.Identity) (escrow.Share, error) {
+	file, err := readFile(ctx, "share", path)
 	if err != nil {
-		return escrow.Share{}, fileError("share", err)
+		return escrow.Share{}, err
 	}
-	defer file.Close()
-	s, err := escrow.Decrypt(file, with...)
+	defer clear(file)
+	s, err := escrow.Decrypt(bytes.NewReader(file), with...)
 	if err != nil {
 		return s, fmt.Errorf("%s: %w", path, err)
 	}
@@ -151,7 +144,7 @@ Example:
 }
 
 func (c *recoveryDealCmd) Run(a *app) (err error) {
-	names, to, err := c.shareholders()
+	names, to, err := c.shareholders(a.ctx)
 	if err != nil {
 		return err
 	}
@@ -201,7 +194,11 @@ func (c *recoveryDealCmd) Run(a *app) (err error) {
 	return nil
 }
 
-func (c *recoveryDealCmd) shareholders() (names []string, to []age.Recipient, err error) {
+func (c *recoveryDealCmd) Left() string {
+	return "holdfast recovery show" + c.again() + " names the deal in force. If that is still the one of before, remove what " + quoted(c.Out) + " has, and deal again"
+}
+
+func (c *recoveryDealCmd) shareholders(ctx context.Context) (names []string, to []age.Recipient, err error) {
 	for _, text := range c.Share {
 		name, recipient, ok := strings.Cut(text, "=")
 		if !ok {
@@ -209,7 +206,7 @@ func (c *recoveryDealCmd) shareholders() (names []string, to []age.Recipient, er
 		}
 		var r age.Recipient
 		if path, pass := strings.CutPrefix(recipient, "passphrase:"); pass {
-			phrase, err := readPassphrase(path)
+			phrase, err := readPassphrase(ctx, path)
 			if err != nil {
 				return nil, nil, err
 			}
@@ -291,11 +288,11 @@ Example:
 }
 
 func (c *recoveryCheckCmd) Run(a *app) error {
-	with, err := shareFlags{AgeIdentity: c.AgeIdentity, PassphraseFile: c.PassphraseFile}.identities()
+	with, err := shareFlags{AgeIdentity: c.AgeIdentity, PassphraseFile: c.PassphraseFile}.identities(a.ctx)
 	if err != nil {
 		return err
 	}
-	s, err := readShare(c.File, with)
+	s, err := readShare(a.ctx, c.File, with)
 	if err != nil {
 		return err
 	}
@@ -316,6 +313,10 @@ func (c *recoveryCheckCmd) Run(a *app) error {
 	return err
 }
 
+func (c *recoveryCheckCmd) Left() string {
+	return "Nothing was changed"
+}
+
 type recoveryRehearseCmd struct {
 	shareFlags
 	hubFlags
@@ -331,7 +332,7 @@ Example:
 }
 
 func (c *recoveryRehearseCmd) Run(a *app) error {
-	private, err := c.combine()
+	private, err := c.combine(a.ctx)
 	if err != nil {
 		return err
 	}
@@ -350,6 +351,10 @@ func (c *recoveryRehearseCmd) Run(a *app) error {
 	}
 	_, err = fmt.Fprintf(a.stdout, "The shares open deal %s. The hub has recorded it.\n", d.ID)
 	return err
+}
+
+func (c *recoveryRehearseCmd) Left() string {
+	return "Nothing was changed: run it again"
 }
 
 func rehearse(a *app, hub *client.Client, private *escrow.Private) (d api.Deal, err error) {
@@ -452,11 +457,11 @@ Example:
 }
 
 func (c *recoveryOpenCmd) Run(a *app) error {
-	pass, err := readPassphrase(c.Passphrase)
+	pass, err := readPassphrase(a.ctx, c.Passphrase)
 	if err != nil {
 		return err
 	}
-	private, err := c.combine()
+	private, err := c.combine(a.ctx)
 	if err != nil {
 		return err
 	}
@@ -474,4 +479,8 @@ func (c *recoveryOpenCmd) Run(a *app) error {
 	}
 	fmt.Fprintf(a.stdout, "The shares were together on one machine: deal anew, and have the old ones destroyed: holdfast recovery deal --help\n")
 	return nil
+}
+
+func (c *recoveryOpenCmd) Left() string {
+	return "Run it again with the same arguments: it goes on where it was, or says that there is nothing left to do"
 }

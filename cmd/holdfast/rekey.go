@@ -62,6 +62,10 @@ func (c *rekeyCmd) Run(a *app) error {
 	return c.print(a, r, rekeyHeader, rekeyRows(r))
 }
 
+func (c *rekeyCmd) Left() string {
+	return "What the hub has been asked it goes on with by itself: holdfast rekey" + c.again() + " says how far it is"
+}
+
 var rekeyHeader = []string{"ID", "PARTY", "OWNERS", "LEFT", "STATE"}
 
 func rekeyRows(list ...api.Rekey) [][]string {

@@ -46,11 +46,11 @@ func (f restoreFlags) options(a *app, data string) (c server.Config, o server.Re
 		return c, o, usagef("--root-key and --holder each name a holder: one is enough")
 	}
 	c = server.Config{Data: data, RootKey: f.RootKey, Version: version()}
-	if c.Passphrase, err = readPassphrase(f.Passphrase); err != nil {
+	if c.Passphrase, err = readPassphrase(a.ctx, f.Passphrase); err != nil {
 		return c, o, err
 	}
 	o = server.RestoreOptions{Snapshot: f.Snapshot, Keyring: f.Keyring, Holder: f.Holder, Verifier: f.Key, Progress: meter(a.stderr)}
-	if o.Identities, err = backup.ReadIdentities(f.Identity); err != nil {
+	if o.Identities, err = readBackupIdentities(a.ctx, f.Identity); err != nil {
 		return c, o, err
 	}
 	o.From, err = backup.ReadFolder(f.From)
@@ -85,7 +85,7 @@ func (c *restoreDirCmd) Run(a *app) error {
 		if c.Holder != "" {
 			return usagef("shares make a root key file: say where with --root-key, without --holder")
 		}
-		if o.Shares, err = c.combine(); err != nil {
+		if o.Shares, err = c.combine(a.ctx); err != nil {
 			return err
 		}
 		defer o.Shares.Wipe()
@@ -110,6 +110,10 @@ func (c *restoreDirCmd) Run(a *app) error {
 		fmt.Fprintf(a.stdout, "\nThe hub starts suspended: %s. Revoke and withdraw again what you know of, then stop it and\n\n  holdfast restore confirm --data %s\n", r.Suspended, quoted(c.Dir))
 	}
 	return nil
+}
+
+func (c *restoreDirCmd) Left() string {
+	return server.RestoreLeft(c.Dir)
 }
 
 // tellKeys says what became of the other holders and of the copies of the keyring.
@@ -200,6 +204,10 @@ func (c *restoreDrillCmd) Run(a *app) error {
 	return nil
 }
 
+func (c *restoreDrillCmd) Left() string {
+	return "Nothing is known of the backup. Run it again: it clears what this one may have left of its own folder"
+}
+
 // tell has the hub keep when a drill ended well.
 func (c *restoreDrillCmd) tell(a *app) error {
 	hub, err := (&hubFlags{Data: c.Data}).connect(a)
@@ -225,8 +233,12 @@ Example:
   holdfast restore confirm --data NEW`
 }
 
+func (c *restoreConfirmCmd) Left() string {
+	return "Run it again: it says so if the hub was confirmed"
+}
+
 func (c *restoreConfirmCmd) Run(a *app) error {
-	pass, err := readPassphrase(c.Passphrase)
+	pass, err := readPassphrase(a.ctx, c.Passphrase)
 	if err != nil {
 		return err
 	}

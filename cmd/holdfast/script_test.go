@@ -17,7 +17,7 @@ func TestMain(m *testing.M) {
 	testscript.Main(m, map[string]func(){"holdfast": func() {
 		ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 		defer stop()
-		os.Exit(run(&app{ctx: ctx, stdout: os.Stdout, stderr: os.Stderr, stdin: os.Stdin}, os.Args[1:]))
+		os.Exit(run(&app{ctx: ctx, stdout: os.Stdout, stderr: os.Stderr, stdin: os.Stdin, leave: os.Exit}, os.Args[1:]))
 	}})
 }
 

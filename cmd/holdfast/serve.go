@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"crypto/tls"
 	"errors"
 	"fmt"
@@ -70,7 +71,7 @@ func (c *serveCmd) Run(a *app) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, stop()) }()
-	config, err := c.config(c.logger(a))
+	config, err := c.config(a.ctx, c.logger(a))
 	if err != nil {
 		return err
 	}
@@ -122,11 +123,11 @@ func (c *serveCmd) check() error {
 }
 
 // config is what the flags say, with what the files that they name hold.
-func (c *serveCmd) config(log *slog.Logger) (server.Config, error) {
+func (c *serveCmd) config(ctx context.Context, log *slog.Logger) (server.Config, error) {
 	if err := c.check(); err != nil {
 		return server.Config{}, err
 	}
-	pass, err := readPassphrase(c.Passphrase)
+	pass, err := readPassphrase(ctx, c.Passphrase)
 	if err != nil {
 		return server.Config{}, err
 	}
@@ -155,7 +156,7 @@ func (c *serveCmd) config(log *slog.Logger) (server.Config, error) {
 	if err != nil {
 		return server.Config{}, err
 	}
-	mail, err := c.mail()
+	mail, err := c.mail(ctx)
 	if err != nil {
 		return server.Config{}, err
 	}

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"crypto/x509"
 	"net/netip"
 	"os"
@@ -30,14 +31,14 @@ func (f *messageFlags) networks() (all []netip.Prefix, err error) {
 	return all, nil
 }
 
-func (f *messageFlags) mail() (*outbox.Mail, error) {
+func (f *messageFlags) mail(ctx context.Context) (*outbox.Mail, error) {
 	if f.MailServer == "" {
 		if f.MailFrom != "" || f.MailUser != "" || f.MailPassword != "" {
 			return nil, usagef("mail goes through a server: name it with --mail-server")
 		}
 		return nil, nil
 	}
-	password, err := readPassphrase(f.MailPassword)
+	password, err := readPassphrase(ctx, f.MailPassword)
 	if err != nil {
 		return nil, err
 	}

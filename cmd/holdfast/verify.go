@@ -85,6 +85,10 @@ func (c *verifyCmd) Run(a *app) error {
 	return c.ledger(a, text)
 }
 
+func (c *verifyCmd) Left() string {
+	return "Nothing is known of " + quoted(c.Path) + ": run it again, it begins anew"
+}
+
 func (c *verifyCmd) bundle(a *app) error {
 	r, err := archive.Verify(os.DirFS(c.Path), c.key())
 	if err != nil {

@@ -1,10 +1,10 @@
 package backup
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"io"
-	"os"
 	"strings"
 
 	"filippo.io/age"
@@ -22,11 +22,17 @@ type Recipients struct {
 // Texts returns them as they were given.
 func (r Recipients) Texts() []string { return r.texts }
 
-// ReadRecipients takes recipients of age (age1..., age1pq...) and files with one on
-// each line, as age -R reads them.
-func ReadRecipients(texts, files []string) (r Recipients, err error) {
-	add := func(where, text string) error {
-		all, err := age.ParseRecipients(strings.NewReader(text))
+// RecipientList is a text with a recipient on each line, and where it comes from.
+type RecipientList struct {
+	Name string
+	Text []byte
+}
+
+// ParseRecipients takes recipients of age (age1..., age1pq...) and lists of them, as
+// age -R reads them.
+func ParseRecipients(texts []string, lists []RecipientList) (r Recipients, err error) {
+	add := func(where string, text io.Reader) error {
+		all, err := age.ParseRecipients(text)
 		if err != nil {
 			return holdfast.Errorf(holdfast.Invalid, "%s is not a recipient of age (age1...): make an identity with age-keygen, and give the public key that it prints", where)
 		}
@@ -40,16 +46,12 @@ func ReadRecipients(texts, files []string) (r Recipients, err error) {
 		return nil
 	}
 	for i, text := range texts {
-		if err := add(fmt.Sprintf("recipient %d", i+1), text); err != nil {
+		if err := add(fmt.Sprintf("recipient %d", i+1), strings.NewReader(text)); err != nil {
 			return r, err
 		}
 	}
-	for _, path := range files {
-		b, err := os.ReadFile(path)
-		if err != nil {
-			return r, failure("read recipients", err)
-		}
-		if err := add(path, string(b)); err != nil {
+	for _, l := range lists {
+		if err := add(l.Name, bytes.NewReader(l.Text)); err != nil {
 			return r, err
 		}
 	}
@@ -59,24 +61,18 @@ func ReadRecipients(texts, files []string) (r Recipients, err error) {
 	return r, nil
 }
 
-// ReadIdentities reads files with identities of age, as age -i reads them.
-func ReadIdentities(files []string) (all []age.Identity, err error) {
-	for _, path := range files {
-		f, err := os.Open(path)
-		if err != nil {
-			return nil, failure("read identity", err)
-		}
-		some, err := age.ParseIdentities(f)
-		f.Close()
-		if err != nil {
-			return nil, holdfast.Errorf(holdfast.Invalid, "%s is not a file of age identities (AGE-SECRET-KEY-...)", path)
-		}
-		all = append(all, some...)
+// ParseIdentities reads the identities of age in a file, as age -i reads them.
+func ParseIdentities(name string, file []byte) ([]age.Identity, error) {
+	all, err := age.ParseIdentities(bytes.NewReader(file))
+	switch {
+	case err == nil:
+		return all, nil
+	case len(bytes.TrimSpace(file)) == 0:
+		return nil, holdfast.Errorf(holdfast.Invalid, "%s is empty: it is to have an age identity (AGE-SECRET-KEY-...)", name)
+	case bytes.HasPrefix(file, []byte("age-encryption.org/")), bytes.HasPrefix(file, []byte("-----BEGIN AGE ENCRYPTED FILE")):
+		return nil, holdfast.Errorf(holdfast.Invalid, "%s is encrypted itself: have age open it on the way, as with <(age -d FILE)", name)
 	}
-	if len(all) == 0 {
-		return nil, holdfast.Errorf(holdfast.Invalid, "give the age identity that opens the backup: --identity FILE")
-	}
-	return all, nil
+	return nil, holdfast.Errorf(holdfast.Invalid, "%s is not a file of age identities (AGE-SECRET-KEY-...)", name)
 }
 
 // seal encrypts what is written to it.

@@ -196,7 +196,7 @@ func identities(t testing.TB) []age.Identity {
 
 func recipients(t testing.TB) Recipients {
 	t.Helper()
-	r, err := ReadRecipients([]string{identities(t)[0].(*age.X25519Identity).Recipient().String()}, nil)
+	r, err := ParseRecipients([]string{identities(t)[0].(*age.X25519Identity).Recipient().String()}, nil)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -42,7 +42,7 @@ func TestOtherRecipientsOtherPieces(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer f.Close()
-	to, err := ReadRecipients([]string{"age1e7gudry3sfnm8chjtzqhk3k54xtdkfr4k5wxyzvavppuzymmyswq4j5msa"}, nil)
+	to, err := ParseRecipients([]string{"age1e7gudry3sfnm8chjtzqhk3k54xtdkfr4k5wxyzvavppuzymmyswq4j5msa"}, nil)
 	if err != nil {
 		t.Fatal(err)
 	}

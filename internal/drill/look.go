@@ -118,7 +118,11 @@ func (d *drill) keyFiles(_ context.Context, h *hunt) {
 func (d *drill) searchBackups(ctx context.Context, h *hunt, gone *wanted) {
 	t := &Tally{Where: InBackups}
 	err := func() (err error) {
-		ids, err := backup.ReadIdentities([]string{d.ageKey()})
+		key, err := os.ReadFile(d.ageKey())
+		if err != nil {
+			return err
+		}
+		ids, err := backup.ParseIdentities(d.ageKey(), key)
 		if err != nil {
 			return err
 		}

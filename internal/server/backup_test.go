@@ -26,7 +26,7 @@ func newShelf(t *testing.T) *shelf {
 	if err != nil {
 		t.Fatal(err)
 	}
-	to, err := backup.ReadRecipients([]string{id.Recipient().String()}, nil)
+	to, err := backup.ParseRecipients([]string{id.Recipient().String()}, nil)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -236,6 +236,19 @@ func (x *restoring) begin(context.Context) error {
 	return nil
 }
 
+// RestoreLeft says what a restore into a folder that was cut short has left there, and
+// how to go on.
+func RestoreLeft(dir string) string {
+	state, err := readRestored(osFolder(dir))
+	switch _, made := os.Lstat(filepath.Join(dir, folderFile)); {
+	case err == nil && state.Format != "" && !state.Whole:
+		return fmt.Sprintf("%s has the beginning of a restore, which no hub starts. Run it again: it goes on where it was, and what is there is not fetched again", dir)
+	case made == nil:
+		return dir + " is a whole data folder: start the hub"
+	}
+	return "Nothing was made: run it again"
+}
+
 // restoreLock is locked by the restore that writes to the folder.
 const restoreLock = "restore.lock"
 

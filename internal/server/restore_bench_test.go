@@ -20,7 +20,7 @@ func BenchmarkRestore(b *testing.B) {
 	if err != nil {
 		b.Fatal(err)
 	}
-	to, err := backup.ReadRecipients([]string{id.Recipient().String()}, nil)
+	to, err := backup.ParseRecipients([]string{id.Recipient().String()}, nil)
 	if err != nil {
 		b.Fatal(err)
 	}

@@ -113,6 +113,9 @@ func OpenFileHolderOn(files Files, path string, passphrase []byte) (*FileHolder,
 	} else if err != nil {
 		return nil, fmt.Errorf("open root key: %w", err)
 	}
+	if !info.Mode().IsRegular() {
+		return nil, holdfast.Errorf(holdfast.Invalid, "the root key %s is no file: an erasure could not overwrite it", path)
+	}
 	if info.Mode().Perm()&0o077 != 0 {
 		return nil, holdfast.Errorf(holdfast.Denied, "others may read the root key %s (mode %04o): chmod 600 it", path, info.Mode().Perm())
 	}

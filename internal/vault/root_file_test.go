@@ -3,9 +3,12 @@ package vault
 import (
 	"bytes"
 	"encoding/json"
+	"path/filepath"
+	"syscall"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/holdfast-iot/holdfast"
 )
 
 // The file is what the library's encoder makes of it, which wrote it before, to the
@@ -37,5 +40,16 @@ func TestRootFileIsWrittenAsEver(t *testing.T) {
 				t.Error(d)
 			}
 		}
+	}
+}
+
+// A pipe can't be overwritten, and would keep its reader waiting.
+func TestARootKeyThatIsNoFile(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "root.key")
+	if err := syscall.Mkfifo(path, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := OpenFileHolder(path, nil); holdfast.KindOf(err) != holdfast.Invalid {
+		t.Errorf("it is opened, or refused with %v", err)
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"math"
 	"math/rand/v2"
+	"runtime"
 	"slices"
 	"strings"
 	"testing"
@@ -28,8 +29,10 @@ func budgeted(h *querytest.House, o query.Options) *query.Query {
 
 // TestLittleMemoryIsUsedInTurns: windows of a group that don't fit at once are the
 // same ones, and sketches that outgrow what they were taken for make the turns
-// shorter.
+// shorter; on many cores, too.
 func TestLittleMemoryIsUsedInTurns(t *testing.T) {
+	cores := runtime.GOMAXPROCS(8) // each takes memory
+	defer runtime.GOMAXPROCS(cores)
 	h := querytest.Build(t)
 	draw := rand.New(rand.NewPCG(1, 9))
 	for i := range 3 {

@@ -110,11 +110,13 @@ func windowBytes(disclosures int) int64 {
 // needs is about what a read takes: for the streams that are read at a time, and for
 // the windows of a group.
 func (r *run) needs() int64 {
-	streams := int64(1)
+	n := int64(streamBytes)
+	r.cores = runtime.GOMAXPROCS(0)
 	if r.req.windows() && len(r.streams) > 1 {
-		streams = int64(min(runtime.GOMAXPROCS(0), len(r.streams)))
+		// On a machine of many cores, streams leave half for the windows.
+		r.cores = min(r.cores, len(r.streams), max(1, int(r.q.purse.Query/2/streamBytes)))
+		n *= int64(r.cores)
 	}
-	n := streams * streamBytes
 	if len(r.groups) == 0 {
 		return n
 	}

@@ -26,6 +26,7 @@ type run struct {
 	result  *Result
 	release func() // gives back what the read took of the budget
 	memory  int64  // of that, for the windows of a group
+	cores   int    // that the read's chunks are decoded on
 	read    uint64 // readings that windows were made of
 
 	used    bool
@@ -128,7 +129,7 @@ func (r *run) raw(yield func(Row, error) bool) (step, error) {
 	mark := r.q.erasures.Begun()
 	here, skip := place{span: r.at.span}, uint64(0)
 	of, last, face := (*opened)(nil), -1, (*Source)(nil)
-	for rows, err := range r.q.scan(r.ctx, streams, nil) {
+	for rows, err := range r.q.scan(r.ctx, r.cores, streams, nil) {
 		if err != nil {
 			return onward, err
 		}

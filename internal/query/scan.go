@@ -31,14 +31,14 @@ type rowsOf struct {
 // coarse as they may be seen: the streams in their order, each in order of time. If p is not nil, minutes may come
 // as they are stored, each whole in one window of p. What scan gives is valid until
 // the next.
-func (q *Query) scan(ctx context.Context, tasks []task, p *plan) iter.Seq2[rowsOf, error] {
+func (q *Query) scan(ctx context.Context, cores int, tasks []task, p *plan) iter.Seq2[rowsOf, error] {
 	return func(yield func(rowsOf, error) bool) {
 		wants := make([]series.Want, len(tasks))
 		for i, t := range tasks {
 			wants[i] = series.Want{Assignment: t.c.Assignment, Stream: t.c.StreamID, Span: t.span, Since: t.c.since, Minutes: p.wholeMinutes(t.span) && !t.c.coarse.values()}
 		}
 		var rest, seen chunk.Columns
-		for b, err := range q.series.Read(ctx, wants) {
+		for b, err := range q.series.ReadOn(ctx, cores, wants) {
 			if err != nil {
 				yield(rowsOf{}, err)
 				return
@@ -49,7 +49,7 @@ func (q *Query) scan(ctx context.Context, tasks []task, p *plan) iter.Seq2[rowsO
 			if b.Minutes != nil && (touched || b.Minutes.Type != c.Type) {
 				// The rows themselves, at a later moment: they were stored long ago.
 				t := task{c: c, span: rows.times()}
-				for again, err := range q.scan(ctx, []task{t}, nil) {
+				for again, err := range q.scan(ctx, cores, []task{t}, nil) {
 					again.task = b.Want
 					if !yield(again, err) || err != nil {
 						return

@@ -68,7 +68,7 @@ func (r *run) fold(tasks []task, window func(i int, w *Window) bool, done func(i
 		return more
 	}
 	begin()
-	for rows, err := range r.q.scan(r.ctx, tasks, r.plan) {
+	for rows, err := range r.q.scan(r.ctx, r.cores, tasks, r.plan) {
 		if err != nil {
 			return err
 		}

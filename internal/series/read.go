@@ -47,9 +47,14 @@ func (b *Batch) Overtaken() error { return b.snap.check() }
 // soon has enough costs little. How much is ahead is bounded: a few tens of
 // thousands of rows for each core.
 func (s *Series) Read(ctx context.Context, wants []Want) iter.Seq2[*Batch, error] {
+	return s.ReadOn(ctx, runtime.GOMAXPROCS(0), wants)
+}
+
+// ReadOn is Read on so many cores, for who has little memory.
+func (s *Series) ReadOn(ctx context.Context, cores int, wants []Want) iter.Seq2[*Batch, error] {
 	return func(yield func(*Batch, error) bool) {
 		ctx, stop := context.WithCancel(ctx)
-		r := reading{s: s, ctx: ctx, wants: wants, target: 1}
+		r := reading{s: s, ctx: ctx, cores: cores, wants: wants, target: 1}
 		defer r.end()
 		defer stop()
 		for {
@@ -76,6 +81,7 @@ const (
 type reading struct {
 	s      *Series
 	ctx    context.Context // of the Read, for as long as it goes on
+	cores  int
 	wants  []Want
 	at     int    // the next want to open
 	rest   *part  // of a stream too large for one job
@@ -137,7 +143,7 @@ func (r *reading) next() (*Batch, error) {
 // first one of all is the reader's own: most reads have no other.
 func (r *reading) ahead() error {
 	first := r.target == 1
-	for len(r.queue) <= runtime.GOMAXPROCS(0) {
+	for len(r.queue) <= r.cores {
 		j, err := r.job()
 		if err != nil || j == nil {
 			return err

@@ -13,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/holdfast-iot/holdfast"
 	"github.com/holdfast-iot/holdfast/internal/erasure"
 )
 
@@ -129,6 +130,7 @@ func TestARestoreRefusesOnEveryPathWhatWasTakenBack(t *testing.T) {
 		t.Fatal("the lab is told nothing of Ben's before his grant is withdrawn")
 	}
 	ways := e.told([]string{"Anna, the owner"}, []string{"anna"})["anna"]
+	guests := e.subscribers("Ben", "the institute", "the lab", "Anna", "the worker")
 	b.take(e.house)
 
 	scope, err := e.custody.ScopeOfParty(t.Context(), anna.party)
@@ -148,8 +150,10 @@ func TestARestoreRefusesOnEveryPathWhatWasTakenBack(t *testing.T) {
 	}
 	e.must("Ben", "DELETE", "/v1/grants/"+grant.ID, "", nil)
 	revoked := e.readers[slices.IndexFunc(e.readers, func(r *reader) bool { return strings.HasPrefix(r.name, "the worker") })]
-	if err := e.access.Revoke(t.Context(), e.admin(), revoked.credential, "lost"); err != nil {
-		t.Fatal(err)
+	for _, c := range []holdfast.CredentialID{revoked.credential, guests[4].credential} {
+		if err := e.access.Revoke(t.Context(), e.admin(), c, "lost"); err != nil {
+			t.Fatal(err)
+		}
 	}
 	if err := e.identity.Revoke(t.Context(), ben.device.Device, "lost"); err != nil {
 		t.Fatal(err)
@@ -198,6 +202,8 @@ func TestARestoreRefusesOnEveryPathWhatWasTakenBack(t *testing.T) {
 	if all := told["ben"]["the lab's program, without one"]; len(lab["the lab's program, without one"]) <= len(all) {
 		t.Errorf("before the grant was withdrawn the lab was told %v, after it %v", lab, all)
 	}
+	e.feedsRefuse(guests[0], guests[1:3], map[string]*thing{"the certificate of who was erased": guests[3].cert, "the certificate that was revoked": guests[4].cert,
+		"the device of who was erased": anna.device, "the device whose certificate was revoked": ben.device})
 	for name, who := range map[string]*reader{"the token that was revoked": revoked, "the token of who was erased": e.readers[0]} {
 		if got := who.ask(e.at.API+"/v1/me", http.MethodGet, ""); got.status != http.StatusUnauthorized {
 			t.Errorf("%s: %d %.200s", name, got.status, got.body)

@@ -200,10 +200,41 @@ func (g *Gate) destroyWhole(ctx context.Context) error {
 	if err := g.step("barred"); err != nil {
 		return err
 	}
-	err = g.rotate(ctx, d, batch)
+	if err = g.doomedSince(ctx, batch); err == nil {
+		err = g.rotate(ctx, d, batch)
+	}
 	g.blame(batch, err)
 	if err != nil {
 		return fmt.Errorf("destroy keys: %w", err)
+	}
+	return nil
+}
+
+// doomedSince has the ledger know the records keys that a rotation, under way when an
+// erasure was asked for, has given its owners since: rows under them open no more
+// either.
+func (g *Gate) doomedSince(ctx context.Context, batch []Erasure) error {
+	for i := range batch {
+		e := &batch[i]
+		if e.inPart() {
+			continue
+		}
+		_, records, err := g.Vault.DoomedAfter(ctx, owners(e.scope(e.Party)))
+		if err != nil {
+			return err
+		}
+		records = slices.DeleteFunc(records, func(id seal.KeyID) bool { return slices.Contains(e.RecordKeys, id) })
+		if len(records) == 0 {
+			continue
+		}
+		e.RecordKeys = append(e.RecordKeys, records...)
+		err = g.save(ctx, *e, func(tx *sql.Tx) error {
+			_, err := g.Ledger.Append(ctx, tx, vault.Hub, ledger.KindErasureBegun, beginning{Erasure: e.ID, Covers: ledger.Covers{RecordKeys: records}})
+			return err
+		})
+		if err != nil {
+			return err
+		}
 	}
 	return nil
 }

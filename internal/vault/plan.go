@@ -222,30 +222,57 @@ func (p *plan) owners() iter.Seq[Owner] {
 
 // Doomed returns the ids of the owner keys and of the records keys that die if
 // the owners are left out: an erasure writes them down before it begins. Owners
-// without a key are passed over.
+// without a key are passed over. It waits for no rotation, which may hang in a holder:
+// what one under way replaces, DoomedAfter tells.
 func (v *Vault) Doomed(ctx context.Context, owners []Owner) (ownerKeys map[Owner]seal.KeyID, recordKeys []seal.KeyID, err error) {
-	v.rotating.RLock()
-	defer v.rotating.RUnlock()
 	ownerKeys = map[Owner]seal.KeyID{}
 	for _, o := range owners {
 		if o == Hub {
 			return nil, nil, holdfast.Errorf(holdfast.Invalid, "the hub's own key can't be destroyed")
 		}
-		k, err := v.ownerKey(o)
+		id, records, err := v.doomed(ctx, o)
 		if holdfast.KindOf(err) == holdfast.NotFound {
 			continue
 		} else if err != nil {
 			return nil, nil, err
 		}
+		ownerKeys[o] = id
+		recordKeys = append(recordKeys, records...)
+	}
+	return ownerKeys, recordKeys, nil
+}
+
+// DoomedAfter is Doomed when the rotation that is under way has ended.
+func (v *Vault) DoomedAfter(ctx context.Context, owners []Owner) (ownerKeys map[Owner]seal.KeyID, recordKeys []seal.KeyID, err error) {
+	v.rotating.RLock()
+	defer v.rotating.RUnlock()
+	return v.Doomed(ctx, owners)
+}
+
+// doomed is Doomed for one. The list without time is that of the key: where a rotation
+// comes in between, both are read again.
+func (v *Vault) doomed(ctx context.Context, o Owner) (id seal.KeyID, records []seal.KeyID, err error) {
+	for {
+		k, err := v.ownerKey(o)
+		if err != nil {
+			return id, nil, err
+		}
+		id = k.ID()
 		k.Wipe()
 		l, err := v.list(ctx, o, 0, nil)
 		if err != nil && holdfast.KindOf(err) != holdfast.NotFound {
-			return nil, nil, err
+			return id, nil, err
 		}
-		ownerKeys[o] = k.ID()
 		if l != nil {
-			recordKeys = append(recordKeys, l.ids(entryRecords)...)
+			records = l.ids(entryRecords)
+		}
+		again, err := v.ownerKey(o)
+		if err != nil {
+			return id, nil, err
+		}
+		same := again.ID() == id
+		if again.Wipe(); same {
+			return id, records, nil
 		}
 	}
-	return ownerKeys, recordKeys, nil
 }

@@ -126,14 +126,21 @@ func (c Config) lost(k keys, e keyHolder, err error) error {
 	if kind == holdfast.NotFound && e.Name == rootKeyHolder { // the place of another can't be named
 		err = holdfast.Errorf(kind, "%w If it was moved, name its place with --root-key", err)
 	}
-	shares := "; if every holder is lost, with recovery shares, where any were dealt: holdfast recovery open --help (docs/recovery.md)"
 	if len(k.Holders) < 2 {
-		return holdfast.Errorf(kind, "%w. Without it the data can't be opened%s", err, shares)
+		return holdfast.Errorf(kind, "%w. Without it the data can't be opened%s", err, c.shares("; if it is lost"))
 	}
 	if kind == holdfast.Internal {
 		kind = holdfast.Unavailable
 	}
-	return holdfast.Errorf(kind, "holder %s: %w. Nothing was changed. Bring it back, or go on without it: holdfast holder fence %[1]s --data %[3]s (certificates name it as pending until it returns)%[4]s", e.Name, err, c.Data, shares)
+	return holdfast.Errorf(kind, "holder %s: %w. Nothing was changed. Bring it back, or go on without it: holdfast holder fence %[1]s --data %[3]s (certificates name it as pending until it returns)%[4]s", e.Name, err, c.Data, c.shares("; if every holder is lost"))
+}
+
+// shares names the way back by recovery shares, if there are any in force.
+func (c Config) shares(lost string) string {
+	if dealt, err := vault.Escrowed(c.withDefaults().Ground.Keyring(filepath.Join(c.Data, keyringDir))); err == nil && !dealt {
+		return ""
+	}
+	return lost + ", with recovery shares: holdfast recovery open --help (docs/recovery.md)"
 }
 
 // openHolder opens one.

@@ -1,6 +1,7 @@
 package vault
 
 import (
+	"cmp"
 	"encoding/binary"
 	"fmt"
 	"slices"
@@ -152,4 +153,13 @@ func Parts(file []byte) (HeadParts, error) {
 		p.Boxes[b.name] = b.box
 	}
 	return p, nil
+}
+
+// Escrowed reports whether a keyring's newest root key is wrapped to shareholders, too.
+func Escrowed(place Place) (bool, error) {
+	heads, err := readHeads(place)
+	if err != nil || len(heads) == 0 {
+		return false, err
+	}
+	return slices.MaxFunc(heads, func(a, b head) int { return cmp.Compare(a.generation, b.generation) }).escrow != nil, nil
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"database/sql"
 	"fmt"
+	"slices"
 
 	"github.com/holdfast-iot/holdfast"
 )
@@ -63,14 +64,38 @@ func (a *Access) Another(ctx context.Context, by Principal, asker holdfast.Crede
 	return a.anotherPerson(ctx, by, asker, a.now())
 }
 
-// Administrators counts the holders who may change anything.
-func (a *Access) Administrators(ctx context.Context) (n int, err error) {
+// Others returns the administrators who may change anything and are taken for another
+// person than asker: one credential of each, the newest.
+func (a *Access) Others(ctx context.Context, asker holdfast.CredentialID) (out []holdfast.CredentialID, err error) {
+	var holders, newest []holdfast.CredentialID
 	err = a.catalog.Read(ctx, func(tx *sql.Tx) error {
-		return tx.QueryRowContext(ctx, `SELECT COUNT(DISTINCT holder) FROM access_credential WHERE role = $1 AND revoked = 0 AND not_after > $2 AND (scopes & $3) <> 0`,
-			int(Administrator), a.now().UnixNano(), int(ScopeWrite)).Scan(&n)
+		rows, err := tx.QueryContext(ctx, `SELECT holder, id FROM access_credential WHERE role = $1 AND revoked = 0 AND not_after > $2 AND (scopes & $3) <> 0 ORDER BY made DESC, id`,
+			int(Administrator), a.now().UnixNano(), int(ScopeWrite))
+		if err != nil {
+			return err
+		}
+		defer rows.Close()
+		for rows.Next() {
+			var holder, id holdfast.CredentialID
+			if err := rows.Scan(&holder, &id); err != nil {
+				return err
+			}
+			if !slices.Contains(holders, holder) {
+				holders, newest = append(holders, holder), append(newest, id)
+			}
+		}
+		return rows.Err()
 	})
 	if err != nil {
-		return 0, fmt.Errorf("count administrators: %w", err)
+		return nil, fmt.Errorf("list administrators: %w", err)
 	}
-	return n, nil
+	for i, h := range holders {
+		switch err := a.anotherPerson(ctx, Principal{Holder: h}, asker, a.now()); {
+		case err == nil:
+			out = append(out, newest[i])
+		case holdfast.KindOf(err) != holdfast.Denied:
+			return nil, err
+		}
+	}
+	return out, nil
 }

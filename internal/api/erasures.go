@@ -23,6 +23,7 @@ type Erasure struct {
 	Until         *time.Time `json:"until,omitempty" doc:"Until when it can be undone, or approved."`
 	Ended         *time.Time `json:"ended,omitempty" doc:"Of one that was undone, refused or expired."`
 	Pending       string     `json:"pending,omitempty" doc:"Why it does not get on; it is tried again. To administrators in full."`
+	Deciders      []string   `json:"deciders,omitempty" doc:"The administrators who could approve or refuse it, by their credentials; to administrators. Of one in bulk that waits."`
 	Told          *int       `json:"recipients_told,omitempty" doc:"Recipients who were told to delete what they have."`
 	Acked         *int       `json:"recipients_confirmed,omitempty" doc:"Of these, who say that they have."`
 	Month         string     `json:"month,omitempty" doc:"What arrived in it."`
@@ -121,7 +122,16 @@ func (a *API) listErasures(ctx context.Context, by access.Principal, in *struct{
 		return nil, err
 	}
 	page, err := paged(all, func(e erasure.Erasure) string { return e.ID.String() }, in.Paging)
-	return &reply[Page[Erasure]]{mapped(page, func(e erasure.Erasure) Erasure { return a.erasureDoc(e, by) })}, err
+	if err != nil {
+		return nil, err
+	}
+	out := mapped(page, func(e erasure.Erasure) Erasure { return a.erasureDoc(e, by) })
+	for i, e := range page.Items {
+		if err := a.waitsFor(ctx, by, e, &out.Items[i]); err != nil {
+			return nil, err
+		}
+	}
+	return &reply[Page[Erasure]]{out}, nil
 }
 
 // decideErasure is a handler for what somebody says to an erasure that waits.
@@ -140,7 +150,8 @@ func (a *API) decideErasure(decide func(context.Context, access.Principal, holdf
 		if err != nil {
 			return nil, err
 		}
-		return &reply[Erasure]{a.erasureDoc(e, by)}, nil
+		out := a.erasureDoc(e, by)
+		return &reply[Erasure]{out}, a.waitsFor(ctx, by, e, &out)
 	}
 }
 
@@ -275,7 +286,7 @@ func (a *API) erase(ctx context.Context, by access.Principal, seconds int, w era
 		case err == nil:
 			out, err := a.wait(ctx, by, e.ID, seconds)
 			if err == nil && e.State == erasure.Waiting && w.Undo == 0 && out.Body.Pending == "" {
-				out.Body.Pending = a.whyItWaits(e)
+				out.Body.Pending = everyOneWaits
 			}
 			return out, err
 		case holdfast.KindOf(err) != holdfast.Conflict || !s.Whole || try == scopes:
@@ -401,6 +412,9 @@ func (a *API) wait(ctx context.Context, by access.Principal, id holdfast.Erasure
 		}
 	}
 	out := &erasureReply{Status: http.StatusOK, Body: a.erasureDoc(e, by)}
+	if err := a.waitsFor(ctx, by, e, &out.Body); err != nil {
+		return nil, err
+	}
 	told, acked, err := a.Erasure.Retractions(ctx, id)
 	if err != nil {
 		return nil, err

@@ -31,6 +31,8 @@ type ErasurePreview struct {
 	Reseal     uint64           `json:"readings_sealed_again,omitempty" doc:"About as many."`
 	Undo       string           `json:"undo,omitempty" doc:"How long it can be undone."`
 	Approval   bool             `json:"approval,omitempty" doc:"A second administrator has to approve it."`
+	Waits      string           `json:"waits,omitempty" doc:"Why it would need approval, or wait longer than was asked for: it is more than one administrator may have erased alone."`
+	Deciders   []string         `json:"deciders,omitempty" doc:"The administrators who could approve or refuse it, by their credentials; to administrators."`
 }
 
 // PreviewStream is one stream of it.
@@ -87,6 +89,12 @@ func (a *API) previewErasure(ctx context.Context, by access.Principal, in *struc
 		return nil, err
 	}
 	out, err := a.previewDoc(ctx, by, p)
+	if err != nil {
+		return nil, err
+	}
+	if out.Deciders, err = a.deciders(ctx, by, p.Deciders); err == nil && (p.Approval || p.Safe) {
+		out.Waits = alone(by.Role == access.Owner, p.Approval, out.Deciders)
+	}
 	return &reply[ErasurePreview]{out}, err
 }
 

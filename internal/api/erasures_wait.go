@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"reflect"
 	"slices"
+	"strings"
 
 	"github.com/danielgtaylor/huma/v2"
 
@@ -78,12 +79,64 @@ func (a *API) goneAlready(ctx context.Context, by access.Principal, b *wantedEra
 	return refused
 }
 
-// whyItWaits says what has an erasure wait whose asker named no window.
-func (a *API) whyItWaits(e erasure.Erasure) string {
-	if e.Undo > a.Erasure.Policy.Undo {
-		return "it is more than one administrator may have erased alone within 24 hours, and nobody else is here who could approve it"
+// everyOneWaits is why an erasure waits whose asker named no window.
+const everyOneWaits = "this hub has every erasure wait, so that it can be undone"
+
+// alone says why an erasure in bulk waits, and what there is to do: to staff with those
+// who could have a word.
+func alone(own, approval bool, deciders []string) string {
+	who := strings.Join(deciders, ", ")
+	switch {
+	case approval && len(deciders) == 0:
+		return "another administrator has to approve it"
+	case approval:
+		return "it is more than one administrator may have erased alone within 24 hours: another one has to approve it, and could be " + who
+	case own && len(deciders) == 0:
+		return "it counts for the administrator who invited the owner in the last 30 days, and is more than one may have erased alone within 24 hours: it begins by itself, and needs nobody's word"
+	case own:
+		return "it counts for the administrator who invited the owner in the last 30 days, and is more than one may have erased alone within 24 hours: it begins by itself; until then may approve or refuse it " + who
+	case len(deciders) > 0:
+		return "it is more than one administrator may have erased alone within 24 hours: it begins by itself; until then may approve or refuse it " + who
 	}
-	return "this hub has every erasure wait, so that it can be undone"
+	return "it is more than one administrator may have erased alone within 24 hours, and nobody else is here who could approve it: an administrator could whose credential is 30 days old and not from the same hand. It begins by itself, and can be undone until then"
+}
+
+// deciders names, to administrators, those of them who could have a word about an
+// erasure in bulk: as they call their credentials.
+func (a *API) deciders(ctx context.Context, by access.Principal, ids []holdfast.CredentialID) ([]string, error) {
+	if by.Role != access.Administrator || len(ids) == 0 {
+		return nil, nil
+	}
+	all, err := a.Access.Credentials(ctx, by, by.Party)
+	if err != nil {
+		return nil, err
+	}
+	out := make([]string, len(ids))
+	for i, id := range ids {
+		out[i] = id.String()
+		for _, c := range all {
+			if c.ID == id && c.Label != "" {
+				out[i] = c.Label + " (" + out[i] + ")"
+			}
+		}
+	}
+	return out, nil
+}
+
+// waitsFor fills in what an erasure in bulk waits for.
+func (a *API) waitsFor(ctx context.Context, by access.Principal, e erasure.Erasure, out *Erasure) error {
+	bulk := e.State == erasure.Approval || e.State == erasure.Waiting && e.Safe
+	if !bulk || by.Credential.IsZero() { // who has but the id is told that it waits
+		return nil
+	}
+	ids, err := a.Erasure.Deciders(ctx, e)
+	if err != nil {
+		return err
+	}
+	if out.Deciders, err = a.deciders(ctx, by, ids); err == nil && out.Pending == "" {
+		out.Pending = alone(e.OwnWord, e.State == erasure.Approval, out.Deciders)
+	}
+	return err
 }
 
 // unshown says what the certificate of an erasure that is done names as pending.

@@ -43,9 +43,10 @@ type Joint struct {
 	Asked   time.Time
 	Until   time.Time
 	By      holdfast.PartyID
-	Words   []holdfast.PartyID // of those who have confirmed
-	Missing []holdfast.PartyID // whose word it waits for
-	Erasure holdfast.ErasureID // that it became
+	Words   []holdfast.PartyID      // of those who have confirmed
+	Holders []holdfast.CredentialID // whose credentials they did it with, where that is known
+	Missing []holdfast.PartyID      // whose word it waits for
+	Erasure holdfast.ErasureID      // that it became
 }
 
 type jointInfo struct {
@@ -127,7 +128,7 @@ func (c *Custody) AskJoint(ctx context.Context, by Actor, j Joint) (Joint, error
 			return err
 		}
 		if slices.Contains(adults, by.Party) {
-			if _, err := tx.ExecContext(ctx, `INSERT INTO joint_word (joint, adult) VALUES ($1, $2)`, j.ID, by.Party); err != nil {
+			if _, err := tx.ExecContext(ctx, `INSERT INTO joint_word (joint, adult, holder) VALUES ($1, $2, $3)`, j.ID, by.Party, by.Holder); err != nil {
 				return err
 			}
 		}
@@ -170,7 +171,7 @@ func (c *Custody) ConfirmJoint(ctx context.Context, by Actor, id holdfast.JointI
 		if err != nil || !waits {
 			return orElse(err, holdfast.Errorf(holdfast.Conflict, "joint erasure %s waits no more", id))
 		}
-		if _, err := tx.ExecContext(ctx, `INSERT INTO joint_word (joint, adult) VALUES ($1, $2) ON CONFLICT DO NOTHING`, id, by.Party); err != nil {
+		if _, err := tx.ExecContext(ctx, `INSERT INTO joint_word (joint, adult, holder) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING`, id, by.Party, by.Holder); err != nil {
 			return err
 		}
 		return c.recordJoint(ctx, tx, "joint erasure confirmed", j, []holdfast.PartyID{by.Party}, by.Credential)
@@ -312,17 +313,20 @@ func (c *Custody) joints(ctx context.Context, where string, args ...any) ([]Join
 // words fills in who has confirmed and who has not.
 func (c *Custody) words(ctx context.Context, j *Joint) error {
 	err := c.db.Read(ctx, func(tx *sql.Tx) error {
-		q, err := tx.QueryContext(ctx, `SELECT adult FROM joint_word WHERE joint = $1 ORDER BY adult`, j.ID)
+		q, err := tx.QueryContext(ctx, `SELECT adult, coalesce(holder, zeroblob(16)) FROM joint_word WHERE joint = $1 ORDER BY adult`, j.ID)
 		if err != nil {
 			return err
 		}
 		defer q.Close()
 		for q.Next() {
 			var id holdfast.PartyID
-			if err := q.Scan(&id); err != nil {
+			var holder holdfast.CredentialID
+			if err := q.Scan(&id, &holder); err != nil {
 				return err
 			}
-			j.Words = append(j.Words, id)
+			if j.Words = append(j.Words, id); !holder.IsZero() {
+				j.Holders = append(j.Holders, holder)
+			}
 		}
 		return q.Err()
 	})

@@ -74,6 +74,7 @@ func (m Membership) info() membershipInfo {
 // Actor is whose credential does something.
 type Actor struct {
 	Credential    holdfast.CredentialID
+	Holder        holdfast.CredentialID // the first credential of the same holder; zero: it is not known
 	Party         holdfast.PartyID
 	Administrator bool // of the operating organisation
 }

@@ -38,10 +38,10 @@ func items(s holdfast.Scope) (out [][]byte) {
 	return out
 }
 
-// onOwnWord returns what an erasure would add to its asker's day; nil if that would
-// be too much. Whoever is to accept it has g.deciding.
-func (g *Gate) onOwnWord(ctx context.Context, by access.Principal, s holdfast.Scope) (*alone, error) {
-	a := &alone{asker: by.Holder, person: []holdfast.CredentialID{by.Holder}, items: items(s), most: g.Policy.Bulk}
+// onOwnWord returns what an erasure would add to the day of whose word it is; nil if
+// that would be too much. Whoever is to accept it has g.deciding.
+func (g *Gate) onOwnWord(ctx context.Context, whose holdfast.CredentialID, s holdfast.Scope) (*alone, error) {
+	a := &alone{asker: whose, person: []holdfast.CredentialID{whose}, items: items(s), most: g.Policy.Bulk}
 	if len(a.items) > a.most {
 		return nil, nil
 	}
@@ -51,10 +51,10 @@ func (g *Gate) onOwnWord(ctx context.Context, by access.Principal, s holdfast.Sc
 		return nil, err
 	}
 	for _, x := range askers {
-		if x == by.Holder {
+		if x == whose {
 			continue
 		}
-		switch err := g.People.Another(ctx, by, x); holdfast.KindOf(err) {
+		switch err := g.People.Another(ctx, access.Principal{Holder: whose}, x); holdfast.KindOf(err) {
 		case holdfast.Denied:
 			a.person = append(a.person, x)
 		default:

@@ -1,6 +1,7 @@
 package erasure
 
 import (
+	"cmp"
 	"context"
 	"database/sql"
 	"fmt"
@@ -12,47 +13,92 @@ import (
 
 // An administrator can't have a house emptied alone: what covers more assignments than
 // Policy.Bulk, with what he has erased alone within a day, waits for a second one. Until
-// he approves nothing has happened, and the owner sees that it was asked for. An owner's
-// own word needs nobody else's, unless the one who invited him lately may have spoken.
+// he approves nothing has happened, and the owner sees that it was asked for.
+//
+// An owner's own word needs nobody else's. Where the administrator who invited him
+// lately may have spoken, it counts for that one, and beyond his bulk it has a window:
+// refused at once, so that all notice, destroyed when nobody has stopped it.
 
 // guard says whether an erasure needs a second administrator, and sets its window to
 // what the hub asks for.
 func (g *Gate) guard(ctx context.Context, by access.Principal, e *Erasure, s holdfast.Scope, w Wish) (approval bool, err error) {
-	if !w.Guarded {
+	if !w.Guarded && len(w.Words) == 0 {
 		return false, nil
 	}
-	if e.Undo == 0 {
+	if w.Guarded && e.Undo == 0 {
 		e.Undo = g.Policy.Undo
 	}
 	if by.Role != access.Administrator && by.Role != access.Owner || g.Policy.Bulk == 0 || g.People == nil {
 		return false, nil
 	}
-	if by, err = g.whoseWord(ctx, by); err != nil || by.Holder.IsZero() && by.Role == access.Owner {
+	whose, err := g.whoseWord(ctx, by, w)
+	if err != nil || whose.IsZero() && by.Role == access.Owner {
 		return false, err
 	}
-	if e.alone, err = g.onOwnWord(ctx, by, s); err != nil || e.alone != nil {
+	if e.alone, err = g.onOwnWord(ctx, whose, s); err != nil || e.alone != nil {
 		return false, err
 	}
-	n, err := g.People.Administrators(ctx)
-	if err != nil {
-		return false, err
+	e.For = whose
+	if by.Role == access.Administrator {
+		others, err := g.People.Others(ctx, whose)
+		if err != nil || len(others) > 0 {
+			return err == nil, err
+		}
 	}
-	if n < 2 { // nobody else can approve it: there is time to see it and to undo it
-		e.Undo = max(e.Undo, aloneUndo)
-	}
-	return n >= 2, nil
+	e.Wished, e.Undo, e.Safe = e.Undo, max(e.Undo, SafeUndo), true
+	return false, nil
 }
 
-// whoseWord is who an erasure counts for: an administrator himself, or the one who
-// invited an owner so lately that the two may be one person; an owner of whom that
-// can't be is returned without a holder.
-func (g *Gate) whoseWord(ctx context.Context, by access.Principal) (access.Principal, error) {
+// whoseWord is the administrator for whom an erasure counts: who asks, or who invited
+// those who do, so lately that he may be them. Zero: nobody can be.
+func (g *Gate) whoseWord(ctx context.Context, by access.Principal, w Wish) (one holdfast.CredentialID, err error) {
 	if by.Role == access.Administrator {
-		return by, nil
+		return by.Holder, nil
 	}
-	var err error
-	by.Holder, err = g.People.Inviter(ctx, by.Holder)
-	return by, err
+	words := w.Words
+	if len(words) == 0 {
+		words = []holdfast.CredentialID{by.Holder}
+	}
+	for _, x := range words {
+		inviter, err := g.People.Inviter(ctx, x)
+		if err != nil || inviter.IsZero() {
+			return holdfast.CredentialID{}, err
+		}
+		if one.IsZero() || inviter == one {
+			one = inviter
+			continue
+		}
+		switch err := g.People.Another(ctx, access.Principal{Holder: inviter}, one); {
+		case err == nil: // two persons would have to agree on it
+			return holdfast.CredentialID{}, nil
+		case holdfast.KindOf(err) != holdfast.Denied:
+			return holdfast.CredentialID{}, err
+		}
+	}
+	return one, nil
+}
+
+// Deciders are the administrators, by a credential of each, who may have a word about an
+// erasure that waits for one, or that one may stop.
+func (g *Gate) Deciders(ctx context.Context, e Erasure) ([]holdfast.CredentialID, error) {
+	if g.People == nil || e.State != Approval && !(e.State == Waiting && e.Safe) {
+		return nil, nil
+	}
+	whose, err := g.askedBy(ctx, e)
+	if err != nil {
+		return nil, err
+	}
+	return g.People.Others(ctx, whose)
+}
+
+// askedBy is the administrator who must not decide about an erasure.
+func (g *Gate) askedBy(ctx context.Context, e Erasure) (holdfast.CredentialID, error) {
+	if !e.For.IsZero() || !e.OwnWord {
+		return cmp.Or(e.For, e.Asker), nil
+	}
+	// Written down before For was: an owner's waited for approval, too.
+	whose, err := g.People.Inviter(ctx, e.Asker)
+	return cmp.Or(whose, e.Asker), err
 }
 
 // propose writes down an erasure that a second administrator is to approve. The caller
@@ -80,8 +126,8 @@ func (g *Gate) propose(ctx context.Context, e Erasure) (Erasure, error) {
 }
 
 // Approve is the word of a second administrator, with a settled credential, for an
-// erasure in bulk. It begins, or its window does. What was asked for more than seven
-// days ago, or what a hold keeps since then, is a Conflict or Denied.
+// erasure in bulk. It begins, or the window that was asked for does. What was asked for
+// more than seven days ago, or what a hold keeps since then, is a Conflict or Denied.
 func (g *Gate) Approve(ctx context.Context, by access.Principal, id holdfast.ErasureID) (Erasure, error) {
 	g.deciding.Lock()
 	defer g.deciding.Unlock()
@@ -92,16 +138,7 @@ func (g *Gate) Approve(ctx context.Context, by access.Principal, id holdfast.Era
 	if err := by.MustBeSettled(); err != nil {
 		return e, err
 	}
-	asker := e.Asker
-	if e.OwnWord {
-		if asker, err = g.People.Inviter(ctx, e.Asker); err != nil {
-			return e, err
-		}
-		if asker.IsZero() { // a month has passed: nobody else's word is needed any more
-			asker = e.Asker
-		}
-	}
-	if err := g.People.Another(ctx, by, asker); err != nil {
+	if err := g.mayDecide(ctx, by, e); err != nil {
 		return e, err
 	}
 	s, err := g.stillFree(ctx, &e)
@@ -109,10 +146,27 @@ func (g *Gate) Approve(ctx context.Context, by access.Principal, id holdfast.Era
 		return e, err
 	}
 	e.Decider = by.Holder
-	if e.Undo > 0 {
+	switch {
+	case e.State == Waiting:
+		return g.sooner(ctx, e, s)
+	case e.Undo > 0:
 		return g.wait(ctx, e, s)
 	}
 	return g.accept(ctx, e, s)
+}
+
+// sooner leaves an erasure that waits the window that was asked for, and begins it if
+// that is over.
+func (g *Gate) sooner(ctx context.Context, e Erasure, s holdfast.Scope) (Erasure, error) {
+	e.Until, e.Undo, e.Safe = e.Until.Add(e.Wished-e.Undo), e.Wished, false
+	if g.Arrival() >= e.Until.UnixNano() {
+		return g.accept(ctx, e, s)
+	}
+	err := g.save(ctx, e, func(tx *sql.Tx) error { return g.record(ctx, tx, "erasure waits", e) })
+	if err != nil {
+		return e, fmt.Errorf("approve erasure: %w", err)
+	}
+	return e, nil
 }
 
 // Refuse is the word of another administrator against an erasure in bulk.
@@ -123,8 +177,21 @@ func (g *Gate) Refuse(ctx context.Context, by access.Principal, id holdfast.Eras
 	if err != nil {
 		return e, err
 	}
+	if e.Safe { // who asked takes it back with Undo; of an owner's word no other may keep him
+		if err := g.mayDecide(ctx, by, e); err != nil {
+			return e, err
+		}
+	}
 	e.Decider = by.Holder
 	return g.drop(ctx, e, Refused, "erasure refused")
+}
+
+func (g *Gate) mayDecide(ctx context.Context, by access.Principal, e Erasure) error {
+	whose, err := g.askedBy(ctx, e)
+	if err != nil {
+		return err
+	}
+	return g.People.Another(ctx, by, whose)
 }
 
 func (g *Gate) proposed(ctx context.Context, by access.Principal, id holdfast.ErasureID) (Erasure, error) {
@@ -135,6 +202,10 @@ func (g *Gate) proposed(ctx context.Context, by access.Principal, id holdfast.Er
 	switch {
 	case err != nil:
 		return e, err
+	case e.State == Waiting && e.Safe && g.Arrival() >= e.Until.UnixNano():
+		return e, holdfast.Errorf(holdfast.Conflict, "erasure %s could be stopped until %s", id, e.Until.Format(time.RFC3339))
+	case e.State == Waiting && e.Safe:
+		return e, nil
 	case e.State != Approval:
 		return e, holdfast.Errorf(holdfast.Conflict, "erasure %s is %s: it does not wait for approval", id, e.State)
 	case g.Arrival() >= e.Until.UnixNano():

@@ -68,7 +68,8 @@ type People interface {
 	Suspend(ctx context.Context, party holdfast.PartyID) error
 	Resume(party holdfast.PartyID)
 	Another(ctx context.Context, by access.Principal, asker holdfast.CredentialID) error
-	Administrators(ctx context.Context) (int, error)
+	// Others are the administrators, by a credential of each, who would do as another.
+	Others(ctx context.Context, asker holdfast.CredentialID) ([]holdfast.CredentialID, error)
 	// Inviter is the administrator who may be behind an owner's holder; zero: nobody is.
 	Inviter(ctx context.Context, holder holdfast.CredentialID) (holdfast.CredentialID, error)
 }
@@ -164,6 +165,9 @@ type Plan struct {
 	Rest    bool                  `json:"rest,omitempty"`
 	OwnWord bool                  `json:"own_word,omitempty"` // the owner asked
 	Undo    time.Duration         `json:"undo,omitempty"`
+	Wished  time.Duration         `json:"wished,omitempty"`  // of Undo what was asked for, where the rest is a safeguard
+	Safe    bool                  `json:"safe,omitempty"`    // it waits so that another administrator can have a word, who need not
+	For     holdfast.CredentialID `json:"for,omitzero"`      // the administrator for whose word it counts; with Safe or in Approval
 	Until   time.Time             `json:"until,omitzero"`    // when the window ends, or the time for approval, by arrival time
 	Asker   holdfast.CredentialID `json:"asker,omitzero"`    // holder
 	Heir    holdfast.CredentialID `json:"heir,omitzero"`     // the administrator that a restore made: he may undo it too
@@ -239,6 +243,10 @@ type Wish struct {
 	// Guarded: somebody asks for it now. The hub's own window holds, a scope that
 	// matches nothing is refused, and an administrator's in bulk needs a second one.
 	Guarded bool
+	// Words are the holders of the credentials with which all have asked for it whose
+	// word it needs: adults of a household. If one administrator may be behind them
+	// all, it is his in bulk.
+	Words []holdfast.CredentialID
 }
 
 // Policy is what the hub asks of erasures beyond the right to them.
@@ -253,7 +261,7 @@ const (
 	MaxUndo       = 30 * 24 * time.Hour
 	MaxItems      = 10_000             // assignments and streams of one scope
 	ApproveWithin = 7 * 24 * time.Hour // of an erasure in bulk
-	aloneUndo     = 24 * time.Hour     // least window of one where nobody else can approve
+	SafeUndo      = 72 * time.Hour     // least window of one in bulk that needs nobody's approval
 	ahead         = 5 * time.Minute    // by which devices' clocks may be ahead
 )
 

@@ -25,6 +25,10 @@ type Preview struct {
 	InPart   bool          // what survives is sealed again
 	Undo     time.Duration // window
 	Approval bool          // a second administrator is needed
+	Safe     bool          // the window is for another administrator to stop it
+	// Deciders are the administrators who would do, by a credential of each; with
+	// Approval or Safe.
+	Deciders []holdfast.CredentialID
 }
 
 // Weighed is one stream of it.
@@ -69,7 +73,12 @@ func (g *Gate) Preview(ctx context.Context, by access.Principal, s holdfast.Scop
 	if p.Approval, err = g.guard(ctx, by, &e, s, w); err != nil {
 		return Preview{}, err
 	}
-	p.Scope, p.InPart, p.Undo = s, inPart(s), e.Undo
+	p.Scope, p.InPart, p.Undo, p.Safe = s, inPart(s), e.Undo, e.Safe
+	if !e.For.IsZero() {
+		if p.Deciders, err = g.People.Others(ctx, e.For); err != nil {
+			return Preview{}, err
+		}
+	}
 	if err := g.weigh(ctx, &p); err != nil {
 		return Preview{}, err
 	}

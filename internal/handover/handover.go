@@ -51,7 +51,7 @@ func New(d Deps) *Desk {
 
 // Actor is whose credential acts, as package custody asks for it.
 func Actor(by access.Principal) custody.Actor {
-	return custody.Actor{Credential: by.Credential, Party: by.Person(), Administrator: by.Role == access.Administrator}
+	return custody.Actor{Credential: by.Credential, Holder: by.Holder, Party: by.Person(), Administrator: by.Role == access.Administrator}
 }
 
 func owner(by access.Principal) error {

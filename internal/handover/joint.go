@@ -6,6 +6,7 @@ import (
 	"github.com/holdfast-iot/holdfast"
 	"github.com/holdfast-iot/holdfast/internal/access"
 	"github.com/holdfast-iot/holdfast/internal/custody"
+	"github.com/holdfast-iot/holdfast/internal/erasure"
 )
 
 // Jointly writes down the wish to erase what is a household's, to be carried out
@@ -64,7 +65,7 @@ func (d *Desk) carry(ctx context.Context, j custody.Joint) (custody.Joint, error
 		}
 		// What a hold keeps stays, and the certificate says so: the adults' word is for
 		// all, and the rest need not wait for it.
-		e, err := d.Erasure.AskRest(ctx, standIn(j.Party), s)
+		e, err := d.Erasure.Request(ctx, standIn(j.Party), s, erasure.Wish{Rest: true, Words: j.Holders})
 		if holdfast.KindOf(err) == holdfast.Conflict && s.Whole && try < scopes {
 			continue
 		}

@@ -62,14 +62,14 @@ func TestErasureInBulkIsApproved(t *testing.T) {
 		return s
 	}
 
-	// Where nobody else can approve there is a day to see it.
+	// Where nobody else can approve there are three days to see it.
 	h.alone(first)
 	p, err := gate.Preview(t.Context(), first, bulk(3), erasure.Wish{})
-	if err != nil || p.Approval || p.Undo != 24*time.Hour {
+	if err != nil || p.Approval || p.Undo != erasure.SafeUndo {
 		t.Errorf("preview alone: approval %v, undo %v, %v", p.Approval, p.Undo, err)
 	}
 	e := h.wants(first, bulk(3), erasure.Wish{})
-	if e.State != erasure.Waiting || e.Undo != 24*time.Hour {
+	if e.State != erasure.Waiting || e.Undo != erasure.SafeUndo {
 		t.Errorf("alone: %s, undo %v", e.State, e.Undo)
 	}
 	h.has(anna, bands[2], "pulse", 0)

@@ -128,7 +128,7 @@ func TestErasureInPiecesIsApproved(t *testing.T) {
 	}
 }
 
-// Where nobody else can approve, what is asked for in pieces can be undone for a day.
+// Where nobody else can approve, what is asked for in pieces can be undone for three days.
 func TestErasureInPiecesAlone(t *testing.T) {
 	h := newHouse(t)
 	h.Server.erasure.Policy.Bulk = 1
@@ -138,7 +138,7 @@ func TestErasureInPiecesAlone(t *testing.T) {
 	for i, state := range []string{erasure.Asked, erasure.Waiting, erasure.Waiting} {
 		d := h.device(anna.Party, fmt.Sprint("device ", i))
 		e := h.wants(first, h.scope(h.custody.ScopeOfDevice(t.Context(), d.Device)), erasure.Wish{})
-		if e.State != state || state == erasure.Waiting && e.Undo != 24*time.Hour {
+		if e.State != state || state == erasure.Waiting && e.Undo != erasure.SafeUndo {
 			t.Errorf("number %d: %s, undo %v", i, e.State, e.Undo)
 		}
 	}

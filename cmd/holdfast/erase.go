@@ -8,6 +8,8 @@ import (
 	"net/http"
 	"net/url"
 	"os"
+	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/holdfast-iot/holdfast"
@@ -109,31 +111,59 @@ func (c *eraseCmd) erase(a *app, hub *client.Client, t target) error {
 	if err := hub.Do(a.ctx, http.MethodPost, "/v1/erasures?wait=0", t, &e); err != nil {
 		return errors.Join(err, drop())
 	}
+	words := *a
+	if c.json() { // which is alone on the output
+		words.stdout = a.stderr
+	}
+	missing := c.asked(&words, e)
+	if missing == "" && file != nil {
+		fmt.Fprintln(a.stderr, "Waiting for the certificate.")
+		if err := c.awaitErasure(a, hub, &e); err != nil {
+			return errors.Join(err, c.told(a, e), drop())
+		}
+		return errors.Join(writeCertificate(&words, file, c.Certificate, e), c.told(a, e))
+	}
+	err := c.told(a, e)
+	if missing != "" {
+		err = errors.Join(c.without(missing), err, drop())
+	}
+	return err
+}
+
+// told writes an erasure as JSON, if that is wanted.
+func (c *eraseCmd) told(a *app, e api.Erasure) error {
+	if !c.json() {
+		return nil
+	}
+	return c.print(a, e, nil, nil)
+}
+
+// asked says what has become of what was asked for, and returns why there is no
+// certificate to wait for: "" if there will be.
+func (c *eraseCmd) asked(a *app, e api.Erasure) (missing string) {
 	switch {
 	case e.Joint != nil:
 		c.waits(a, *e.Joint)
-		return errors.Join(c.without("it waits for others' word"), drop())
+		return "it waits for others' word"
 	case e.State == "approval":
-		fmt.Fprintf(a.stdout, "Nothing is erased yet: it is more than one administrator, with whom he invited in the last 30 days, may have erased alone within 24 hours. Another one, until %s:\n\n  holdfast erasure approve %s\n", whenever(e.Until), e.ID)
-		return errors.Join(c.without("another administrator has to approve it"), drop())
+		fmt.Fprintf(a.stdout, "Nothing is erased yet: %s. Until %s he types:\n\n  holdfast erasure approve %s%s\n", cell(e.Pending), whenever(e.Until), e.ID, c.another())
+		return "another administrator has to approve it"
 	case e.State == "waiting":
-		why := ""
-		if e.Pending != "" {
-			why = " Why: " + cell(e.Pending) + "."
-		}
-		fmt.Fprintf(a.stdout, "Refused on every path from now on.%s Until %s it can be undone:\n\n  holdfast erasure undo %s%s\n\nAfter that it is destroyed, and there is a certificate:\n\n  holdfast erasure show %s --certificate FILE%s\n",
-			why, whenever(e.Until), e.ID, c.again(), e.ID, c.again())
-		return errors.Join(c.without("it can still be undone"), drop())
+		c.undoable(a, e)
+		return "it can still be undone"
 	}
 	fmt.Fprintf(a.stderr, "Erasure %s: refused on every path from now on.\n", e.ID)
-	if file == nil {
-		return nil
+	return ""
+}
+
+// undoable says until when an erasure that waits can be undone, and how.
+func (h *hubFlags) undoable(a *app, e api.Erasure) {
+	why := ""
+	if e.Pending != "" {
+		why = " Why: " + cell(e.Pending) + "."
 	}
-	fmt.Fprintln(a.stderr, "Waiting for the certificate.")
-	if err := c.awaitErasure(a, hub, &e); err != nil {
-		return errors.Join(err, drop())
-	}
-	return writeCertificate(a, file, c.Certificate, e)
+	fmt.Fprintf(a.stdout, "Refused on every path from now on.%s Until %s it can be undone:\n\n  holdfast erasure undo %s%s\n\nAfter that it is destroyed, and there is a certificate:\n\n  holdfast erasure show %s --certificate FILE%s\n",
+		why, whenever(e.Until), e.ID, h.again(), e.ID, h.again())
 }
 
 // without is for a certificate that was asked for and is not there yet.
@@ -146,8 +176,12 @@ func (c *eraseCmd) without(why string) error {
 
 // waits says what a household's erasure waits for.
 func (c *eraseCmd) waits(a *app, j api.JointErasure) {
-	fmt.Fprintf(a.stdout, "Nothing is erased yet: it waits for the word of %s, until %s. Each of them:\n\n  holdfast member confirm %s --certificate FILE\n",
-		many(len(j.Missing), "more adult"), whenever(j.Until), j.ID)
+	file := "FILE"
+	if c.Certificate != "" {
+		file = quoted(filepath.Base(c.Certificate))
+	}
+	fmt.Fprintf(a.stdout, "Nothing is erased yet: it waits for the word of %s, until %s. Each of them types:\n\n  holdfast member confirm %s --certificate %s%s\n",
+		many(len(j.Missing), "more adult"), whenever(j.Until), j.ID, file, c.another())
 }
 
 // patience is for how many seconds one question waits for the end of an erasure.
@@ -159,6 +193,7 @@ func (h *hubFlags) awaitErasure(a *app, hub *client.Client, e *api.Erasure) erro
 	show := fmt.Sprintf("holdfast erasure show %s --certificate FILE%s", e.ID, h.again())
 	for e.State != "done" {
 		if e.Pending != "" {
+			h.inFull(a, hub, e)
 			return holdfast.Errorf(holdfast.Unavailable, "erasure %s is refused on every path and goes on by itself; there is no certificate yet. It waits for: %s. Later: %s", e.ID, e.Pending, show)
 		}
 		if err := hub.Do(a.ctx, http.MethodGet, named("/v1/erasures", e.ID)+"?wait="+patience, nil, e); err != nil {
@@ -166,6 +201,23 @@ func (h *hubFlags) awaitErasure(a *app, hub *client.Client, e *api.Erasure) erro
 		}
 	}
 	return nil
+}
+
+// inFull adds to an erasure that waits, of which everybody with its id is told a little,
+// what the list tells whoever may see that.
+func (h *hubFlags) inFull(a *app, hub *client.Client, e *api.Erasure) {
+	if h.Token+h.Identity+h.Data == "" || e.Pending == "" && e.State != "waiting" && e.State != "approval" {
+		return
+	}
+	list, err := all[api.Erasure](a, hub, "/v1/erasures")
+	if err != nil { // his credential may be gone with the data
+		return
+	}
+	for _, x := range list {
+		if x.ID == e.ID && x.State == e.State && x.Pending != "" {
+			e.Pending, e.Deciders = x.Pending, x.Deciders
+		}
+	}
 }
 
 // resolve finds out what is meant and shows it.
@@ -213,7 +265,29 @@ func (c *eraseCmd) resolve(a *app, hub *client.Client) (t target, err error) {
 		t.Party = p.ID
 		return t, c.showParty(a, hub, p)
 	}
-	return t, holdfast.Errorf(holdfast.NotFound, "there is no device and no party of this name, and no assignment of this id")
+	return t, holdfast.Errorf(holdfast.NotFound, "there is no device and no party of this name, and no assignment of this id%s", c.underWay(a, hub))
+}
+
+// mostUnderWay is how many erasures are named to who asks for what is not there.
+const mostUnderWay = 3
+
+// underWay names the newest erasures that the caller may know of and that have taken what
+// they are about: that may be what he asks for once more, and its name went with it.
+func (c *eraseCmd) underWay(a *app, hub *client.Client) string {
+	list, err := all[api.Erasure](a, hub, "/v1/erasures")
+	if err != nil {
+		return ""
+	}
+	var named []string
+	for _, e := range slices.Backward(list) {
+		if (e.State == "asked" || e.State == "destroyed") && len(named) < mostUnderWay {
+			named = append(named, fmt.Sprintf("  holdfast erasure show %s%s", e.ID, c.again()))
+		}
+	}
+	if len(named) == 0 {
+		return ""
+	}
+	return "; it may be what an erasure has taken that is under way:\n\n" + strings.Join(named, "\n")
 }
 
 // assignment looks for one of this id; a name is none.

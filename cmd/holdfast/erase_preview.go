@@ -29,8 +29,8 @@ func (c *eraseCmd) preview(a *app, hub *client.Client, t target) error {
 	case p.How == "month":
 		fmt.Fprintln(a.stdout, "By dropping the keys of the month: nothing is sealed again.")
 	}
-	if p.Approval {
-		fmt.Fprintln(a.stdout, "A second administrator has to approve it.")
+	if p.Waits != "" {
+		fmt.Fprintf(a.stdout, "Asked for now, %s.\n", cell(p.Waits))
 	}
 	switch {
 	case p.Undo != "":

@@ -122,6 +122,7 @@ func (c *erasureShowCmd) Run(a *app) error {
 		return err
 	}
 	if c.Certificate == "" {
+		c.inFull(a, hub, &e)
 		return c.print(a, e, erasureHeader(), [][]string{erasureRow(e)})
 	}
 	if e.State != "asked" && e.State != "destroyed" && e.State != "done" {

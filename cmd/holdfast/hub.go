@@ -72,8 +72,23 @@ func (h *hubFlags) client(ctx context.Context, known bool) (*client.Client, erro
 // again are the flags as they were given, for a command that is to be typed after this
 // one. A code holds once, and is not among them.
 func (h *hubFlags) again() string {
+	return typed([][2]string{{"--hub", h.Hub}, {"--identity", h.Identity}, {"--token", h.Token}, {"--data", h.Data}, {"--ca", h.CA}, {"--for", h.For}})
+}
+
+// another are the flags by which somebody else asks the same hub: which it is, as it was
+// given or as its data folder has it, and in the place of who asks now his own credential.
+func (h *hubFlags) another() string {
+	where, own := h.Hub, [2]string{"--token", "HIS.token"}
+	if h.Identity != "" || h.Token == "" {
+		own = [2]string{"--identity", "HIS-FOLDER"}
+	}
+	flags := [][2]string{{"--hub", where}, {"--data", h.Data}, {"--ca", h.CA}, own}
+	return typed(flags)
+}
+
+func typed(flags [][2]string) string {
 	var b strings.Builder
-	for _, f := range [][2]string{{"--hub", h.Hub}, {"--identity", h.Identity}, {"--token", h.Token}, {"--data", h.Data}, {"--ca", h.CA}, {"--for", h.For}} {
+	for _, f := range flags {
 		if f[1] != "" {
 			b.WriteString(" " + f[0] + " " + quoted(f[1]))
 		}

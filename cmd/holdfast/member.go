@@ -7,6 +7,7 @@ import (
 	"net/url"
 	"os"
 
+	"github.com/holdfast-iot/holdfast"
 	"github.com/holdfast-iot/holdfast/internal/api"
 )
 
@@ -172,16 +173,16 @@ func (c *memberNoticesCmd) Run(a *app) error {
 	}
 	var rows [][]string
 	for _, m := range n.Memberships {
-		rows = append(rows, []string{"membership", m.ID, m.Kind + " of " + partyName(m.Of), whenever(m.To), "holdfast member accept " + m.ID})
+		rows = append(rows, []string{"membership", m.ID, m.Kind + " of " + partyName(m.Of), whenever(m.To), "holdfast member accept " + m.ID + c.again()})
 	}
 	for _, t := range n.Transfers {
-		rows = append(rows, []string{"transfer", t.ID, "from " + partyName(t.Seller), whenever(t.Until), "holdfast device transfer take " + t.ID})
+		rows = append(rows, []string{"transfer", t.ID, "from " + partyName(t.Seller), whenever(t.Until), "holdfast device transfer take " + t.ID + c.again()})
 	}
 	for _, r := range n.Releases {
-		rows = append(rows, []string{"release", r.ID, "of " + r.Device + ": " + r.Reason, whenever(r.Until), "holdfast device notice object " + r.ID})
+		rows = append(rows, []string{"release", r.ID, "of " + r.Device + ": " + r.Reason, whenever(r.Until), "holdfast device notice object " + r.ID + c.again()})
 	}
 	for _, j := range n.Erasures {
-		rows = append(rows, []string{"erasure", j.ID, "of " + partyName(j.Party) + ", " + many(len(j.Missing), "word") + " missing", whenever(j.Until), "holdfast member confirm " + j.ID})
+		rows = append(rows, []string{"erasure", j.ID, "of " + partyName(j.Party) + ", " + many(len(j.Missing), "word") + " missing", whenever(j.Until), "holdfast member confirm " + j.ID + c.again()})
 	}
 	return c.print(a, n, []string{"WHAT", "ID", "ABOUT", "UNTIL", "TO AGREE OR OBJECT"}, rows)
 }
@@ -213,11 +214,21 @@ func (c *memberConfirmCmd) Run(a *app) error {
 		fmt.Fprintf(a.stdout, "Confirmed. It waits for the word of %s, until %s.\n", many(len(j.Missing), "more adult"), whenever(j.Until))
 		return nil
 	}
+	e := api.Erasure{ID: j.Erasure}
+	if err := hub.Do(a.ctx, http.MethodGet, named("/v1/erasures", e.ID), nil, &e); err != nil {
+		return fmt.Errorf("erasure %s was confirmed by all: %w", e.ID, err)
+	}
+	if e.State == "waiting" {
+		c.undoable(a, e)
+		if c.Certificate != "" {
+			return holdfast.Errorf(holdfast.Conflict, "there is no certificate yet: it can still be undone")
+		}
+		return nil
+	}
 	if c.Certificate == "" {
 		fmt.Fprintf(a.stdout, "Confirmed by all: erasure %s has begun. Its certificate:\n\n  holdfast erasure show %s --certificate FILE%s\n", j.Erasure, j.Erasure, c.again())
 		return nil
 	}
-	e := api.Erasure{ID: j.Erasure}
 	if err := c.awaitErasure(a, hub, &e); err != nil {
 		return err
 	}

@@ -18,7 +18,7 @@ func TestMain(m *testing.M) {
 		ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 		defer stop()
 		os.Exit(run(&app{ctx: ctx, stdout: os.Stdout, stderr: os.Stderr, stdin: os.Stdin, leave: os.Exit}, os.Args[1:]))
-	}})
+	}, "slowholder": func() { os.Exit(slowHolder()) }})
 }
 
 // Each script is one story that a user can follow. `await FILE` waits for a file,

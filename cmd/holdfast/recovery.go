@@ -473,7 +473,11 @@ func (c *recoveryOpenCmd) Run(a *app) error {
 	if c.json() {
 		return printJSON(a.stdout, r)
 	}
-	fmt.Fprintf(a.stdout, "Root key %d is in %s again. Start the hub; an erasure then replaces it.\n", r.Generation, r.RootKey)
+	serve := "holdfast serve --data " + quoted(c.Data)
+	if c.Passphrase != "" {
+		serve += " --passphrase-file " + quoted(c.Passphrase)
+	}
+	fmt.Fprintf(a.stdout, "Root key %d is in %s again, and the hub knows that it is there. Start it, %s; an erasure then replaces the key.\n", r.Generation, r.RootKey, serve)
 	if len(r.Lost) > 0 {
 		fmt.Fprintf(a.stdout, "No part of the keyring any more: %s. If one turns up, have it destroy what it holds: holdfast holder return NAME --data %s\n", strings.Join(r.Lost, ", "), quoted(c.Data))
 	}

@@ -139,6 +139,14 @@ func (s HolderSpec) check(c Config, k keys) (holderURL, error) {
 	if !holderName.MatchString(s.Name) {
 		return u, holdfast.Errorf(holdfast.Invalid, "%q is no name for a holder: small letters, digits and hyphens, 40 at most", s.Name)
 	}
+	if i := k.holder(s.Name); i >= 0 && k.Holders[i].Fresh {
+		was := k.Holders[i]
+		with := "without --vouch"
+		if was.Vouch != "" {
+			with = "with the same --vouch"
+		}
+		return u, holdfast.Errorf(holdfast.Conflict, "holder %s was being added as %s when that was cut short: add it again with that, %s, or take it back: holdfast holder remove %[1]s", s.Name, was.URL, with)
+	}
 	taken := k.holder(s.Name) >= 0 || slices.ContainsFunc(k.Past, func(p pastHolder) bool { return p.Holder == s.Name })
 	if taken || s.Name == rootKeyHolder {
 		return u, holdfast.Errorf(holdfast.Conflict, "the name %s is or was another holder's, which certificates name: take a new one", s.Name)
@@ -203,9 +211,6 @@ func (c Config) create(ctx context.Context, f folder, u holderURL) (vault.Holder
 		if inside(c.Data, u.path) {
 			return nil, holdfast.Errorf(holdfast.Invalid, "%s lies in the data folder: whoever copies the folder would have both", u.path)
 		}
-		if _, err := c.Ground.RootKeys.Stat(u.path); !errors.Is(err, fs.ErrNotExist) {
-			return nil, holdfast.Errorf(holdfast.Conflict, "there is something at %s already: it may be another hub's root key. Name a new file", u.path)
-		}
 		// A folder that is missing is where a disk is to be mounted: made here, it would lie
 		// on another.
 		if dir := filepath.Dir(u.path); !isFolder(c.Ground.RootKeys, dir) {
@@ -219,7 +224,7 @@ func (c Config) create(ctx context.Context, f folder, u holderURL) (vault.Holder
 			}
 			defer clear(pass)
 		}
-		h, err := vault.CreateFileHolderOn(c.Ground.RootKeys, u.path, pass)
+		h, err := vault.TakeUpFileHolderOn(c.Ground.RootKeys, u.path, pass)
 		if err != nil {
 			return nil, err
 		}
@@ -254,15 +259,23 @@ func AddHolder(ctx context.Context, c Config, spec HolderSpec) (_ HolderState, e
 		return HolderState{}, err
 	}
 	defer func() { err = errors.Join(err, s.close()) }()
-	u, err := spec.check(c, s.keys)
-	if err != nil {
-		return HolderState{}, err
+	begun := slices.IndexFunc(s.keys.Holders, func(e keyHolder) bool {
+		return e.Fresh && !e.FencedAt.IsZero() && e.Name == spec.Name && e.URL == spec.URL && e.Vouch == spec.Vouch
+	})
+	var u holderURL
+	if begun < 0 {
+		if u, err = spec.check(c, s.keys); err != nil {
+			return HolderState{}, err
+		}
 	}
 	data := c.Ground.Folder(c.Data)
 	if r, _, err := readRelease(data, c.Data); err != nil {
 		return HolderState{}, err
 	} else if r.From != nil {
 		return HolderState{}, holdfast.Errorf(holdfast.Conflict, "the upgrade from version %s is not confirmed: that version asks no second holder to destroy. Confirm it first: holdfast upgrade --confirm --data %s", r.From.Version, c.Data)
+	}
+	if begun >= 0 { // it has its place, and perhaps a key, since an attempt that was cut short
+		return s.rejoin(ctx, c, &s.keys.Holders[begun], "root key holder added")
 	}
 	h, err := c.create(ctx, s.folder, u)
 	if err != nil {
@@ -400,6 +413,11 @@ func ReturnHolder(ctx context.Context, c Config, name string) (_ HolderState, er
 	if e.URL == "" {
 		return HolderState{}, holdfast.Errorf(holdfast.Conflict, "nobody knows where holder %s is: it was added after the backup that this hub was restored from. If what it held is destroyed: holdfast holder remove %[1]s --vouch WHO; then add it under another name", name)
 	}
+	return s.rejoin(ctx, c, e, "root key holder returned")
+}
+
+// rejoin gives a registered holder that is fenced a part in the keyring.
+func (s *stores) rejoin(ctx context.Context, c Config, e *keyHolder, kind string) (HolderState, error) {
 	h, err := c.openHolder(ctx, s.folder, *e)
 	if err != nil {
 		return HolderState{}, err
@@ -420,7 +438,7 @@ func ReturnHolder(ctx context.Context, c Config, name string) (_ HolderState, er
 	}
 	state := stateOf(*e)
 	state.State, state.Generations = HolderHolds, []uint64{s.vault.Generation()}
-	return state, s.record(ctx, "root key holder returned", *e)
+	return state, s.record(ctx, kind, *e)
 }
 
 // RemoveHolder ends a holder's part: it destroys all that it holds. For one that is

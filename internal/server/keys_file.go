@@ -167,12 +167,12 @@ func (k *keys) alone(path string, now time.Time) (changed bool) {
 	if i < 0 {
 		k.Holders, i = append(k.Holders, keyHolder{Name: rootKeyHolder, Grade: vault.Clear, AddedAt: now}), len(k.Holders)
 	}
-	if h := &k.Holders[i]; len(k.Holders) > 1 {
-		h.URL, h.FencedAt, h.Fresh, changed = "file:"+path, time.Time{}, false, true
+	if h, url := &k.Holders[i], schemeFile+":"+path; h.URL != url || !h.FencedAt.IsZero() || h.Fresh {
+		h.URL, h.FencedAt, h.Fresh, changed = url, time.Time{}, false, true
 	}
 	for j := range k.Holders {
 		if h := &k.Holders[j]; j != i && h.FencedAt.IsZero() {
-			h.FencedAt = now
+			h.FencedAt, changed = now, true
 		}
 	}
 	return changed

@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/holdfast-iot/holdfast"
@@ -40,6 +41,9 @@ func RecoverRootKey(ctx context.Context, c Config, shares *escrow.Private) (out 
 	if out.RootKey = c.RootKey; out.RootKey == "" {
 		out.RootKey = f.RootKey
 	}
+	if strings.Contains(out.RootKey, "?") {
+		return out, holdfast.Errorf(holdfast.Invalid, "the place of a root key has no ? in it: name another with --root-key")
+	}
 	if inside(c.Data, out.RootKey) {
 		return out, holdfast.Errorf(holdfast.Denied, "a root key in the data folder is none: name another place with --root-key")
 	}
@@ -55,44 +59,63 @@ func RecoverRootKey(ctx context.Context, c Config, shares *escrow.Private) (out 
 	if out.RootKey, err = filepath.Abs(out.RootKey); err != nil {
 		return out, err
 	}
-	r, err := recoverTo(ctx, c.Ground.Keyring(filepath.Join(c.Data, keyringDir)), shares, out.RootKey, c.Passphrase)
-	if err != nil {
-		return out, err
-	}
-	out.Generation, out.Lost = r.Generation, r.Lost
-	for _, h := range k.Holders { // an attempt that was cut short may have taken them out of the keyring
-		if h.Name != rootKeyHolder && h.FencedAt.IsZero() && !slices.Contains(out.Lost, h.Name) {
-			out.Lost = append(out.Lost, h.Name)
+	c.RootKey = out.RootKey
+	r, err := c.recoverTo(ctx, shares, func(r vault.Recovered) error {
+		for _, h := range k.Holders { // an attempt that was cut short may have taken them out of the keyring
+			if h.Name != rootKeyHolder && h.FencedAt.IsZero() && !slices.Contains(r.Lost, h.Name) {
+				out.Lost = append(out.Lost, h.Name)
+			}
+		}
+		return registerAlone(data, f, k, out.RootKey)
+	})
+	out.Generation, out.Lost = r.Generation, append(r.Lost, out.Lost...)
+	return out, err
+}
+
+// registerAlone writes down that the root key file at a path is the only holder, and
+// where it is: a start needs no --root-key.
+func registerAlone(data Folder, f folder, k keys, path string) error {
+	if f.RootKey != path {
+		f.RootKey = path
+		if err := data.WriteJSON(folderFile, f); err != nil {
+			return diskFull("write "+folderFile, err)
 		}
 	}
-	if !k.alone(out.RootKey, time.Now()) {
-		return out, nil
+	if !k.alone(path, time.Now()) {
+		return nil
 	}
-	if err := k.write(data); err != nil { // of those that are lost the start says how they are fenced
-		return out, fmt.Errorf("the root key is at %s, but that the other holders are lost is not on record: %w", out.RootKey, err)
-	}
-	return out, nil
+	return k.write(data)
 }
 
 // recoveringExt is on a root key file until the keyring is under it. One that a crash
 // left is of no use: the shares open the keyring as before, and make a new one.
 const recoveringExt = ".recovering"
 
-// recoverTo has the root key file in its place when it opens the keyring, not before.
-func recoverTo(ctx context.Context, keyring vault.Place, shares *escrow.Private, path string, passphrase []byte) (vault.Recovered, error) {
-	temp := path + recoveringExt
-	if err := vault.DiscardFileHolder(temp); err != nil {
-		return vault.Recovered{}, fmt.Errorf("clear what an earlier attempt has left: %w", err)
+// recoverTo has the shares open the keyring for a root key file that is made at
+// c.RootKey. It takes its place last, when it opens the keyring and register, which may
+// be nil, has written that down: as long as it is not there, all of it can be done
+// again, and once it is, nothing is left to do.
+func (c Config) recoverTo(ctx context.Context, shares *escrow.Private, register func(vault.Recovered) error) (r vault.Recovered, err error) {
+	on, temp := c.Ground.RootKeys, c.RootKey+recoveringExt
+	if dir := filepath.Dir(temp); !isFolder(on, dir) {
+		if err := os.MkdirAll(dir, 0o700); err != nil {
+			return r, diskFull("make folder of root key", err)
+		}
 	}
-	holder, err := vault.CreateFileHolder(temp, passphrase)
-	if err != nil {
-		return vault.Recovered{}, errors.Join(err, vault.DiscardFileHolder(temp))
+	if err := vault.DiscardFileHolder(on, temp); err != nil {
+		return r, fmt.Errorf("clear what an earlier attempt has left: %w", err)
 	}
-	r, err := vault.Recover(ctx, keyring, shares, holder)
-	if err != nil {
-		return r, errors.Join(err, vault.DiscardFileHolder(temp))
+	holder, err := vault.CreateFileHolderOn(on, temp, c.Passphrase)
+	if err == nil {
+		r, err = vault.Recover(ctx, c.Ground.Keyring(filepath.Join(c.Data, keyringDir)), shares, holder)
 	}
-	return r, holder.MoveTo(path)
+	if err == nil && register != nil {
+		err = register(r)
+	}
+	if err != nil { // the shares open the keyring still
+		return r, errors.Join(err, vault.DiscardFileHolder(on, temp))
+	}
+	return r, holder.MoveTo(c.RootKey)
 }
 
 // rehearseAfter is how long a rehearsal of the recovery shares is good for.

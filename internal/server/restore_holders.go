@@ -222,12 +222,11 @@ func (x *restoring) keys() (k keys, rootKey string) {
 // recoverInto has the shares open the keyring in the folder, for a root key file: a
 // new one, or that of an attempt which was cut short.
 func recoverInto(ctx context.Context, c Config, o RestoreOptions) error {
-	ring := c.Ground.Keyring(filepath.Join(c.Data, keyringDir))
 	holder, err := vault.OpenFileHolderOn(c.Ground.RootKeys, c.RootKey, c.Passphrase)
 	if holdfast.KindOf(err) == holdfast.NotFound {
-		_, err = recoverTo(ctx, ring, o.Shares, c.RootKey, c.Passphrase)
+		_, err = c.recoverTo(ctx, o.Shares, nil)
 	} else if err == nil {
-		_, err = vault.Recover(ctx, ring, o.Shares, holder)
+		_, err = vault.Recover(ctx, c.Ground.Keyring(filepath.Join(c.Data, keyringDir)), o.Shares, holder)
 	}
 	return err
 }

@@ -185,7 +185,7 @@ func TestRootKeyFileMoves(t *testing.T) {
 			}
 		}
 	}
-	if err := DiscardFileHolder(second); err != nil {
+	if err := DiscardFileHolder(OSFiles(), second); err != nil {
 		t.Fatal(err)
 	}
 	if left, _ := filepath.Glob(filepath.Join(dir, "*")); len(left) != 1 || left[0] != first {

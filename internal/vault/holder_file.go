@@ -56,6 +56,52 @@ func CreateFileHolder(path string, passphrase []byte) (*FileHolder, error) {
 // CreateFileHolderOn is CreateFileHolder in another file system than the operating
 // system's, in a folder that is there.
 func CreateFileHolderOn(files Files, path string, passphrase []byte) (*FileHolder, error) {
+	return createFile(files, path, passphrase, nil)
+}
+
+// TakeUpFileHolderOn is CreateFileHolderOn where a CreateFileHolder that was cut short
+// may have left its file, which has no key yet: that one makes room. It is a Conflict
+// if anything else lies there; what may have a key in it is left as it is.
+func TakeUpFileHolderOn(files Files, path string, passphrase []byte) (*FileHolder, error) {
+	taken := holdfast.Errorf(holdfast.Conflict, "there is something at %s already: it may be another hub's root key. Name a new file", path)
+	info, err := files.Stat(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return createFile(files, path, passphrase, nil)
+	} else if err != nil {
+		return nil, diskError("look at root key", err)
+	}
+	if link, err := isLink(files, path); err != nil {
+		return nil, diskError("look at root key", err)
+	} else if link || !info.Mode().IsRegular() || info.Mode().Perm() != 0o600 || info.Size() > maxWithoutKeys {
+		return nil, taken
+	}
+	was, err := readFile(files, path)
+	defer clear(was)
+	if err != nil {
+		return nil, diskError("read root key", err)
+	}
+	var doc rootFile
+	err = doc.decode(was)
+	again, _ := doc.encode()
+	if err != nil || doc.Format != rootFormat || len(doc.Keys) > 0 || !bytes.Equal(again, was) {
+		wipeAll(doc.Keys)
+		return nil, taken
+	}
+	return createFile(files, path, passphrase, was)
+}
+
+// isLink reports whether a name leads elsewhere.
+func isLink(files Files, path string) (bool, error) {
+	entries, err := files.ReadDir(filepath.Dir(path))
+	i := slices.IndexFunc(entries, func(e fs.DirEntry) bool { return e.Name() == filepath.Base(path) })
+	return i >= 0 && entries[i].Type()&fs.ModeSymlink != 0, err
+}
+
+// maxWithoutKeys is more than a root key file has as long as no key is in it.
+const maxWithoutKeys = 512
+
+// createFile writes a file without keys, in place of was if that is not nil.
+func createFile(files Files, path string, passphrase, was []byte) (*FileHolder, error) {
 	var ring, salt [16]byte
 	rand.Read(ring[:])
 	h := &FileHolder{files: files, path: path, doc: rootFile{
@@ -69,6 +115,9 @@ func CreateFileHolderOn(files Files, path string, passphrase []byte) (*FileHolde
 		if err := h.derive(passphrase); err != nil {
 			return nil, err
 		}
+	}
+	if was != nil {
+		h.seen = [][32]byte{sha256.Sum256(was)}
 	}
 	return h, h.save()
 }
@@ -89,9 +138,9 @@ func (h *FileHolder) MoveTo(path string) error {
 
 // DiscardFileHolder overwrites and removes a root key file, with what a crash has left
 // of its writing.
-func DiscardFileHolder(path string) error {
+func DiscardFileHolder(files Files, path string) error {
 	for _, p := range []string{path + tempExt, path + oldExt, path} {
-		if err := scrub(osFiles{}, p); err != nil {
+		if err := scrub(files, p); err != nil {
 			return err
 		}
 	}

@@ -103,6 +103,7 @@ func (v *Vault) lookFirst(ctx context.Context) error {
 			continue
 		}
 		err := c.work(ctx, v.copies.timeout, func() error {
+			clear(c.beside) // what was seen while it was in step counts no more
 			_, err := v.look(ctx, c)
 			if isAhead(err) {
 				c.forked = err

@@ -268,7 +268,7 @@ func (c *holderTestCmd) Run(a *app) error {
 		said := "ok"
 		switch {
 		case r.Skipped:
-			said = "not tried: there is no second keyring"
+			said = "not tried: " + r.Why
 		case !r.OK:
 			said = "failed: " + cell(r.Error) + "\n  mend: " + r.Mend
 		}

@@ -534,17 +534,18 @@ func TestHolder(ctx context.Context, url string, each func(conform.Result)) (boo
 		}
 		defer os.RemoveAll(dir)
 		open := func(name string) func(context.Context) (vault.Holder, error) {
-			path := dir + "/" + name
+			path, made := dir+"/"+name, false
 			return func(context.Context) (vault.Holder, error) {
-				if _, err := os.Lstat(path); errors.Is(err, fs.ErrNotExist) {
+				if !made {
 					if _, err := vault.CreateFileHolder(path, nil); err != nil {
 						return nil, err
 					}
+					made = true
 				}
 				return vault.OpenFileHolder(path, nil)
 			}
 		}
-		return conform.Run(ctx, conform.Subject{Open: open("a"), Other: open("b")}, each), nil
+		return conform.Run(ctx, conform.Subject{Open: open("a"), Other: open("b"), Away: takeAway(dir + "/a")}, each), nil
 	}
 	return testTPM(ctx, u.tpm, each)
 }
@@ -561,6 +562,13 @@ func testTPM(ctx context.Context, o tpmholder.Options, each func(conform.Result)
 	if err := h.Close(); err != nil {
 		return false, err
 	}
-	passed := conform.Run(ctx, conform.Subject{Open: func(ctx context.Context) (vault.Holder, error) { return tpmholder.Open(ctx, o) }}, each)
+	passed := conform.Run(ctx, conform.Subject{Open: func(ctx context.Context) (vault.Holder, error) { return tpmholder.Open(ctx, o) }, Away: takeAway(o.State)}, each)
 	return passed, tpmholder.Remove(ctx, o)
+}
+
+// takeAway is how a file that a holder hangs on goes away, and comes back.
+func takeAway(path string) func() (func() error, error) {
+	return func() (func() error, error) {
+		return func() error { return os.Rename(path+".away", path) }, os.Rename(path, path+".away")
+	}
 }

@@ -178,7 +178,7 @@ func (v *Vault) Destroy(ctx context.Context, d Destruction) (Rotation, error) {
 	ctx = context.WithoutCancel(ctx)
 	var failed []error
 	for i, h := range v.holders {
-		e, err := destroyIn(ctx, h, next.generation, old.generation, old.boxes)
+		e, err := destroyIn(ctx, h, next.generation, old.roots(), next.roots())
 		if err == nil {
 			rot.Holders = append(rot.Holders, e)
 			continue
@@ -188,7 +188,8 @@ func (v *Vault) Destroy(ctx context.Context, d Destruction) (Rotation, error) {
 			v.copies.dirty()
 			return Rotation{}, v.discard(ctx, err)
 		}
-		failed, v.unsure = append(failed, err), &keyring{generation: old.generation, boxes: old.boxes}
+		was := old.roots()
+		failed, v.unsure = append(failed, fmt.Errorf("%w%s", err, waitFor(v.holders, h))), &was
 	}
 	for _, f := range v.opts.Fenced {
 		rot.Holders = append(rot.Holders, HolderEvidence{Holder: f.Name, Kind: f.Kind, Grade: f.Grade, Vouched: f.Vouched, State: HolderPending, At: f.Since.UTC()})
@@ -217,21 +218,24 @@ func (v *Vault) Destroy(ctx context.Context, d Destruction) (Rotation, error) {
 func (v *Vault) destroyLeft(ctx context.Context) error {
 	for _, h := range v.holders {
 		gens, err := h.Generations(ctx)
+		if err == nil && !slices.Contains(gens, v.ring.generation) {
+			err = holdfast.Errorf(holdfast.Unavailable, "holder %s no longer holds root key %d, which is in force: were its keys taken away, a disk that is not mounted?", h.Name(), v.ring.generation)
+		}
 		if err != nil {
-			return err
+			return fmt.Errorf("%w%s", err, wayOut(v.holders, h))
 		}
 		for _, n := range gens {
 			v.highest = max(v.highest, n)
 		}
-		left := keyring{}
+		left := roots{}
 		switch {
 		case v.unsure != nil:
 			left = *v.unsure
-		case len(gens) == 0 || slices.Min(gens) >= v.ring.generation:
+		case slices.Min(gens) >= v.ring.generation:
 			continue
 		}
-		if _, err := destroyIn(ctx, h, v.ring.generation, left.generation, left.boxes); err != nil {
-			return err
+		if _, err := destroyIn(ctx, h, v.ring.generation, left, v.ring.roots()); err != nil {
+			return fmt.Errorf("%w%s", err, waitFor(v.holders, h))
 		}
 	}
 	v.unsure = nil

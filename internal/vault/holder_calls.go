@@ -120,27 +120,53 @@ func wrap(ctx context.Context, h Holder, n uint64, root seal.Key) (holderBox, er
 	return holderBox{h.Name(), box}, nil
 }
 
-// destroyIn has a holder destroy what is before below, and does not believe it: the
-// boxes that the keyring had must not open.
-func destroyIn(ctx context.Context, h Holder, below uint64, old uint64, boxes []holderBox) (HolderEvidence, error) {
+// roots is a root key as the holders have it: its generation, and a box of each.
+type roots struct {
+	generation uint64
+	boxes      []holderBox
+}
+
+// destroyIn has a holder destroy what is before below, and does not believe it: the box
+// that the keyring had, of old, must not open, and that of living must. One whose store
+// was taken away opens neither, and has destroyed nothing.
+func destroyIn(ctx context.Context, h Holder, below uint64, old, living roots) (HolderEvidence, error) {
 	said, err := h.Destroy(ctx, below)
 	if err != nil {
 		return HolderEvidence{}, err
 	}
-	i := slices.IndexFunc(boxes, func(b holderBox) bool { return b.name == h.Name() })
+	tried, err := old.open(ctx, h)
+	switch {
+	case !tried:
+	case err == nil:
+		return HolderEvidence{}, holdfast.Errorf(holdfast.Internal, "holder %s lies: it says that it has destroyed root key %d and still opens it", h.Name(), old.generation)
+	case !shut(err):
+		return HolderEvidence{}, fmt.Errorf("see that root key %d is gone: %w", old.generation, err)
+	}
+	tried, err = living.open(ctx, h)
+	switch {
+	case tried && shut(err):
+		return HolderEvidence{}, holdfast.Errorf(holdfast.Unavailable, "holder %s has lost root key %d with those before it: were its keys taken away? What it says to have destroyed may lie there: %w", h.Name(), living.generation, err)
+	case tried && err != nil:
+		return HolderEvidence{}, fmt.Errorf("see that root key %d is still there: %w", living.generation, err)
+	}
+	return evidence(h, HolderDestroyed, said), nil
+}
+
+// shut reports whether a holder said of a box that it opens it never more.
+func shut(err error) bool {
+	return holdfast.KindOf(err) == holdfast.NotFound || holdfast.KindOf(err) == holdfast.Denied
+}
+
+// open tries the holder's box, if there is one.
+func (r roots) open(ctx context.Context, h Holder) (tried bool, err error) {
+	i := slices.IndexFunc(r.boxes, func(b holderBox) bool { return b.name == h.Name() })
 	if i < 0 {
-		return evidence(h, HolderDestroyed, said), nil
+		return false, nil
 	}
 	seal.Quiet(func() {
 		var root seal.Key
-		root, err = h.Open(ctx, old, boxes[i].box)
+		root, err = h.Open(ctx, r.generation, r.boxes[i].box)
 		root.Wipe()
 	})
-	switch {
-	case err == nil:
-		return HolderEvidence{}, holdfast.Errorf(holdfast.Internal, "holder %s lies: it says that it has destroyed root key %d and still opens it", h.Name(), old)
-	case holdfast.KindOf(err) != holdfast.NotFound && holdfast.KindOf(err) != holdfast.Denied:
-		return HolderEvidence{}, fmt.Errorf("see that root key %d is gone: %w", old, err)
-	}
-	return evidence(h, HolderDestroyed, said), nil
+	return true, err
 }

@@ -32,7 +32,8 @@ type FileHolder struct {
 	// before: a replacement failed half way.
 	unsynced bool
 	// seen are the sums of what may be on the disk: of the file that was read or written
-	// last, and of one whose writing failed. Anything else is another program's.
+	// last, and of one whose writing failed. Anything else is another program's. There is
+	// none of a file that is still to be made.
 	seen [][32]byte
 }
 
@@ -168,7 +169,7 @@ func OpenFileHolderOn(files Files, path string, passphrase []byte) (*FileHolder,
 	if info.Mode().Perm()&0o077 != 0 {
 		return nil, holdfast.Errorf(holdfast.Denied, "others may read the root key %s (mode %04o): chmod 600 it", path, info.Mode().Perm())
 	}
-	if err := finishReplace(files, path); err != nil {
+	if _, err := finishReplace(files, path); err != nil {
 		return nil, fmt.Errorf("open root key: %w", err)
 	}
 	// What is read must be what a power cut leaves: a replacement may have been cut
@@ -293,16 +294,17 @@ func (h *FileHolder) Kind() string { return "file" }
 func (h *FileHolder) Grade() Grade { return Clear }
 
 func (h *FileHolder) Generations(context.Context) ([]uint64, error) {
-	var out []uint64
-	for n := range h.doc.Keys {
-		out = append(out, n)
+	if err := h.there(); err != nil {
+		return nil, err
 	}
-	slices.Sort(out)
-	return out, nil
+	return h.doc.generations(), nil
 }
 
 // Prepare draws a wrapping key for generation n, if there is none yet.
 func (h *FileHolder) Prepare(_ context.Context, n uint64) error {
+	if err := h.there(); err != nil {
+		return err
+	}
 	if _, has := h.doc.Keys[n]; has {
 		if h.unsynced {
 			return h.save()
@@ -335,6 +337,9 @@ func (h *FileHolder) draw(n uint64) ([]byte, error) {
 }
 
 func (h *FileHolder) Seal(_ context.Context, n uint64, root seal.Key) ([]byte, error) {
+	if err := h.there(); err != nil {
+		return nil, err
+	}
 	c, err := h.cipher(n)
 	if err != nil {
 		return nil, err
@@ -344,6 +349,9 @@ func (h *FileHolder) Seal(_ context.Context, n uint64, root seal.Key) ([]byte, e
 }
 
 func (h *FileHolder) Open(_ context.Context, n uint64, box []byte) (seal.Key, error) {
+	if err := h.there(); err != nil {
+		return seal.Key{}, err
+	}
 	c, err := h.cipher(n)
 	if err != nil {
 		return seal.Key{}, err
@@ -362,6 +370,9 @@ func (h *FileHolder) Open(_ context.Context, n uint64, box []byte) (seal.Key, er
 // back. Then they are no longer among Generations, and Destroy is to be called
 // again.
 func (h *FileHolder) Destroy(_ context.Context, below uint64) ([]byte, error) {
+	if err := h.there(); err != nil {
+		return nil, err
+	}
 	gone := map[uint64][]byte{}
 	for n, k := range h.doc.Keys {
 		if n < below {
@@ -390,25 +401,58 @@ func (h *FileHolder) Destroy(_ context.Context, below uint64) ([]byte, error) {
 	return nil, fmt.Errorf("destroy root key: %w", err)
 }
 
-// save replaces the file and overwrites the old one's bytes. It refuses to if
-// another program has changed the file since: one of the two would bring back what
-// the other has destroyed.
+// there fails unless the file is on the disk now, as it was read or written last. What
+// memory has says nothing of a file that was unplugged: its keys live on there, and
+// another one in its place would hide that. Whoever puts the same bytes back, wherever
+// from, has brought the holder back; those of another time it refuses, and leaves
+// alone: one of the two would bring back what the other has destroyed.
+func (h *FileHolder) there() error {
+	b, err := readFile(h.files, h.path)
+	defer clear(b)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return holdfast.Errorf(holdfast.Unavailable, "the root key file %s is gone: put the same file back, or mount its disk. No other is made in its place, for whoever has it still opens what it opened", h.path)
+	case err != nil:
+		return diskError("read root key", err)
+	case slices.Contains(h.seen, sha256.Sum256(b)):
+		return nil
+	}
+	var is rootFile
+	if is.decode(b) != nil || is.Ring != h.doc.Ring {
+		return holdfast.Errorf(holdfast.Conflict, "%s is not the root key file that was there: put that one back. It is left alone", h.path)
+	}
+	defer wipeAll(is.Keys)
+	has, wants := is.generations(), h.doc.generations()
+	if len(has) > 0 && len(wants) > 0 && has[len(has)-1] < wants[len(wants)-1] {
+		return holdfast.Errorf(holdfast.Conflict, "the root key file %s is an older copy: it holds generation %s, the file that was there generation %s. Put that one back, and never an older one over a newer. It is left alone", h.path, numbers(has), numbers(wants))
+	}
+	return holdfast.Errorf(holdfast.Conflict, "another program has changed the root key %s (it holds generation %s, this hub left it with %s): is a second hub at work with it? It is left alone", h.path, numbers(has), numbers(wants))
+}
+
+// save replaces the file and overwrites the old one's bytes. One that is not there is
+// made only if there never was one.
 func (h *FileHolder) save() error {
 	b, err := h.doc.encode()
 	if err != nil {
 		return err
 	}
 	defer clear(b)
-	now, err := readFile(h.files, h.path)
-	defer clear(now)
-	switch {
-	case err != nil && !errors.Is(err, fs.ErrNotExist):
-		return diskError("read root key", err)
-	case err == nil && !slices.Contains(h.seen, sha256.Sum256(now)):
-		return holdfast.Errorf(holdfast.Conflict, "another program has changed the root key %s: is a second hub at work with it? Nothing was changed", h.path)
+	fresh := len(h.seen) == 0
+	if fresh {
+		if _, err := h.files.Stat(h.path); err == nil {
+			return holdfast.Errorf(holdfast.Conflict, "there is something at %s already: name another place", h.path)
+		} else if !errors.Is(err, fs.ErrNotExist) {
+			return diskError("write root key", err)
+		}
+	} else if err := h.there(); err != nil {
+		return err
 	}
 	next := sha256.Sum256(b)
-	if err = replaceFile(h.files, h.path, b); err != nil {
+	put := replaceThere
+	if fresh {
+		put = replaceFile
+	}
+	if err = put(h.files, h.path, b); err != nil {
 		h.unsynced, h.seen = true, append(h.seen, next)
 		return err
 	}

@@ -68,6 +68,8 @@ func (r *keyring) seal(ctx context.Context, holders []Holder) error {
 	return nil
 }
 
+func (r *keyring) roots() roots { return roots{r.generation, r.boxes} }
+
 // growth is what add has made durable and nobody sees yet.
 type growth struct {
 	owners []Owner

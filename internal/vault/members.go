@@ -64,7 +64,7 @@ func (v *Vault) Join(ctx context.Context, h Holder, fresh bool) (Statement, erro
 		return Statement{}, holdfast.Errorf(holdfast.Conflict, "holder %s holds root keys already (generations %s): it may be another hub's. Nothing was changed. Give a new place", h.Name(), numbers(gens))
 	}
 	now := v.ring.generation
-	said, err := destroyIn(ctx, h, now, 0, nil)
+	said, err := destroyIn(ctx, h, now, roots{}, roots{})
 	if err != nil {
 		return Statement{}, err
 	}
@@ -116,7 +116,7 @@ func (v *Vault) Leave(ctx context.Context, h Holder) (Statement, error) {
 	for _, n := range gens {
 		v.highest = max(v.highest, n)
 	}
-	said, err := destroyIn(ctx, h, v.highest+1, v.ring.generation, v.ring.boxes)
+	said, err := destroyIn(ctx, h, v.highest+1, v.ring.roots(), roots{})
 	if err != nil {
 		return Statement{}, err
 	}

@@ -165,7 +165,7 @@ func (d folder) List() ([]string, error) {
 	var out, gone []string
 	for _, e := range entries {
 		if name, ok := strings.CutSuffix(e.Name(), oldExt); ok {
-			if err := finishReplace(d.files, d.path(name)); err != nil {
+			if _, err := finishReplace(d.files, d.path(name)); err != nil {
 				return nil, err
 			}
 		}
@@ -209,29 +209,46 @@ const goneExt = ".gone"
 // 0600, and overwrites the bytes of the file that was there. The old file keeps a
 // name until that is done, so that finishReplace can do it after a crash.
 func replaceFile(files Files, path string, data []byte) error {
-	if err := finishReplace(files, path); err != nil {
-		return err
+	_, err := replace(files, path, data, false)
+	return err
+}
+
+// replaceThere is replaceFile of a file that must be there. Whatever disk is taken away
+// and put in its place meanwhile, it is made on no other than the old one's, and the
+// bytes of that one have been overwritten when it returns.
+func replaceThere(files Files, path string, data []byte) error {
+	finished, err := replace(files, path, data, true)
+	if err == nil && !finished {
+		err = holdfast.Errorf(holdfast.Unavailable, "overwrite file: what %s replaced is gone: its disk was taken away meanwhile; mount it again", path)
+	}
+	return err
+}
+
+// replace reports whether it has overwritten an old file.
+func replace(files Files, path string, data []byte, there bool) (finished bool, err error) {
+	if _, err := finishReplace(files, path); err != nil {
+		return false, err
 	}
 	dir, temp, old := filepath.Dir(path), path+tempExt, path+oldExt
-	err := writeTemp(files, temp, data)
+	err = writeTemp(files, temp, data)
 	if err == nil {
 		switch err = files.Link(path, old); {
 		case err == nil: // the second name must be there before the first is taken
 			err = syncDir(files, dir)
-		case errors.Is(err, fs.ErrNotExist): // nothing is replaced
+		case errors.Is(err, fs.ErrNotExist) && !there: // nothing is replaced
 			err = nil
 		case errors.Is(err, fs.ErrPermission) || errors.Is(err, errors.ErrUnsupported): // FAT and its like
-			return errors.Join(scrub(files, temp), holdfast.Errorf(holdfast.Invalid, "write %s: its file system gives no second name to a file, without which one can't be replaced at once: use ext4, XFS, Btrfs, APFS or the like", filepath.Base(path)))
+			return false, errors.Join(scrub(files, temp), holdfast.Errorf(holdfast.Invalid, "write %s: its file system gives no second name to a file, without which one can't be replaced at once: use ext4, XFS, Btrfs, APFS or the like", filepath.Base(path)))
 		}
 	}
 	if err == nil {
 		err = files.Rename(temp, path)
 	}
 	if err != nil {
-		return diskError("write "+filepath.Base(path), errors.Join(err, scrub(files, temp)))
+		return false, diskError("write "+filepath.Base(path), errors.Join(err, scrub(files, temp)))
 	}
 	if err := syncDir(files, dir); err != nil {
-		return err
+		return false, err
 	}
 	return finishReplace(files, path)
 }
@@ -272,34 +289,34 @@ func scrub(files Files, path string) error {
 }
 
 // finishReplace overwrites and removes what a replaceFile left: a file that did not
-// come to its place, and the one that it replaced. If the replacement did not
-// happen, only the second name of that one goes.
-func finishReplace(files Files, path string) error {
+// come to its place, and the one that it replaced, if there is one. If the replacement
+// did not happen, only the second name of that one goes.
+func finishReplace(files Files, path string) (old bool, err error) {
 	if err := scrub(files, path+tempExt); err != nil {
-		return err
+		return false, err
 	}
 	f, err := files.OpenFile(path+oldExt, os.O_WRONLY, 0)
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil
+		return false, nil
 	} else if err != nil {
-		return diskError("overwrite file", err)
+		return false, diskError("overwrite file", err)
 	}
 	defer f.Close()
 	was, err := f.Stat()
 	if err != nil {
-		return diskError("overwrite file", err)
+		return false, diskError("overwrite file", err)
 	}
 	if is, err := files.Stat(path); err != nil {
-		return diskError("overwrite file", err)
+		return false, diskError("overwrite file", err)
 	} else if !files.SameFile(was, is) {
 		if err := overwrite(f); err != nil {
-			return err
+			return false, err
 		}
 	}
 	if err := files.Remove(path + oldExt); err != nil {
-		return diskError("overwrite file", err)
+		return false, diskError("overwrite file", err)
 	}
-	return syncDir(files, filepath.Dir(path))
+	return true, syncDir(files, filepath.Dir(path))
 }
 
 // overwrite fills a file with zeros, durably.

@@ -89,6 +89,15 @@ func wayOut(holders []Holder, h Holder) string {
 	return fmt.Sprintf(". Nothing was changed. Bring it back, or go on without it: holdfast holder fence %s (certificates name it as pending until it returns)", h.Name())
 }
 
+// waitFor says what to do about a holder that did not end its part of a rotation that
+// is past its commit point.
+func waitFor(holders []Holder, h Holder) string {
+	if len(holders) < 2 {
+		return ". Nothing is certified until it does its part"
+	}
+	return fmt.Sprintf(". Nothing is certified until holder %s does its part; if it is lost: holdfast holder fence %[1]s (certificates name it as pending until it returns)", h.Name())
+}
+
 func (f *recovered) heldByAll(n uint64) bool {
 	for _, gens := range f.held {
 		if !slices.Contains(gens, n) {
@@ -132,14 +141,14 @@ func checkParts(h *head, holders []Holder, fenced []Fenced) error {
 // left in them.
 func (f *recovered) destroyOlder(ctx context.Context, holders []Holder) error {
 	for i, h := range holders {
-		old := head{}
+		old := roots{}
 		switch {
 		case f.older != nil:
-			old = *f.older
+			old = roots{f.older.generation, f.older.boxes}
 		case len(f.held[i]) == 0 || slices.Min(f.held[i]) >= f.ring.generation:
 			continue
 		}
-		if _, err := destroyIn(ctx, h, f.ring.generation, old.generation, old.boxes); err != nil {
+		if _, err := destroyIn(ctx, h, f.ring.generation, old, f.ring.roots()); err != nil {
 			return err
 		}
 	}

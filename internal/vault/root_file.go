@@ -28,6 +28,9 @@ func (f *rootFile) decode(b []byte) error {
 	return err
 }
 
+// generations are those that the file has keys of, ascending.
+func (f *rootFile) generations() []uint64 { return slices.Sorted(maps.Keys(f.Keys)) }
+
 // encode returns the file, in one buffer that the caller overwrites. It does without
 // the library's encoder, which keeps its buffers.
 func (f *rootFile) encode() ([]byte, error) {

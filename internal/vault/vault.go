@@ -45,8 +45,8 @@ type Vault struct {
 	// while keys are destroyed: two rotations never interleave, and nothing is
 	// added to what is being left behind.
 	rotating sync.RWMutex
-	unsure   *keyring // before the last destruction, if a holder did not confirm that one; guarded by rotating
-	highest  uint64   // generation that a holder, a head or the catalog knows; guarded by rotating
+	unsure   *roots // before the last destruction, if a holder did not confirm that one; guarded by rotating
+	highest  uint64 // generation that a holder, a head or the catalog knows; guarded by rotating
 
 	adding sync.Mutex   // the open page grows by one caller at a time
 	ringMu sync.RWMutex // guards ring, but not while it rotates

@@ -27,6 +27,9 @@ type Subject struct {
 	// Other opens one of the same kind for another keyring, to see that the two are
 	// apart; nil: there is none.
 	Other func(ctx context.Context) (vault.Holder, error)
+	// Away takes the store of what is open away, as when its disk is unplugged, and
+	// returns how it comes back; nil: that can't be done from here.
+	Away func() (back func() error, err error)
 	// Limit bounds a call; 0: 30 seconds.
 	Limit time.Duration
 	// Always opens it anew before each call: nothing that it keeps in memory counts.
@@ -38,6 +41,7 @@ type Result struct {
 	Step    string        `json:"step"`
 	OK      bool          `json:"ok"`
 	Skipped bool          `json:"skipped,omitempty"`
+	Why     string        `json:"why,omitempty"` // it was skipped
 	Error   string        `json:"error,omitempty"`
 	Mend    string        `json:"mend,omitempty"`
 	Took    time.Duration `json:"-"`
@@ -56,9 +60,10 @@ func Run(ctx context.Context, s Subject, each func(Result)) bool {
 		begun := time.Now()
 		r := Result{Step: step.name}
 		err := step.do(t)
+		why, skip := errors.AsType[skipped](err)
 		switch {
-		case errors.Is(err, errSkipped):
-			r.OK, r.Skipped = true, true
+		case skip:
+			r.OK, r.Skipped, r.Why = true, true, why.Error()
 		case err == nil:
 			r.OK = true
 		default:
@@ -74,7 +79,10 @@ func Run(ctx context.Context, s Subject, each func(Result)) bool {
 	return true
 }
 
-var errSkipped = errors.New("there is no second keyring to try it with")
+// skipped is why a step can't be tried.
+type skipped string
+
+func (s skipped) Error() string { return string(s) }
 
 type step struct {
 	name, mend string
@@ -115,13 +123,17 @@ func (t *try) call(what string, f func(ctx context.Context, h vault.Holder) erro
 	return fmt.Errorf("%s: %w", what, err)
 }
 
-func (t *try) open(ctx context.Context) (err error) {
+func (t *try) open(ctx context.Context) error {
 	if t.h != nil && !t.s.Always {
 		return nil
 	}
 	t.reopen()
-	t.h, err = t.s.Open(ctx)
-	return err
+	h, err := t.s.Open(ctx)
+	if err != nil {
+		return err
+	}
+	t.h = h
+	return nil
 }
 
 // reopen forgets what is open.

@@ -8,6 +8,7 @@ import (
 	"io"
 	"time"
 
+	"github.com/holdfast-iot/holdfast"
 	"github.com/holdfast-iot/holdfast/internal/vault"
 )
 
@@ -26,6 +27,7 @@ func steps() []step {
 		{"generations left out", "Numbers are not consecutive, and a generation that nobody used is destroyed with those before below.", (*try).leftOut},
 		{"two keyrings", "Keep the keys of each keyring apart: a box of one opens in no other, and destroying in one leaves the other alone.", (*try).twoKeyrings},
 		{"two writers", "When two programs use the holder, what one has destroyed must not come back by what the other does.", (*try).twoWriters},
+		{"store taken away", "When your keys' disk is unplugged, answer unavailable, never gone: what you can't see you have not destroyed. Look at the disk before each answer, and make nothing anew there.", (*try).takenAway},
 		{"killed in the middle", "Whenever the program is killed, the next question must find the state of before or of after: write a new file beside and rename it.", (*try).killed},
 		{"leave nothing", "Destroy everything before below, the last generation as well.", (*try).leaveNothing},
 	}
@@ -148,7 +150,7 @@ func (t *try) leftOut() error {
 
 func (t *try) twoKeyrings() error {
 	if t.s.Other == nil {
-		return errSkipped
+		return skipped("there is no second keyring")
 	}
 	other := &try{ctx: t.ctx, s: t.s}
 	other.s.Open = t.s.Other
@@ -209,6 +211,49 @@ func (t *try) twoWriters() error {
 	})
 	t.reopen()
 	return t.settled()
+}
+
+// takenAway asks without the store: no answer may say that anything is destroyed, or
+// make another store in its place. When it is back all is as it was.
+func (t *try) takenAway() error {
+	if t.s.Away == nil {
+		return skipped("its store can't be taken away from here")
+	}
+	if err := t.settled(); err != nil { // and it is open
+		return err
+	}
+	back, err := t.s.Away()
+	if err != nil {
+		return err
+	}
+	err = t.silent()
+	return first(err, back(), t.settled(), t.prepare(t.high+1))
+}
+
+func (t *try) silent() error {
+	var out error
+	for what, f := range map[string]func(ctx context.Context, h vault.Holder) error{
+		"says which generations it holds": func(ctx context.Context, h vault.Holder) error { _, err := h.Generations(ctx); return err },
+		"prepares a generation":           func(ctx context.Context, h vault.Holder) error { return h.Prepare(ctx, t.high+1) },
+		"says that it has destroyed":      func(ctx context.Context, h vault.Holder) error { _, err := h.Destroy(ctx, t.high); return err },
+		"says that a box is dead": func(ctx context.Context, h vault.Holder) error {
+			_, err := h.Open(ctx, t.in().n, t.in().box)
+			if kind := holdfast.KindOf(err); kind == holdfast.NotFound || kind == holdfast.Denied {
+				return nil
+			}
+			return errors.New("it does not")
+		},
+	} {
+		opened := false
+		err := t.call(what, func(ctx context.Context, h vault.Holder) error {
+			opened = true
+			return f(ctx, h)
+		})
+		if opened && err == nil {
+			out = errors.Join(out, fmt.Errorf("without its store it %s", what))
+		}
+	}
+	return out
 }
 
 // killed ends calls somewhere in their middle, and asks again.

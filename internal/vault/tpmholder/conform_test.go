@@ -2,6 +2,7 @@ package tpmholder
 
 import (
 	"context"
+	"os"
 	"testing"
 
 	"github.com/holdfast-iot/holdfast/internal/vault"
@@ -13,9 +14,13 @@ import (
 func TestConforms(t *testing.T) {
 	vaulttest.Holders(t, func(t *testing.T) conform.Subject {
 		e := newEmulator(t)
+		state := ""
 		again := func(index uint32) func(context.Context) (vault.Holder, error) {
 			o := e.options()
 			o.Index = index
+			if index == DefaultIndex {
+				state = o.State
+			}
 			if err := create(t, o).Close(); err != nil {
 				t.Fatal(err)
 			}
@@ -31,6 +36,8 @@ func TestConforms(t *testing.T) {
 				return last, nil
 			}
 		}
-		return conform.Subject{Open: again(DefaultIndex), Other: again(DefaultIndex + 1)}
+		return conform.Subject{Open: again(DefaultIndex), Other: again(DefaultIndex + 1), Away: func() (func() error, error) {
+			return func() error { return os.Rename(state+".away", state) }, os.Rename(state, state+".away")
+		}}
 	})
 }

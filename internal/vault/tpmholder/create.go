@@ -51,7 +51,7 @@ func (h *Holder) create(ctx context.Context) error {
 	switch {
 	case h.state == nil:
 		h.state = newState(h.opts)
-		if err := h.file.write(h.state); err != nil {
+		if err := h.file.make(h.state); err != nil {
 			return err
 		}
 	case h.state.Start != nil:

@@ -119,7 +119,11 @@ func (h *Holder) standing(v uint64) uint64 {
 	return h.state.Start.Generation + (v - h.state.Start.Counter)
 }
 
+// value is the counter's, if the state file is there as well.
 func (h *Holder) value(ctx context.Context) (v uint64, err error) {
+	if err := h.file.there(h.state); err != nil {
+		return 0, err
+	}
 	err = h.do(ctx, func(o *operation) error {
 		v, err = o.value()
 		return err
@@ -346,6 +350,9 @@ func refused(err error) bool {
 func (h *Holder) Destroy(ctx context.Context, below uint64) (evidence []byte, err error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
+	if err := h.file.there(h.state); err != nil {
+		return nil, err
+	}
 	if h.state.Start == nil || below <= h.state.Start.Generation {
 		return nil, nil // there was never a box of one of these
 	}

@@ -126,8 +126,32 @@ func parseState(b []byte) (*state, error) {
 	return &s, nil
 }
 
-// write replaces the file; it is durable when write returns.
+// there fails unless the file is on the disk now; a copy of another time will do. No
+// other is made in its place: it would lie on another disk, with the counter's password.
+func (f *file) there(s *state) error {
+	is, err := f.read()
+	if err != nil {
+		return err
+	}
+	if is == nil {
+		return holdfast.Errorf(holdfast.Unavailable, "the state %s of the TPM holder is gone: put it back, or a copy of it, or mount its disk", f.path)
+	}
+	if !bytes.Equal(is.Ring, s.Ring) {
+		return holdfast.Errorf(holdfast.Conflict, "%s is the state of another TPM holder than was there: put that one back. It is left alone", f.path)
+	}
+	return nil
+}
+
+// write replaces the file, which must be there; it is durable when write returns.
 func (f *file) write(s *state) error {
+	if err := f.there(s); err != nil {
+		return fmt.Errorf("write state of TPM holder: %w", err)
+	}
+	return f.make(s)
+}
+
+// make is write of a file that may be missing.
+func (f *file) make(s *state) error {
 	b, err := json.MarshalIndent(s, "", "  ")
 	if err != nil {
 		return fmt.Errorf("write state of TPM holder: %w", err)

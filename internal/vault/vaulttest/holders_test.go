@@ -2,8 +2,6 @@ package vaulttest
 
 import (
 	"context"
-	"errors"
-	"io/fs"
 	"os"
 	"path/filepath"
 	"testing"
@@ -14,11 +12,13 @@ import (
 
 // openFile opens a root key file, making it at the first time.
 func openFile(path string) func(context.Context) (vault.Holder, error) {
+	made := false
 	return func(context.Context) (vault.Holder, error) {
-		if _, err := os.Lstat(path); errors.Is(err, fs.ErrNotExist) {
+		if !made {
 			if _, err := vault.CreateFileHolder(path, nil); err != nil {
 				return nil, err
 			}
+			made = true
 		}
 		return vault.OpenFileHolder(path, nil)
 	}
@@ -27,6 +27,9 @@ func openFile(path string) func(context.Context) (vault.Holder, error) {
 func TestFileHolderConforms(t *testing.T) {
 	Holders(t, func(t *testing.T) conform.Subject {
 		dir := t.TempDir()
-		return conform.Subject{Open: openFile(filepath.Join(dir, "root.key")), Other: openFile(filepath.Join(dir, "other.key"))}
+		path := filepath.Join(dir, "root.key")
+		return conform.Subject{Open: openFile(path), Other: openFile(filepath.Join(dir, "other.key")), Away: func() (func() error, error) {
+			return func() error { return os.Rename(path+".away", path) }, os.Rename(path, path+".away")
+		}}
 	})
 }

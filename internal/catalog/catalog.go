@@ -240,15 +240,29 @@ func (db *DB) shrinkStep(ctx context.Context) (free int, err error) {
 // Close closes the database; transactions under way end first.
 func (db *DB) Close() error { return errors.Join(db.reader.Close(), db.writer.Close()) }
 
+// full reports the codes of a disk without space: beside its own word for it, the
+// engine says so where it can't give the index of its log a size, or a quota or a
+// limit on the size of files ends a write.
+func full(code int) bool {
+	return code&0xff == sqlite3.SQLITE_FULL || code == sqlite3.SQLITE_IOERR_SHMSIZE || code == sqlite3.SQLITE_IOERR_WRITE
+}
+
+// Full reports that a catalog could not be written for want of space.
+func Full(err error) bool {
+	e, ok := errors.AsType[*sqlite.Error](err)
+	return ok && full(e.Code())
+}
+
 // classify gives the engine's errors a kind: what can heal is Unavailable.
 func classify(err error) error {
 	e, ok := errors.AsType[*sqlite.Error](err)
 	if !ok {
 		return err
 	}
+	if full(e.Code()) {
+		return holdfast.Errorf(holdfast.Unavailable, "the disk of the catalog is full: free space, or raise its quota, and try again: %w", err)
+	}
 	switch e.Code() & 0xff {
-	case sqlite3.SQLITE_FULL:
-		return holdfast.Errorf(holdfast.Unavailable, "the disk of the catalog is full: free space and try again: %w", err)
 	case sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED:
 		return holdfast.Errorf(holdfast.Unavailable, "the catalog is busy: %w", err)
 	case sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN:

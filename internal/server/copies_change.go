@@ -216,7 +216,7 @@ func AddCopy(ctx context.Context, c Config, name, url string) (err error) {
 		}
 	}
 	place := c.Ground.Keyring(dir)
-	if err := checkEmpty(place, dir); err != nil {
+	if err := checkEmpty(place, c.Ground.Keyring(filepath.Join(c.Data, keyringDir)), dir); err != nil {
 		return err
 	}
 	l, err := ledger.Open(ctx, s.catalog, s.vault)
@@ -234,15 +234,22 @@ func AddCopy(ctx context.Context, c Config, name, url string) (err error) {
 	return s.recordCopy(ctx, l, "keyring copy added", name)
 }
 
-// checkEmpty refuses a folder in which something other than a keyring lies.
-func checkEmpty(p vault.Place, dir string) error {
+// checkEmpty refuses a folder in which something other than a keyring lies. What an
+// AddCopy that was cut short has left are files of own.
+func checkEmpty(p, own vault.Place, dir string) error {
 	names, err := p.List()
 	if err != nil {
 		return holdfast.Errorf(holdfast.Unavailable, "read %s: %w", dir, err)
 	}
-	keyring := slices.ContainsFunc(names, func(n string) bool { return strings.HasPrefix(n, "head-") })
-	if len(names) > 0 && !keyring {
-		return holdfast.Errorf(holdfast.Conflict, "%s is not empty, and has no keyring: name a folder of its own", dir)
+	if slices.ContainsFunc(names, func(n string) bool { return strings.HasPrefix(n, "head-") }) {
+		return nil
+	}
+	ours, err := own.List()
+	if err != nil {
+		return holdfast.Errorf(holdfast.Unavailable, "read the keyring: %w", err)
+	}
+	if i := slices.IndexFunc(names, func(n string) bool { return !slices.Contains(ours, n) }); i >= 0 {
+		return holdfast.Errorf(holdfast.Conflict, "%s is not empty (%s), and has no keyring: name a folder of its own. If an add-copy was cut short here, remove what it left first", dir, names[i])
 	}
 	return nil
 }

@@ -68,6 +68,8 @@ func (c *eraseCmd) Run(a *app) error {
 		}
 	}
 	switch {
+	case strings.HasSuffix(c.What, "/"):
+		return usagef("no stream is named behind the / of %s: name one, or leave the / out for all", cell(c.What))
 	case !c.Preview && c.Undo == "" && c.Certificate == "":
 		return usagef("name a new file for the certificate: --certificate FILE")
 	case !c.Preview && !c.Yes && !isTerminal(a.stdin):

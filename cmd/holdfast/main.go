@@ -9,6 +9,7 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"reflect"
 	"regexp"
 	"strings"
 	"syscall"
@@ -154,6 +155,10 @@ func runWith(p *kong.Kong, a *app, args []string) (code int) {
 		}
 		return exitUsage
 	}
+	if err := noneEmpty(k); err != nil {
+		fmt.Fprintln(a.stderr, "holdfast:", err)
+		return exitUsage
+	}
 	settled := a.endsSoon(k)
 	err = k.Run(a)
 	settled()
@@ -192,6 +197,41 @@ func withTimes(args []string) []string {
 		joined = append(joined, a)
 	}
 	return joined
+}
+
+// noneEmpty refuses flags and arguments that are given and empty: a variable of a
+// script that is not set must not make all of a device out of one stream of it.
+func noneEmpty(k *kong.Context) error {
+	for _, p := range k.Path {
+		var v *kong.Value
+		name := ""
+		switch {
+		case p.Resolved: // from the environment, where empty is as good as absent
+		case p.Flag != nil:
+			v, name = p.Flag.Value, "--"+p.Flag.Name
+		case p.Positional != nil:
+			v, name = p.Positional, "<"+p.Positional.Name+">"
+		}
+		if v != nil && isEmpty(v.Target) {
+			return usagef("%s is empty: give a value, or leave it out (is a variable not set?)", name)
+		}
+	}
+	return nil
+}
+
+func isEmpty(v reflect.Value) bool {
+	switch v.Kind() {
+	case reflect.String:
+		return v.Len() == 0
+	case reflect.Slice:
+		for i := range v.Len() {
+			if isEmpty(v.Index(i)) {
+				return true
+			}
+		}
+		return v.Len() == 0
+	}
+	return false
 }
 
 // usageError is a mistake on the command line that only the verb can see.

@@ -62,19 +62,20 @@ type addErasure struct {
 	Body wantedErasure
 }
 
-// wantedErasure is what is to be erased, and how.
+// wantedErasure is what is to be erased, and how. What is given and empty is refused: it
+// would be taken for left out, and more erased than was meant.
 type wantedErasure struct {
-	Party    string `json:"party,omitempty" doc:"All of a party, by name or id; with category or month, that of all that is about it."`
-	Device   string `json:"device,omitempty" doc:"All of a device, by label or id."`
-	Whose    string `json:"whose,omitempty" doc:"Of a device that several use: what is this party's, by name or id."`
-	Stream   string `json:"stream,omitempty" doc:"One stream of the device, by name."`
-	Category string `json:"category,omitempty" doc:"The streams of a DPV category, or a narrower one, of a party, a device or an assignment."`
-	Period   string `json:"assignment,omitempty" doc:"One assignment of a device, by id; of device: all those whose data are the caller's, for administrators its owner's."`
-	From     string `json:"from,omitempty" doc:"The earliest reading to erase; left out: all before."`
-	To       string `json:"to,omitempty" doc:"The latest; left out: all after."`
-	Month    string `json:"month,omitempty" doc:"What arrived in a month that is over, as 2026-03: its keys go as they are, nothing is sealed again."`
+	Party    string `json:"party,omitempty" minLength:"1" doc:"All of a party, by name or id; with category or month, that of all that is about it."`
+	Device   string `json:"device,omitempty" minLength:"1" doc:"All of a device, by label or id."`
+	Whose    string `json:"whose,omitempty" minLength:"1" doc:"Of a device that several use: what is this party's, by name or id."`
+	Stream   string `json:"stream,omitempty" minLength:"1" doc:"One stream of the device, by name."`
+	Category string `json:"category,omitempty" minLength:"1" doc:"The streams of a DPV category, or a narrower one, of a party, a device or an assignment."`
+	Period   string `json:"assignment,omitempty" minLength:"1" doc:"One assignment of a device, by id; of device: all those whose data are the caller's, for administrators its owner's."`
+	From     string `json:"from,omitempty" minLength:"1" doc:"The earliest reading to erase; left out: all before."`
+	To       string `json:"to,omitempty" minLength:"1" doc:"The latest; left out: all after."`
+	Month    string `json:"month,omitempty" minLength:"1" doc:"What arrived in a month that is over, as 2026-03: its keys go as they are, nothing is sealed again."`
 	Rest     bool   `json:"rest,omitempty" doc:"Erase what no hold keeps; without it, a hold on any of it refuses all."`
-	Undo     string `json:"undo,omitempty" doc:"How long it can be undone before anything is destroyed: 24h, 7d; at most 30d."`
+	Undo     string `json:"undo,omitempty" minLength:"1" doc:"How long it can be undone before anything is destroyed: 24h, 7d; at most 30d."`
 }
 
 func (a *API) erasures() {

@@ -84,10 +84,10 @@ func HeldIn(ctx context.Context, tx *sql.Tx) iter.Seq2[*Held, error] {
 // wait for it.
 func (s *Series) Pin() (release func()) { return s.readers.enter() }
 
-// Named reports whether the catalog still has a segment: one that it has not was
-// erased.
+// Named reports whether the catalog still has anything living in a segment: one of
+// which it has nothing was erased, also if its row is there for a moment longer.
 func (s *Series) Named(ctx context.Context, id holdfast.BlobID) (is bool, err error) {
-	found, err := s.segments(ctx, `blob = $1`, id)
+	found, err := s.segments(ctx, `blob = $1 AND live > 0`, id)
 	return len(found) > 0, err
 }
 

@@ -126,3 +126,32 @@ func TestDeadOfUnknownOwnersBlockAll(t *testing.T) {
 		t.Errorf("somebody's bytes are there, nobody knows whose, and an erasure is done: %v", err)
 	}
 }
+
+// Between a segment's deletion and that of its row a backup must not take it for
+// damage.
+func TestADeletedSegmentIsNotNamed(t *testing.T) {
+	r := newRig(t, Options{})
+	a, stream := holdfast.AssignmentID{1}, holdfast.StreamID{9}
+	r.send(a, stream, 1e9, number(1, 1))
+	r.roll()
+	held, err := r.segments(t.Context(), `state = $1`, segmentInUse)
+	r.must(err)
+	if named, err := r.Named(t.Context(), held[0].blob); len(held) != 1 || !named || err != nil {
+		t.Fatal(len(held), named, err)
+	}
+	asked := false
+	r.fault = func(step string) error {
+		if step == "deleted" {
+			asked = true
+			if named, err := r.Named(t.Context(), held[0].blob); named || err != nil {
+				t.Errorf("named %t: %v", named, err)
+			}
+		}
+		return nil
+	}
+	_, err = r.Erase(t.Context(), holdfast.Scope{Assignments: []holdfast.AssignmentID{a}, Span: holdfast.Always, Whole: true})
+	r.must(err)
+	if !asked {
+		t.Error("no segment was deleted")
+	}
+}

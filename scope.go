@@ -39,3 +39,7 @@ type Scope struct {
 // Partial reports whether readings of the touched streams survive, so that they
 // must be sealed again under a fresh key.
 func (s Scope) Partial() bool { return s.Span != Always }
+
+// InPart reports whether the touched assignments live on, with all that is theirs
+// besides readings: what a device is, was told and may do.
+func (s Scope) InPart() bool { return len(s.Streams) > 0 || s.Partial() || s.Month != 0 }

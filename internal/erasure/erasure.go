@@ -208,14 +208,12 @@ func Open(ctx context.Context, d Deps) (*Gate, error) {
 	g.Series.Withhold(g.withholds)
 	for _, e := range undone {
 		switch e.State {
-		case Asked:
+		case Asked, Destroyed: // until it has left every place, which would take what comes in with it
 			g.hide(e.ID, e.scope(e.Party), false)
 		case Waiting:
 			if err := g.refuse(ctx, e, e.scope(e.Party)); err != nil {
 				return nil, fmt.Errorf("open erasures: %w", err)
 			}
-		case Destroyed:
-			g.done[e.ID] = make(chan struct{})
 		}
 		if e.State == Asked || e.State == Destroyed {
 			g.undone[e.ID] = e.Began()
@@ -345,7 +343,7 @@ func (g *Gate) accept(ctx context.Context, e Erasure, s holdfast.Scope) (Erasure
 	was := e.State
 	s.Before = g.Arrival()
 	e.State, e.Scope, e.BegunAt = Asked, scopeText(s), time.Now().UTC()
-	if !inPart(s) {
+	if !s.InPart() {
 		keys, records, err := g.Vault.Doomed(ctx, owners(s))
 		if err != nil {
 			return Erasure{}, fmt.Errorf("plan erasure: %w", err)
@@ -384,7 +382,7 @@ func (g *Gate) accept(ctx context.Context, e Erasure, s holdfast.Scope) (Erasure
 	if err := g.step("asked"); err != nil {
 		return e, err
 	}
-	if inPart(s) {
+	if s.InPart() {
 		g.part.poke()
 	} else {
 		g.whole.poke()

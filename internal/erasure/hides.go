@@ -200,7 +200,7 @@ func (g *Gate) Ends(a holdfast.AssignmentID) error {
 	var waits error
 	for _, o := range g.covering[a] {
 		switch {
-		case inPart(o.Scope):
+		case o.Scope.InPart():
 		case !o.waits:
 			return errErased
 		default:
@@ -229,7 +229,7 @@ func (g *Gate) Hold(a holdfast.AssignmentID, stream holdfast.StreamID) error {
 	defer g.mu.RUnlock()
 	var held error
 	for _, o := range g.covering[a] {
-		whole := !inPart(o.Scope)
+		whole := !o.Scope.InPart()
 		switch {
 		case !o.has(stream), !whole && o.waits:
 		case whole && !o.waits:

@@ -73,7 +73,7 @@ func (g *Gate) Preview(ctx context.Context, by access.Principal, s holdfast.Scop
 	if p.Approval, err = g.guard(ctx, by, &e, s, w); err != nil {
 		return Preview{}, err
 	}
-	p.Scope, p.InPart, p.Undo, p.Safe = s, inPart(s), e.Undo, e.Safe
+	p.Scope, p.InPart, p.Undo, p.Safe = s, s.InPart(), e.Undo, e.Safe
 	if !e.For.IsZero() {
 		if p.Deciders, err = g.People.Others(ctx, e.For); err != nil {
 			return Preview{}, err

@@ -201,7 +201,7 @@ func (g *Gate) ending(o vault.Owner) bool {
 	g.mu.RLock()
 	defer g.mu.RUnlock()
 	for _, s := range g.open {
-		if !s.waits && !inPart(s.Scope) && slices.Contains(owners(s.Scope), o) {
+		if !s.waits && !s.Scope.InPart() && slices.Contains(owners(s.Scope), o) {
 			return true
 		}
 	}

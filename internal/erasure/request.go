@@ -22,7 +22,7 @@ func (g *Gate) check(ctx context.Context, s holdfast.Scope, w Wish) error {
 		return holdfast.Errorf(holdfast.Invalid, "the range ends before it begins")
 	case w.Guarded && s.Partial() && s.Span.From > g.Arrival()+int64(ahead):
 		return holdfast.Errorf(holdfast.Invalid, "the range begins in the future: there is nothing to erase yet")
-	case len(s.Streams) > MaxItems || len(s.Assignments) > MaxItems && inPart(s):
+	case len(s.Streams) > MaxItems || len(s.Assignments) > MaxItems && s.InPart():
 		return holdfast.Errorf(holdfast.TooLarge, "an erasure in part covers at most %d assignments and streams: ask for it device by device", MaxItems)
 	case w.Undo < 0 || w.Undo > MaxUndo:
 		return holdfast.Errorf(holdfast.Invalid, "an erasure can be undone for at most %d days", MaxUndo/(24*time.Hour))

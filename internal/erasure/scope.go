@@ -50,9 +50,6 @@ func (p Plan) scope(party holdfast.PartyID) holdfast.Scope {
 	return s
 }
 
-// inPart reports that the assignments live on after the erasure.
-func inPart(s holdfast.Scope) bool { return len(s.Streams) > 0 || s.Partial() || s.Month != 0 }
-
 func (e *Erasure) inPart() bool {
 	return len(e.Scope.Streams) > 0 || e.Scope.From != nil || e.Scope.Month != ""
 }
@@ -73,7 +70,7 @@ func owners(s holdfast.Scope) []vault.Owner {
 // streams of each assignment, where that is known.
 func bars(s holdfast.Scope, of ...[]holdfast.StreamID) (out []grant.Bar) {
 	before := s.Before
-	if !inPart(s) {
+	if !s.InPart() {
 		before = math.MaxInt64
 	}
 	for i, a := range s.Assignments {

@@ -25,7 +25,7 @@ func (g *Gate) wait(ctx context.Context, e Erasure, s holdfast.Scope) (Erasure, 
 		return Erasure{}, err
 	}
 	now := g.Arrival()
-	if s.Before = now; inPart(s) && s.Month == 0 && s.Span.To >= now {
+	if s.Before = now; s.InPart() && s.Month == 0 && s.Span.To >= now {
 		s.Span.To, e.Clipped = now-1, true
 	}
 	if s.Span.From > s.Span.To {

@@ -17,7 +17,7 @@ import (
 // It needs no key of the erased owner, so it may run before or after that key is
 // destroyed; it may run again.
 func (i *Identity) Erase(ctx context.Context, s holdfast.Scope) error {
-	if s.Partial() || len(s.Streams) > 0 {
+	if s.InPart() {
 		return nil
 	}
 	now := i.now()

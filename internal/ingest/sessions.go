@@ -392,7 +392,7 @@ func (s *Sessions) Run(ctx context.Context) error {
 // Erase ends the sessions of devices whose assignment is erased, and of the people and
 // programs of an erased party.
 func (s *Sessions) Erase(ctx context.Context, scope holdfast.Scope) error {
-	if scope.Partial() || len(scope.Streams) > 0 {
+	if scope.InPart() {
 		return nil
 	}
 	var gone []*session

@@ -16,7 +16,7 @@ const eraseBatch = 500
 // no key opens them any more. Their leaves stay, and with them every proof. Of who
 // still has a key nothing is touched. It may run again.
 func (l *Ledger) Erase(ctx context.Context, s holdfast.Scope) error {
-	if s.Partial() || len(s.Streams) > 0 {
+	if s.InPart() {
 		return nil
 	}
 	var gone []vault.Owner

@@ -10,7 +10,7 @@ import (
 // Erase forgets the wills that wait to be published of devices whose assignment goes
 // as a whole, once the connections that left them have ended. It may run again.
 func (s *Server) Erase(ctx context.Context, scope holdfast.Scope) error {
-	if scope.Partial() || len(scope.Streams) > 0 {
+	if scope.InPart() {
 		return nil
 	}
 	for range leaving {

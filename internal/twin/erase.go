@@ -12,7 +12,7 @@ import (
 // Erase drops the commands and documents of what s covers; an erasure of streams or
 // of a span of time leaves them. It needs no key and may run again.
 func (s *Store) Erase(ctx context.Context, scope holdfast.Scope) error {
-	if scope.Partial() || len(scope.Streams) > 0 {
+	if scope.InPart() {
 		return nil
 	}
 	s.erasing.Lock()

@@ -3,7 +3,6 @@ package simtest
 import (
 	"fmt"
 	"math"
-	"slices"
 	"sync"
 	"time"
 )
@@ -21,6 +20,9 @@ const (
 type reading struct {
 	n      int
 	device int
+	whose  int // owner; unsure: it has no time, and the hub gave it one at which its device changed hands
+	month  int // of arrival, from the year 1 on; unsure
+	handed time.Time
 	stream string
 	timed  bool
 	time   time.Time // if timed
@@ -36,13 +38,23 @@ type reading struct {
 type books struct {
 	mu    sync.Mutex
 	all   []*reading
-	ended map[int]bool // devices that were erased whole, with an answer
+	ended map[part]bool // what was erased whole, with an answer
+	slips bool          // the clock was set back: the hub's own is ahead, by nobody knows how much
+	of    func(device int, at time.Time) (whose int)
 }
+
+// part is what an owner has of a device.
+type part struct{ device, whose int }
 
 func (b *books) add(r reading) *reading {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	r.n = len(b.all)
+	r.n, r.handed, r.month, r.whose = len(b.all), time.Now(), unsure, unsure
+	if r.timed {
+		r.whose = b.of(r.device, r.time)
+	} else if first := b.of(r.device, r.handed); b.of(r.device, r.handed.Add(time.Hour)) == first {
+		r.whose = first // it is his at all times
+	}
 	b.all = append(b.all, &r)
 	return &r
 }
@@ -51,6 +63,15 @@ func (b *books) settle(n int, s state) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	r := b.all[n]
+	if s == acked && r.state != acked && !b.slips && r.sent == 1 { // it arrived between then and now
+		now := time.Now()
+		if monthOf(r.handed) == monthOf(now) {
+			r.month = monthOf(now)
+		}
+		if !r.timed && r.whose == unsure && r.handed.Truncate(time.Hour).Equal(now.Truncate(time.Hour)) {
+			r.whose = b.of(r.device, now)
+		}
+	}
 	if s == acked && r.gone && !r.timed {
 		// It arrived after the erasure: without a time it is a new reading.
 		r.gone, r.maybe = false, true
@@ -60,40 +81,25 @@ func (b *books) settle(n int, s state) {
 	}
 }
 
-// scope is what an erasure covers.
-type scope struct {
-	devices  []int
-	stream   string // "": all
-	from, to time.Time
-}
-
-func (s *scope) span() bool { return !s.from.IsZero() }
-
-func (s *scope) covers(r *reading) bool {
-	if !slices.Contains(s.devices, r.device) || s.stream != "" && s.stream != r.stream {
-		return false
-	}
-	return !s.span() || r.timed && !r.time.Before(s.from) && !r.time.After(s.to)
-}
-
 // erase enters an erasure. known: the hub said that it holds.
 func (b *books) erase(s *scope, known bool) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if known && s.stream == "" && !s.span() {
+	if known && s.whole() {
 		for _, d := range s.devices {
-			b.ended[d] = true
+			b.ended[part{d, s.whose}] = true
 		}
 	}
 	for _, r := range b.all {
-		switch {
-		case s.span() && !r.timed && slices.Contains(s.devices, r.device) && (s.stream == "" || s.stream == r.stream):
-			r.maybe = true // the hub gave it a time
-		case !s.covers(r):
-		case known && (r.state == acked || r.state == refused):
+		switch covered := s.covers(r); {
+		case covered == no:
+		case covered == perhaps:
+			r.maybe = true
+		case known && r.state == acked:
 			r.gone = true
-		case known && r.timed:
+		case known && s.month == 0 && (r.state == refused || r.timed):
 			// On its way, or dropped: whatever comes of it, it carries a time from before.
+			// Of a month it may arrive in another.
 			r.gone = true
 		default:
 			r.maybe = true
@@ -102,23 +108,26 @@ func (b *books) erase(s *scope, known bool) {
 }
 
 // check compares what a stream gave with the books.
-func (b *books) check(device int, stream string, got []int) error {
+func (b *books) check(of part, stream string, got []int) error {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	count := map[int]int{}
 	for _, n := range got {
 		count[n]++
-		if n < 0 || n >= len(b.all) || b.all[n].device != device || b.all[n].stream != stream {
-			return fmt.Errorf("device %d, stream %s has reading %d, which was never sent there", device, stream, n)
+		if n < 0 || n >= len(b.all) || b.all[n].device != of.device || b.all[n].stream != stream {
+			return fmt.Errorf("device %d, stream %s has reading %d, which was never sent there", of.device, stream, n)
+		}
+		if r := b.all[n]; r.whose != of.whose && r.whose != unsure {
+			return fmt.Errorf("owner %d is shown reading %d of device %d, stream %s, which is owner %d's: %+v", of.whose, n, of.device, stream, r.whose, *r)
 		}
 	}
 	for _, r := range b.all {
-		if r.device != device || r.stream != stream {
+		if r.device != of.device || r.stream != stream || r.whose != of.whose && r.whose != unsure {
 			continue
 		}
 		have := count[r.n]
 		least, most := 0, math.MaxInt
-		if r.state == acked && !r.gone && !r.maybe && r.hidden == 0 {
+		if r.state == acked && !r.gone && !r.maybe && r.hidden == 0 && r.whose == of.whose {
 			least = 1
 		}
 		switch {
@@ -128,7 +137,7 @@ func (b *books) check(device int, stream string, got []int) error {
 			most = 1
 		}
 		if have < least || have > most {
-			return fmt.Errorf("device %d, stream %s: reading %d is there %d times, not %d to %d: %+v", device, stream, r.n, have, least, most, *r)
+			return fmt.Errorf("device %d of owner %d, stream %s: reading %d is there %d times, not %d to %d: %+v", of.device, of.whose, stream, r.n, have, least, most, *r)
 		}
 	}
 	return nil

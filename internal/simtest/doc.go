@@ -16,6 +16,10 @@
 // on no path, no key that it needs is on any surviving byte of the disk, and no
 // value of a reading was ever written there in clear.
 //
+// Of three seeds two have a device that belongs to two owners by turns, hour by hour,
+// and begin a few minutes before a month ends: what each may see of it, and what an
+// erasure of a slice, of a category or of a month covers, is in the books too.
+//
 // Each third seed is a guarded hub's: it has a second holder of the root key and two
 // copies of the keyring, each on a volume of its own that fills, goes away and comes
 // back. Its operator fences and returns the holder, with the power going in the middle

@@ -40,7 +40,9 @@ func (w *world) collected(ctx context.Context) error {
 	h.stop() // in order
 	err = w.end(h, nil)
 	time.Sleep(4 * 24 * time.Hour)
-	w.books.erase(&scope{devices: []int{0, 1, 2}}, true)
+	for who := range w.img.owners {
+		w.books.erase(&scope{devices: []int{0, 1, 2}, whose: who}, true)
+	}
 	clear(w.books.ended) // the devices go on
 	return err
 }

@@ -96,9 +96,11 @@ func (w *world) all(ctx context.Context, p *people) error {
 		return fmt.Errorf("not ready: %d %s", status, body)
 	}
 	for at, d := range w.img.devices {
-		for _, stream := range []string{"n", "s", "n_n", "n_s"} {
-			if _, err := p.read(ctx, at, stream); err != nil && !errors.Is(err, errNotFound) {
-				return fmt.Errorf("read device %s: %w", d.id, err)
+		for _, who := range d.users() {
+			for _, stream := range everyStream {
+				if _, err := p.read(ctx, part{at, who}, stream); err != nil && !errors.Is(err, errNotFound) {
+					return fmt.Errorf("read device %s: %w", d.id, err)
+				}
 			}
 		}
 	}
@@ -215,14 +217,13 @@ func (w *world) keyring(ctx context.Context) error {
 			}
 		}
 		for i, d := range w.img.devices {
-			if w.endedFor(i) && keys.HasOwner(vault.OfAssignment(d.assignment)) {
+			if w.books.ended[part{i, d.owner}] && keys.HasOwner(vault.OfAssignment(d.assignment)) {
 				return fmt.Errorf("device %d was erased, and its key is in the keyring", i)
+			}
+			if d.shared && w.books.ended[part{i, d.borrower}] && keys.HasOwner(vault.OfAssignment(d.period)) {
+				return fmt.Errorf("what owner %d had of device %d was erased, and its key is in the keyring", d.borrower, i)
 			}
 		}
 		return nil
 	})
 }
-
-// endedFor reports that a device was erased for good, with an answer: all that it
-// ever sent is gone.
-func (w *world) endedFor(at int) bool { return w.books.ended[at] }

@@ -39,7 +39,6 @@ func (img *image) guard(ctx context.Context) error {
 			return server.AddCopy(ctx, c, fmt.Sprintf("copy%d", i), "file:"+at)
 		}))
 	}
-	img.guarded = err == nil
 	return err
 }
 

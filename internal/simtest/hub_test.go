@@ -153,11 +153,11 @@ var errNoAnswer = errors.New("no answer")
 // errNotFound is that there is nothing of that name, or no more.
 var errNotFound = errors.New("not found")
 
-// read returns the numbers of a stream's readings, as its owner sees them.
-func (p *people) read(ctx context.Context, device int, stream string) ([]int, error) {
-	d := p.img.devices[device]
+// read returns the numbers of a stream's readings, as who has them of a device sees them.
+func (p *people) read(ctx context.Context, of part, stream string) ([]int, error) {
+	d := p.img.devices[of.device]
 	q := url.Values{"device": {d.id.String()}, "stream": {stream}, "from": {"1990-01-01"}, "to": {"2100-01-01"}, "format": {"ndjson"}}
-	status, body := ask(ctx, p.owners, "GET", apiURL+"/v1/readings?"+q.Encode(), p.img.owners[d.owner].token, "", nil)
+	status, body := ask(ctx, p.owners, "GET", apiURL+"/v1/readings?"+q.Encode(), p.img.owners[of.whose].token, "", nil)
 	switch {
 	case status == 0 || status >= 500 || status == 429:
 		return nil, fmt.Errorf("%w: %d %.300s", errNoAnswer, status, body)

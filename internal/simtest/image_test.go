@@ -12,6 +12,7 @@ import (
 	"os"
 	"path"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"testing/cryptotest"
@@ -38,7 +39,8 @@ type image struct {
 	admin   tls.Certificate
 	owners  []owner
 	devices []device
-	guarded bool // see guard
+	made    time.Duration // when, by a bubble's clock
+	guarded bool          // see guard
 }
 
 type owner struct {
@@ -51,25 +53,58 @@ type device struct {
 	id         holdfast.DeviceID
 	assignment holdfast.AssignmentID
 	cert       tls.Certificate
+
+	shared   bool // every second hour it is the borrower's
+	borrower int
+	period   holdfast.AssignmentID
+	from     time.Time
+}
+
+// users are the owners who have something of a device.
+func (d device) users() []int {
+	if d.shared {
+		return []int{d.owner, d.borrower}
+	}
+	return []int{d.owner}
+}
+
+// has are the devices of which an owner has something.
+func (img *image) has(whose int) (out []int) {
+	for i, d := range img.devices {
+		if slices.Contains(d.users(), whose) {
+			out = append(out, i)
+		}
+	}
+	return out
 }
 
 // newImage sets a hub up: two owners, three devices.
-func newImage(t *testing.T) *image { return setUp(t, false) }
+func newImage(t *testing.T) *image { return setUp(t, new(image)) }
 
-// newGuarded is newImage with a second holder and copies of the keyring.
-func newGuarded(t *testing.T) *image { return setUp(t, true) }
+// monthEnds is a bit before the second month of a bubble's clock begins: each run of
+// readings is of two months.
+const (
+	monthLeft = time.Hour
+	monthEnds = 31*24*time.Hour - monthLeft
+)
 
-func setUp(t *testing.T, guarded bool) *image {
+// newShared is newImage with a device that two have by turns, at the end of a month.
+func newShared(t *testing.T) *image { return setUp(t, &image{made: monthEnds}) }
+
+// newGuarded is newShared with a second holder and copies of the keyring.
+func newGuarded(t *testing.T) *image { return setUp(t, &image{made: monthEnds, guarded: true}) }
+
+func setUp(t *testing.T, img *image) *image {
 	t.Helper()
-	img := &image{}
 	dir := t.TempDir()
 	t.Run("image", func(t *testing.T) {
 		cryptotest.SetGlobalRandom(t, 1)
 		synctest.Test(t, func(t *testing.T) {
+			time.Sleep(img.made)
 			if err := img.make(t.Context(), dir); err != nil {
 				t.Fatal(err)
 			}
-			if guarded {
+			if img.guarded {
 				if err := img.guard(t.Context()); err != nil {
 					t.Fatal(err)
 				}
@@ -179,8 +214,15 @@ func (img *image) people(ctx context.Context, house *custody.Custody, people *ac
 		}
 		img.owners = append(img.owners, owner{p.ID, made.Token})
 	}
-	for i, whose := range []int{0, 0, 1} {
-		d, err := house.AddDevice(ctx, by.Credential, custody.DeviceSpec{Label: fmt.Sprintf("device %d", i), Owner: img.owners[whose].party})
+	if _, err := house.AddProfile(ctx, by.Credential, []byte(profile)); err != nil {
+		return err
+	}
+	owners := []int{0, 0, 1}
+	if img.made > 0 {
+		owners = append(owners, 0)
+	}
+	for i, whose := range owners {
+		d, err := house.AddDevice(ctx, by.Credential, custody.DeviceSpec{Label: fmt.Sprintf("device %d", i), Owner: img.owners[whose].party, Profile: "thing"})
 		if err != nil {
 			return err
 		}
@@ -188,10 +230,38 @@ func (img *image) people(ctx context.Context, house *custody.Custody, people *ac
 		if err != nil {
 			return err
 		}
-		img.devices = append(img.devices, device{whose, d.Device.ID, d.Device.Assignment, cert})
+		img.devices = append(img.devices, device{owner: whose, id: d.Device.ID, assignment: d.Device.Assignment, cert: cert})
 	}
-	return nil
+	if len(owners) == 3 {
+		return nil
+	}
+	return img.share(ctx, house, by.Credential)
 }
+
+// share gives every second hour of the last device to the other owner.
+func (img *image) share(ctx context.Context, house *custody.Custody, by holdfast.CredentialID) error {
+	var hours []string
+	for h := 1; h < 24; h += 2 {
+		hours = append(hours, fmt.Sprintf("Mo-Su %02d:00-%02d:00", h, h+1))
+	}
+	s, err := custody.ParseSchedule(strings.Join(hours, ","), "UTC")
+	if err != nil {
+		return err
+	}
+	d := &img.devices[len(img.devices)-1]
+	d.shared, d.borrower, d.from = true, 1, time.Now()
+	p, err := house.AddPeriod(ctx, by, custody.PeriodSpec{Device: d.id, Owner: img.owners[d.borrower].party,
+		Terms: custody.Terms{Basis: custody.Loan, From: d.from, Schedule: s}})
+	d.period = p.ID
+	return err
+}
+
+// profile of every device: categories have the streams that it says.
+const profile = `{"name":"thing","version":1,"streams":[
+	{"name":"n","type":"number","purposes":["operation"],"category":"pd:GPSCoordinate"},
+	{"name":"n_n","type":"number","purposes":["operation"],"category":"pd:GPSCoordinate"},
+	{"name":"s","type":"text","purposes":["operation"],"category":"pd:HomeLocation"},
+	{"name":"n_s","type":"text","purposes":["operation"]}]}`
 
 func enrol(ctx context.Context, id *identity.Identity, d custody.Device) (tls.Certificate, error) {
 	code, _, err := id.MakeCode(ctx, d.ID, d.Assignment, identity.CodeOptions{})

@@ -23,7 +23,7 @@ var (
 const enough = 3
 
 // play plays one seed and returns the hash of all that happened.
-func play(t *testing.T, img *image, seed uint64, story bool) (trace uint64, err error) {
+func play(t *testing.T, img *image, seed uint64, story bool, all map[string]int) (trace uint64, err error) {
 	watchdog := time.AfterFunc(2*time.Minute, func() {
 		debug.SetTraceback("all")
 		panic(fmt.Sprintf("seed %d hangs", seed))
@@ -44,7 +44,10 @@ func play(t *testing.T, img *image, seed uint64, story bool) (trace uint64, err 
 	t.Run(strconv.FormatUint(seed, 10), func(t *testing.T) { err = w.run(t, seed) })
 	fmt.Fprintf(w.trace, "%x", w.disk.Trace())
 	if story {
-		t.Logf("%d boots, %d power cuts, %d readings, %d erasures", w.boots, w.cuts, len(w.books.all), w.erased)
+		t.Logf("%d boots, %d power cuts, %d readings, %d erasures: %v", w.boots, w.cuts, len(w.books.all), w.erased, w.kinds)
+	}
+	for kind, n := range w.kinds {
+		all[kind] += n
 	}
 	return w.trace.Sum64(), err
 }
@@ -53,15 +56,11 @@ type sayer func(string, ...any)
 
 func (s sayer) Write(p []byte) (int, error) { s("%s", p); return len(p), nil }
 
-// images are what seeds begin with: each third is a guarded hub.
+// images are what seeds begin with: of three, one is a guarded hub, and two have a
+// device that is shared.
 func images(t *testing.T) func(seed uint64) *image {
-	plain, guarded := newImage(t), newGuarded(t)
-	return func(seed uint64) *image {
-		if seed%3 == 0 {
-			return guarded
-		}
-		return plain
-	}
+	all := []*image{newGuarded(t), newImage(t), newShared(t)}
+	return func(seed uint64) *image { return all[seed%3] }
 }
 
 // inTurns makes goroutines take turns, in the same order each time: they share one
@@ -90,13 +89,13 @@ func chosen(t *testing.T) uint64 {
 // Seeds decide; the books are right.
 func TestSim(t *testing.T) {
 	defer inTurns()()
-	of := images(t)
+	of, kinds := images(t), map[string]int{}
 	if seed := chosen(t); seed != 0 {
-		a, err := play(t, of(seed), seed, true)
+		a, err := play(t, of(seed), seed, true, kinds)
 		if err != nil {
 			t.Errorf("seed %d: %v", seed, err)
 		}
-		if b, _ := play(t, of(seed), seed, false); a != b {
+		if b, _ := play(t, of(seed), seed, false, kinds); a != b {
 			t.Logf("played again, seed %d went another way: on a busy machine the scheduler may let goroutines take turns in another order; try again", seed)
 		}
 		return
@@ -110,11 +109,12 @@ func TestSim(t *testing.T) {
 	}
 	broken := 0
 	for seed := *first; seed < *first+uint64(n) && broken < enough; seed++ {
-		if _, err := play(t, of(seed), seed, false); err != nil {
+		if _, err := play(t, of(seed), seed, false, kinds); err != nil {
 			t.Errorf("seed %d: %v\n\tagain: go test ./internal/simtest -run Sim -seed %d -v", seed, err, seed)
 			broken++
 		}
 	}
+	t.Logf("what happened in %d seeds: %v", n, kinds)
 }
 
 // A seed plays the same each time, to the last write: of a few plays two agree. Not
@@ -133,7 +133,7 @@ func TestSimRepeats(t *testing.T) {
 	for seed := *first; seed < *first+uint64(n); seed++ {
 		seen, same := map[uint64]bool{}, false
 		for range 5 {
-			trace, err := play(t, of(seed), seed, false)
+			trace, err := play(t, of(seed), seed, false, map[string]int{})
 			if err != nil {
 				t.Errorf("seed %d: %v", seed, err)
 			}

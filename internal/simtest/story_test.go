@@ -39,11 +39,11 @@ func (w *world) tell(ctx context.Context, h *hub) error {
 	wait(45 * time.Second) // a roll
 	sendAll()
 	wait(5 * time.Millisecond)
-	w.askErasure(ctx, p, w.img.devices[0], &scope{devices: []int{0}, stream: "n"},
-		map[string]string{"device": w.img.devices[0].id.String(), "stream": "n"}, 7)
+	w.askErasure(ctx, p, &scope{devices: []int{0}, streams: []string{"n"}},
+		map[string]string{"device": w.img.devices[0].id.String(), "stream": "n"})
 	sendAll()
-	w.askErasure(ctx, p, w.img.devices[2], &scope{devices: []int{2}},
-		map[string]string{"party": w.img.owners[w.img.devices[2].owner].party.String()}, 9)
+	w.askErasure(ctx, p, &scope{devices: []int{2}, whose: 1},
+		map[string]string{"party": w.img.owners[w.img.devices[2].owner].party.String()})
 	wait(45 * time.Second)
 	sendAll()
 	wait(time.Second)

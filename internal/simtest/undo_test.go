@@ -17,39 +17,43 @@ type wait struct {
 	undone bool
 }
 
-// eraseLater asks for an erasure of a stream that can be undone for an hour.
+// eraseLater asks for an erasure in part that can be undone for an hour.
 func (w *world) eraseLater(ctx context.Context, p *people, at int) {
-	d := w.img.devices[at]
-	s := scope{devices: []int{at}, stream: streams[w.r.IntN(len(streams))]}
-	body, _ := json.Marshal(map[string]string{"device": d.id.String(), "stream": s.stream, "undo": "1h"})
-	status, answer := ask(ctx, p.owners, "POST", apiURL+"/v1/erasures?wait=0", w.img.owners[d.owner].token, "application/json", body)
-	w.note("erase %v %s in an hour: %d", s.devices, s.stream, status)
+	s, what := w.drawScope(at)
+	for s.whole() {
+		s, what = w.drawScope(at)
+	}
+	what["undo"] = "1h"
+	body, _ := json.Marshal(what)
+	status, answer := ask(ctx, p.owners, "POST", apiURL+"/v1/erasures?wait=0", w.img.owners[s.whose].token, "application/json", body)
+	w.note("erase %v of owner %d, streams %v, month %d in an hour: %d", s.devices, s.whose, s.streams, s.month, status)
 	if status/100 == 4 {
 		w.say("%s", answer)
 		return
 	}
 	var e struct{ ID, State string }
 	if status/100 != 2 || json.Unmarshal(answer, &e) != nil {
-		w.books.erase(&s, false) // it may come about, and may be undone by nobody
+		w.books.erase(s, false) // it may come about, and may be undone by nobody
 		return
 	}
 	w.erased++
-	w.waits = append(w.waits, &wait{id: e.ID, owner: d.owner, scope: s, hidden: w.books.hide(&s)})
+	w.kinds["later "+s.kind(what)]++
+	w.waits = append(w.waits, &wait{id: e.ID, owner: s.whose, scope: *s, hidden: w.books.hide(s)})
 }
 
 // late reports that a reading has a time that an erasure which can be undone may cover:
 // it is taken in, shown to nobody, and goes or comes back with the rest.
 func (w *world) late(r *reading) bool {
 	for _, x := range w.waits {
-		if !x.undone && r.timed && x.scope.covers(r) {
+		if !x.undone && r.timed && x.scope.covers(r) != no {
 			return true
 		}
 	}
 	return false
 }
 
-// undo takes back one of those that wait.
-func (w *world) undo(ctx context.Context, p *people) {
+// undo takes back one of those that wait, and looks whether what it hid is back.
+func (w *world) undo(ctx context.Context, p *people) error {
 	for _, x := range w.waits {
 		if x.asked || w.party[x.owner] {
 			continue
@@ -61,12 +65,15 @@ func (w *world) undo(ctx context.Context, p *people) {
 		case status/100 == 2:
 			x.asked, x.undone = true, true
 			w.books.show(x.hidden, false)
+			w.kinds["undone"]++
+			return w.read(ctx, p)
 		case status/100 != 4: // it may be undone, and it may not
 			x.asked = true
 			w.books.show(x.hidden, true)
 		}
-		return
+		return nil
 	}
+	return nil
 }
 
 // waitedOut lets the windows end: what was not undone by then is carried out.
@@ -91,8 +98,8 @@ func (b *books) hide(s *scope) (hidden []*reading) {
 	defer b.mu.Unlock()
 	for _, r := range b.all {
 		switch {
-		case !s.covers(r) || r.gone:
-		case r.state == acked && r.sent == 1:
+		case s.covers(r) == no || r.gone:
+		case r.state == acked && r.sent == 1 && s.covers(r) == yes:
 			r.hidden++
 			hidden = append(hidden, r)
 		case r.state != refused:

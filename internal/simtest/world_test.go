@@ -50,15 +50,23 @@ type world struct {
 	boots  int
 	cuts   int
 	erased int
+	lapsed map[int]lapse  // by device
+	kinds  map[string]int // of erasures
 }
 
-var streams = []string{"n", "s"}
+// streams are those that devices send by MQTT; everyStream those of line protocol too.
+var (
+	streams     = []string{"n", "s"}
+	everyStream = []string{"n", "s", "n_n", "n_s"}
+)
 
 func newWorld(img *image, seed uint64, say func(string, ...any)) *world {
-	w := &world{img: img, books: &books{ended: map[int]bool{}}, trace: fnv.New64a(), say: say,
+	w := &world{img: img, books: &books{ended: map[part]bool{}}, trace: fnv.New64a(), say: say,
 		r: rand.New(rand.NewPCG(seed, 1)), faults: rand.New(rand.NewPCG(seed, 2)), disk: img.disk.Clone(seed),
 		gone: make([]bool, len(img.devices)), party: make([]bool, len(img.owners))}
 	w.disk.watch, w.disk.trace = w.watch, fnv.New64a()
+	w.books.of = w.whose
+	w.lapsed, w.kinds = map[int]lapse{}, map[string]int{}
 	w.lost, w.newest = map[string]bool{}, map[string]uint64{}
 	if img.guarded {
 		w.disk.volumes = newVolumes()
@@ -80,6 +88,9 @@ func newWorld(img *image, seed uint64, say func(string, ...any)) *world {
 		w.roots.see(b)
 	}
 	w.clock = time.Duration(w.r.IntN(7200)) * time.Second
+	if img.made > 0 { // less than 20 minutes before the month ends
+		w.clock = img.made + monthLeft - w.clock/6 - time.Second
+	}
 	return w
 }
 
@@ -141,7 +152,8 @@ func (w *world) bubble(t *testing.T, lives []func(context.Context) error) (left 
 				continue
 			}
 			if w.r.IntN(8) == 0 {
-				w.clock = time.Duration(w.r.Int64N(int64(time.Since(begun))))
+				w.clock = w.img.made + time.Duration(w.r.Int64N(int64(time.Since(begun)-w.img.made)))
+				w.books.slips = true
 				w.note("the clock is set back to %s", w.clock)
 				break
 			}
@@ -258,36 +270,36 @@ func (w *world) operate(ctx context.Context, h *hub) error {
 func (w *world) operation(ctx context.Context, h *hub, p *people) error {
 	at := w.r.IntN(len(w.things))
 	switch x := w.r.IntN(100); {
-	case x < 45:
+	case x < 43:
 		for range 1 + w.r.IntN(6) {
 			w.publish(ctx, h, w.r.IntN(len(w.things)))
 			w.pause(h, 2*time.Millisecond)
 		}
-	case x < 55:
+	case x < 52:
 		w.post(ctx, p, at)
-	case x < 70:
+	case x < 66:
 		w.pause(h, 100*time.Second)
-	case x < 80:
+	case x < 74:
 		return w.read(ctx, p)
-	case x < 85:
+	case x < 78:
 		w.note("device %d hangs up", at)
 		w.things[at].hangUp()
-	case x < 88:
+	case x < 81:
 		full := w.r.IntN(2) == 0
 		w.note("disk full: %v", full)
 		w.disk.Fill(full)
-	case x < 90 && w.img.guarded:
+	case x < 83 && w.img.guarded:
 		w.upset()
-	case x < 95:
+	case x < 90:
 		w.erase(ctx, p, at)
-	case x < 96 && w.r.IntN(3) == 0:
+	case x < 93:
 		w.eraseLater(ctx, p, at)
-	case x < 97:
+	case x < 94:
 		w.rekey(ctx, p, at)
-	case x < 98:
+	case x < 95:
 		w.revoke(ctx, p, at)
-	case w.r.IntN(2) == 0:
-		w.undo(ctx, p)
+	case x < 98:
+		return w.undo(ctx, p)
 	default:
 		w.pause(h, 20*time.Minute)
 	}
@@ -442,72 +454,29 @@ func timed(all []*message) (n int) {
 // read compares every stream with the books, as far as the hub answers.
 func (w *world) read(ctx context.Context, p *people) error {
 	for at := range w.things {
-		for _, stream := range []string{"n", "s", "n_n", "n_s"} {
-			got, err := p.read(ctx, at, stream)
-			switch {
-			case errors.Is(err, errNoAnswer):
-				w.note("no answer to a read of device %d, stream %s", at, stream)
-				continue
-			case errors.Is(err, errNotFound):
-			case err != nil:
-				return err
-			}
-			w.note("device %d, stream %s has %d", at, stream, len(got))
-			if err := w.books.check(at, stream, got); err != nil {
-				return err
+		for _, who := range w.img.devices[at].users() {
+			for _, stream := range everyStream {
+				if err := w.readOne(ctx, p, part{at, who}, stream); err != nil {
+					return err
+				}
 			}
 		}
 	}
 	return nil
 }
 
-// erase asks for an erasure, as the owner.
-func (w *world) erase(ctx context.Context, p *people, at int) {
-	d := w.img.devices[at]
-	s := scope{devices: []int{at}}
-	ask := map[string]string{"device": d.id.String()}
-	kind := w.r.IntN(10)
+func (w *world) readOne(ctx context.Context, p *people, of part, stream string) error {
+	got, err := p.read(ctx, of, stream)
 	switch {
-	case kind < 8:
-		s.stream = streams[w.r.IntN(len(streams))]
-		ask["stream"] = s.stream
-		if kind < 5 {
-			s.to = time.Now().Add(-time.Duration(w.r.Int64N(int64(time.Hour)))).Truncate(time.Second)
-			s.from = s.to.Add(-time.Duration(1+w.r.Int64N(3600)) * time.Second)
-			ask["from"], ask["to"] = s.from.UTC().Format(time.RFC3339), s.to.UTC().Format(time.RFC3339)
-		}
-	case kind == 8:
-	default:
-		ask = map[string]string{"party": w.img.owners[d.owner].party.String()}
-		s.devices = nil
-		for i := range w.img.devices {
-			if w.img.devices[i].owner == d.owner {
-				s.devices = append(s.devices, i)
-			}
-		}
+	case errors.Is(err, errNoAnswer):
+		w.note("no answer to a read of device %d, stream %s", of.device, stream)
+		return nil
+	case errors.Is(err, errNotFound):
+	case err != nil:
+		return err
 	}
-	w.askErasure(ctx, p, d, &s, ask, kind)
-}
-
-func (w *world) askErasure(ctx context.Context, p *people, d device, s *scope, what map[string]string, kind int) {
-	body, _ := json.Marshal(what)
-	status, answer := ask(ctx, p.owners, "POST", fmt.Sprintf("%s/v1/erasures?wait=%d", apiURL, w.r.IntN(30)), w.img.owners[d.owner].token, "application/json", body)
-	w.note("erase %v %s %v: %d", s.devices, s.stream, s.span(), status)
-	known := status/100 == 2
-	if !known && status/100 == 4 {
-		w.say("%s", answer)
-		return // refused: nothing was erased
-	}
-	w.erased++
-	w.books.erase(s, known)
-	if kind >= 8 {
-		for _, i := range s.devices {
-			w.gone[i], w.things[i].closed = true, true
-		}
-		if kind > 8 {
-			w.party[d.owner] = true
-		}
-	}
+	w.note("device %d, stream %s has %d for owner %d", of.device, stream, len(got), of.whose)
+	return w.books.check(of, stream, got)
 }
 
 func (w *world) revoke(ctx context.Context, p *people, at int) {

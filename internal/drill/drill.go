@@ -213,6 +213,7 @@ func (d *drill) tell(ctx context.Context) error {
 		}
 	}
 	d.asked(ctx, gone)
+	d.retracted(ctx)
 	d.memoryAfter(ctx, h, visible, pid)
 	return d.stopped(ctx, h, gone, before, owners, visible)
 }
@@ -225,6 +226,7 @@ func (d *drill) stopped(ctx context.Context, h *hunt, gone *wanted, before keys,
 		return err
 	}
 	d.keyring(ctx, h, before, owners)
+	d.copies()
 	if err := d.left(ctx); err != nil {
 		return fmt.Errorf("look for what is left: %w", err)
 	}

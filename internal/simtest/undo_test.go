@@ -17,10 +17,11 @@ type wait struct {
 	undone bool
 }
 
-// eraseLater asks for an erasure in part that can be undone for an hour.
-func (w *world) eraseLater(ctx context.Context, p *people, at int) {
+// eraseLater asks for an erasure in part that can be undone for an hour. Every other
+// time it is, a while after.
+func (w *world) eraseLater(ctx context.Context, h *hub, p *people, at int) error {
 	s, what := w.drawScope(at)
-	for s.whole() {
+	for s.whole() || s.span() && w.r.IntN(4) > 0 { // a span mostly matches nothing
 		s, what = w.drawScope(at)
 	}
 	what["undo"] = "1h"
@@ -29,16 +30,21 @@ func (w *world) eraseLater(ctx context.Context, p *people, at int) {
 	w.note("erase %v of owner %d, streams %v, month %d in an hour: %d", s.devices, s.whose, s.streams, s.month, status)
 	if status/100 == 4 {
 		w.say("%s", answer)
-		return
+		return nil
 	}
 	var e struct{ ID, State string }
 	if status/100 != 2 || json.Unmarshal(answer, &e) != nil {
 		w.books.erase(s, false) // it may come about, and may be undone by nobody
-		return
+		return nil
 	}
 	w.erased++
 	w.kinds["later "+s.kind(what)]++
 	w.waits = append(w.waits, &wait{id: e.ID, owner: s.whose, scope: *s, hidden: w.books.hide(s)})
+	if w.r.IntN(2) == 0 {
+		return nil
+	}
+	w.pause(h, 10*time.Minute)
+	return w.undo(ctx, p)
 }
 
 // late reports that a reading has a time that an erasure which can be undone may cover:

@@ -290,10 +290,10 @@ func (w *world) operation(ctx context.Context, h *hub, p *people) error {
 		w.disk.Fill(full)
 	case x < 83 && w.img.guarded:
 		w.upset()
-	case x < 90:
+	case x < 89:
 		w.erase(ctx, p, at)
 	case x < 93:
-		w.eraseLater(ctx, p, at)
+		return w.eraseLater(ctx, h, p, at)
 	case x < 94:
 		w.rekey(ctx, p, at)
 	case x < 95:

@@ -204,6 +204,11 @@ func (c *meDataCmd) Run(a *app) error {
 	if err := hub.Do(a.ctx, http.MethodGet, "/v1/me/data", nil, &found); err != nil {
 		return err
 	}
+	var ids []string
+	for _, e := range found.Erasures {
+		ids = append(ids, e.ID)
+	}
+	tellErasing(a, strings.Join(ids, ", "))
 	var rows [][]string
 	for _, d := range found.Devices {
 		name := cmp.Or(d.Label, d.ID)

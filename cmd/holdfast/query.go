@@ -58,7 +58,7 @@ func (c *queryCmd) Run(a *app) error {
 		return err
 	}
 	defer hub.Close()
-	body, _, err := hub.Stream(a.ctx, http.MethodGet, "/v1/readings", q, nil)
+	body, head, err := hub.Stream(a.ctx, http.MethodGet, "/v1/readings", q, nil)
 	if err != nil {
 		if bare := c.Device == "" && c.Owner == "" && c.Group == "" && !strings.Contains(c.Stream, "/"); bare && holdfast.KindOf(err) == holdfast.NotFound {
 			return fmt.Errorf("%w (all of a device is read with --device %s)", err, quoted(c.Stream))
@@ -66,6 +66,7 @@ func (c *queryCmd) Run(a *app) error {
 		return err
 	}
 	defer body.Close()
+	tellErasing(a, head.Get("Holdfast-Erasing"))
 	if c.Output == "table" {
 		return c.table(a, body)
 	}
@@ -253,6 +254,13 @@ func (c *queryCmd) table(a *app, body io.Reader) error {
 				return fmt.Errorf("print: %w", err)
 			}
 		}
+	}
+}
+
+// tellErasing says which erasures of one's own may be why something is missing.
+func tellErasing(a *app, ids string) {
+	if ids != "" {
+		fmt.Fprintf(a.stderr, "Of yours, an erasure is under way (%s): what it covers is refused already, and not shown. How far it is: holdfast erasure show ID\n", cell(ids))
 	}
 }
 

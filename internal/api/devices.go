@@ -93,7 +93,7 @@ func (a *API) devices() {
 		func(ctx context.Context, by access.Principal, in *Named) (*reply[Device], error) {
 			d, err := a.device(ctx, by, in.ID)
 			if err != nil {
-				return nil, err
+				return nil, a.maybeErasing(ctx, by, err)
 			}
 			doc, err := a.wholeDevice(ctx, by, d)
 			return &reply[Device]{doc}, err

@@ -37,7 +37,10 @@ const (
 
 func (a *API) feeds() {
 	rule := rule{needs: access.ScopeRead, slow: true}
-	stream(a, route{method: "GET", path: "/v1/feed", summary: "Follow readings as they come, without an end.", rule: rule}, []string{mediaEvents, mediaLines}, a.follow)
+	stream(a, route{method: "GET", path: "/v1/feed", summary: "Follow readings as they come, without an end.", rule: rule}, []string{mediaEvents, mediaLines},
+		func(w http.ResponseWriter, r *http.Request, by access.Principal, in *feedInput) error {
+			return a.maybeErasing(r.Context(), by, a.follow(w, r, by, in))
+		})
 	handle(a, route{method: "GET", path: "/v1/feed/delay", summary: "How long readings took from being durable to being written to who follows, by who reads.", rule: reads()},
 		func(_ context.Context, by access.Principal, _ *nothing) (*reply[[]FeedDelay], error) {
 			all := a.delays.last(time.Now())
@@ -116,6 +119,9 @@ func (a *API) follow(w http.ResponseWriter, r *http.Request, by access.Principal
 		return err
 	}
 	defer feed.Close()
+	if err := a.sayErasing(ctx, by, w.Header()); err != nil {
+		return err
+	}
 	out := &tail{sink: newSink(w, r, min(a.Limits.StreamStall, feedStall)), events: events, began: time.Now().UnixNano(), role: by.Role, by: by.Credential, delays: a.delays}
 	if a.Ending != nil {
 		ended := make(chan struct{})

@@ -20,6 +20,7 @@ type Data struct {
 	Devices  []DataDevice `json:"devices"`
 	Holds    []Hold       `json:"holds" doc:"That stand on it."`
 	Readings uint64       `json:"readings"`
+	Erasures []UnderWay   `json:"erasures,omitempty" doc:"Of one's own, under way: what they cover is refused already and not listed here."`
 }
 
 // DataDevice is what there is of a device.
@@ -52,6 +53,9 @@ func (a *API) data(ctx context.Context, by access.Principal) (Data, error) {
 	}
 	holds, docs, err := a.standing(ctx, by, n)
 	if err != nil {
+		return out, err
+	}
+	if out.Erasures, err = a.underWay(ctx, by); err != nil {
 		return out, err
 	}
 	for _, h := range holds {

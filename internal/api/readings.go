@@ -45,7 +45,10 @@ const (
 func (a *API) readings() {
 	rule := rule{needs: access.ScopeRead, slow: true}
 	stream(a, route{method: "GET", path: "/v1/readings", summary: "Read readings of a stream, a device or an owner, or windows of them.", rule: rule},
-		[]string{"application/json", "application/x-ndjson", "text/csv", "application/senml+json", parquetType}, a.read)
+		[]string{"application/json", "application/x-ndjson", "text/csv", "application/senml+json", parquetType},
+		func(w http.ResponseWriter, r *http.Request, by access.Principal, in *readingsInput) error {
+			return a.maybeErasing(r.Context(), by, a.read(w, r, by, in))
+		})
 }
 
 func (a *API) read(w http.ResponseWriter, r *http.Request, by access.Principal, in *readingsInput) error {
@@ -77,6 +80,9 @@ func (a *API) read(w http.ResponseWriter, r *http.Request, by access.Principal, 
 		return err
 	}
 	defer result.Close()
+	if err := a.sayErasing(ctx, by, w.Header()); err != nil {
+		return err
+	}
 	return a.give(w, r, by, format, result)
 }
 

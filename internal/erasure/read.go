@@ -60,6 +60,15 @@ func (g *Gate) Undone(ctx context.Context) ([]Erasure, error) {
 	return g.list(ctx, `state IN ($1, $2)`, Asked, Destroyed)
 }
 
+// UnderWay returns the erasures of a party that refuse something of which the keys still
+// live, oldest first: they were asked for and not carried out yet, or may be undone.
+func (g *Gate) UnderWay(ctx context.Context, party holdfast.PartyID) ([]Erasure, error) {
+	if g.holding.Load() == 0 {
+		return nil, nil
+	}
+	return g.list(ctx, `party = $1 AND state IN ($2, $3)`, party, Asked, Waiting)
+}
+
 // list reads erasures in the order in which they were asked.
 func (g *Gate) list(ctx context.Context, where string, args ...any) ([]Erasure, error) {
 	var out []Erasure

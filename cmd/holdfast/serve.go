@@ -39,7 +39,7 @@ type serveCmd struct {
 	PurposeGrace  time.Duration `help:"How long the end of a purpose can be taken back before its data are destroyed; 0: not at all." default:"24h" placeholder:"TIME"`
 
 	ErasureUndo   time.Duration `help:"How long every erasure can be undone before anything is destroyed, unless more is asked for; up to 720h." default:"0s" placeholder:"TIME"`
-	ErasureBulk   int           `help:"Most assignments that one administrator may have erased alone within 24 hours; more need a second one's word, or a day's time where there is none. 0: any number." default:"10" placeholder:"N"`
+	ErasureBulk   int           `help:"Most assignments that one administrator may have erased alone within 24 hours; more need a second one's word, or 72 hours' time where nobody could give it. 0: any number." default:"10" placeholder:"N"`
 	ErasureWindow time.Duration `help:"How long a destruction of keys waits for others to share it; up to 60s." default:"0s" placeholder:"TIME"`
 
 	MQTTConnections    int     `name:"mqtt-connections" help:"Most connections over MQTT (default 20000, or five eighths of the open files)." placeholder:"N"`

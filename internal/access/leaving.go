@@ -64,12 +64,12 @@ func (a *Access) Another(ctx context.Context, by Principal, asker holdfast.Crede
 	return a.anotherPerson(ctx, by, asker, a.now())
 }
 
-// Others returns the administrators who may change anything and are taken for another
-// person than asker: one credential of each, the newest.
+// Others returns the administrators who may change anything, with a settled credential,
+// and are taken for another person than asker: one credential of each, the newest.
 func (a *Access) Others(ctx context.Context, asker holdfast.CredentialID) (out []holdfast.CredentialID, err error) {
 	var holders, newest []holdfast.CredentialID
 	err = a.catalog.Read(ctx, func(tx *sql.Tx) error {
-		rows, err := tx.QueryContext(ctx, `SELECT holder, id FROM access_credential WHERE role = $1 AND revoked = 0 AND not_after > $2 AND (scopes & $3) <> 0 ORDER BY made DESC, id`,
+		rows, err := tx.QueryContext(ctx, `SELECT holder, id FROM access_credential WHERE role = $1 AND revoked = 0 AND not_after > $2 AND settled <= $2 AND (scopes & $3) <> 0 ORDER BY made DESC, id`,
 			int(Administrator), a.now().UnixNano(), int(ScopeWrite))
 		if err != nil {
 			return err

@@ -25,7 +25,7 @@ type seconds struct {
 // Schema is how the API's description has it.
 func (seconds) Schema(huma.Registry) *huma.Schema {
 	least, most := 0.0, 60.0
-	s := &huma.Schema{Type: huma.TypeInteger, Format: "int64", Minimum: &least, Maximum: &most, Description: "How many seconds to wait for the end; left out: 30."}
+	s := &huma.Schema{Type: huma.TypeInteger, Format: "int64", Minimum: &least, Maximum: &most, Description: "How many seconds to wait for the end; left out: 30. With 0 the answer comes as soon as all paths refuse it, with its id."}
 	s.PrecomputeMessages()
 	return s
 }

@@ -184,3 +184,83 @@ func TestRefusedOnEveryPathWhileAHolderHangs(t *testing.T) {
 		t.Errorf("in the end it is %s", done.State)
 	}
 }
+
+// Each kind of scope is refused beside a rotation that hangs, of a whole owner and of a
+// part, which holds on to more.
+func TestEveryScopeIsRefusedWhileAHolderHangs(t *testing.T) {
+	h := newHouse(t)
+	h.halt()
+	holder := h.hangingHolder()
+	h.start()
+	lender := h.person("Lender")
+	y, m, _ := time.Unix(0, h.clock.Now()).UTC().Date()
+	names := []string{"assignment", "category", "device", "month", "party", "slice", "span", "stream"}
+	parts := []string{"party", "stream", "span", "month"}
+	var pairs []*pair
+	for range parts {
+		for _, name := range names {
+			p := &pair{house: h, one: name, lender: lender, owner: h.person(fmt.Sprint("owner ", len(pairs))), month: 100*y + int(m), since: 1}
+			p.furnish(time.Now().Add(-time.Hour), fmt.Sprint(len(pairs)))
+			pairs = append(pairs, p)
+		}
+	}
+	var others []*pair
+	for _, name := range parts {
+		p := &pair{house: h, one: name, lender: lender, owner: h.person("other " + name), month: 100*y + int(m), since: 1}
+		p.furnish(time.Now().Add(-time.Hour), name)
+		others = append(others, p)
+	}
+	h.later(40 * day)
+	h.erasing()
+	var asked []holdfast.ErasureID
+	for i, name := range parts {
+		hangs, release := holder.hang()
+		defer release()
+		s, err := others[i].scopesOf(t.Context())[name]()
+		if err != nil {
+			t.Fatal(err)
+		}
+		asked = append(asked, h.wants(others[i].owner, s, erasure.Wish{}).ID)
+		select {
+		case <-hangs:
+		case <-time.After(time.Minute):
+			t.Fatal("no rotation has asked the holder")
+		}
+		for _, p := range pairs[i*len(names) : (i+1)*len(names)] {
+			e := beside(t, p.one+" beside the rotation of a "+name, func() (erasure.Erasure, error) {
+				s, err := p.scopesOf(t.Context())[p.one]()
+				if err != nil {
+					return erasure.Erasure{}, err
+				}
+				p.asked = []asking{{what: p.one, scope: s}}
+				who := p.owner
+				if p.one == "slice" {
+					who = lender
+				}
+				return h.Server.erasure.Request(t.Context(), who, s, erasure.Wish{Guarded: true})
+			})
+			for _, r := range p.rows {
+				if !covers(p.asked[0].scope, r) {
+					continue
+				}
+				rows := beside(t, "a read of it", func() ([]holdfast.Reading, error) {
+					rows, err := h.read(r.who, r.device, r.name)
+					if kind := holdfast.KindOf(err); kind == holdfast.NotFound || kind == holdfast.Denied {
+						err = nil
+					}
+					return rows, err
+				})
+				if slices.ContainsFunc(rows, func(x holdfast.Reading) bool { return x.Time == r.time }) {
+					t.Errorf("%s beside the rotation of a %s: %s is read", p.one, name, r.name)
+				}
+			}
+			asked = append(asked, e.ID)
+		}
+		release()
+	}
+	for _, id := range asked {
+		if e := h.waitErased(id); e.State != erasure.Done {
+			t.Errorf("in the end it is %s: %v", e.State, h.Server.erasure.Why(id))
+		}
+	}
+}

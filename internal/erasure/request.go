@@ -33,9 +33,6 @@ func (g *Gate) check(ctx context.Context, s holdfast.Scope, w Wish) error {
 		if err := g.checkMonth(s.Month); err != nil {
 			return err
 		}
-		if err := g.Series.Roll(ctx); err != nil { // what is in the journal is in no cell yet
-			return err
-		}
 	}
 	if !w.Guarded || !s.Partial() && s.Month == 0 {
 		return nil

@@ -110,7 +110,7 @@ func (v *snapshot) tails(ctx context.Context, of []*snapshot) ([][]tailRow, erro
 		}
 		for i := range r.content.Rows {
 			x := &r.content.Rows[i]
-			if n, ok := index[x.Stream]; ok && pos >= of[n].from && r.header.Arrival >= of[n].since {
+			if n, ok := index[x.Stream]; ok && pos >= of[n].from && of[n].shows(&r.header) {
 				out[n] = append(out[n], tailRow{pos, r.header.Arrival, x.Reading})
 			}
 		}

@@ -34,6 +34,7 @@ type snapshot struct {
 	view      *tailView
 	from      journal.Pos // the rolled position
 	tail      []holdfast.Reading
+	withheld  func(Cell) bool // what scans pass over; nil: nothing
 	free      func()
 	cache     uint64      // what the cache was when the keys were taken, or before
 	overtaken atomic.Bool // by an erasure
@@ -82,6 +83,19 @@ const snapshots = 3
 
 // snapshot returns a stream as it is now, without the readings of its tail.
 func (s *Series) snapshot(ctx context.Context, n streamName, span holdfast.Span, since int64) (*snapshot, error) {
+	v, err := s.wholeSnapshot(ctx, n, span, since)
+	if err != nil {
+		return nil, err
+	}
+	if hides := s.withheld.Load(); hides != nil {
+		v.withheld = *hides
+		v.chunks = slices.DeleteFunc(v.chunks, func(o openChunk) bool { return v.withheld(o.row.Cell) })
+	}
+	return v, nil
+}
+
+// wholeSnapshot is snapshot with what is withheld.
+func (s *Series) wholeSnapshot(ctx context.Context, n streamName, span holdfast.Span, since int64) (*snapshot, error) {
 	if err := s.shorten(ctx, n.assignment); err != nil {
 		return nil, err
 	}
@@ -137,15 +151,17 @@ func (s *Series) trySnapshot(ctx context.Context, n streamName, span holdfast.Sp
 	if v.chunks, err = s.openCells(ctx, rows, span); since > 0 {
 		v.chunks = slices.DeleteFunc(v.chunks, func(o openChunk) bool { return o.row.extent.expired(since) })
 	}
-	if hides := s.withheld.Load(); hides != nil {
-		v.chunks = slices.DeleteFunc(v.chunks, func(o openChunk) bool { return (*hides)(o.row.Cell) })
-	}
 	return v, err
 }
 
-// Withhold has every scan pass over the cells that hides names, whose keys are about
-// to die. It is asked for each chunk, and called from many goroutines. What is in the
-// journal's tail has no cell yet and shows: roll first.
+// shows reports whether what a record of the journal has of the stream may be seen.
+func (v *snapshot) shows(h *Header) bool {
+	return h.Arrival >= v.since && (v.withheld == nil || !v.withheld(Cell{v.name.assignment, v.name.stream, h.Bucket}))
+}
+
+// Withhold has every scan pass over the cells that hides names, whose keys are about to
+// die, and over what the journal has that goes there. It is asked for each chunk and each
+// record, and called from many goroutines.
 func (s *Series) Withhold(hides func(Cell) bool) { s.withheld.Store(&hides) }
 
 // lookUp reads the rows of a stream and opens the extents of those under the key
@@ -200,7 +216,7 @@ func (v *snapshot) readTail(ctx context.Context) error {
 		if err != nil {
 			return fmt.Errorf("open journal record at position %d: %w", pos, err)
 		}
-		if r.header.Arrival < v.since {
+		if !v.shows(&r.header) {
 			continue
 		}
 		for i := range r.content.Rows {

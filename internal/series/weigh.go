@@ -31,7 +31,7 @@ func (w *Weight) Add(x Weight) {
 }
 
 // Weigh measures a stream by what stands beside its chunks; no reading in one is
-// opened. A month, YYYYMM, is of what is rolled, and counts what is withheld; 0: any.
+// opened. A month, YYYYMM, counts what is withheld; 0: any.
 func (s *Series) Weigh(ctx context.Context, a holdfast.AssignmentID, stream holdfast.StreamID, span holdfast.Span, month int) (w Weight, err error) {
 	if month != 0 {
 		w, err = s.weighMonth(ctx, streamName{a, stream}, month)
@@ -45,18 +45,24 @@ func (s *Series) Weigh(ctx context.Context, a holdfast.AssignmentID, stream hold
 }
 
 func (s *Series) weighMonth(ctx context.Context, n streamName, month int) (w Weight, err error) {
-	defer s.readers.enter()()
-	rows, _, err := s.lookUp(ctx, n)
+	v, err := s.wholeSnapshot(ctx, n, holdfast.Always, 0)
 	if err != nil {
 		return w, err
 	}
-	open, err := s.openCells(ctx, rows, holdfast.Always)
-	for _, o := range open {
+	defer v.leave()
+	for _, o := range v.chunks {
 		if o.row.Bucket.Month() == month {
 			w.add(o.row, holdfast.Always)
 		}
 	}
-	return w, err
+	v.withheld = func(c Cell) bool { return c.Bucket.Month() != month }
+	if err := v.readTail(ctx); err != nil {
+		return w, err
+	}
+	for _, r := range v.tail {
+		w.Add(Weight{Rows: 1, First: r.Time, Last: r.Time})
+	}
+	return w, nil
 }
 
 func (s *Series) weighSpan(ctx context.Context, n streamName, span holdfast.Span) (w Weight, err error) {

@@ -1,6 +1,7 @@
 package simtest
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -12,6 +13,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/holdfast-iot/holdfast"
 	"github.com/holdfast-iot/holdfast/internal/server"
 	"github.com/holdfast-iot/holdfast/internal/vault"
 )
@@ -76,11 +78,25 @@ func (w *world) tend(ctx context.Context) error {
 	case 0:
 		at := []string{NearCopy, FarCopy}[w.r.IntN(2)]
 		w.note("the copy in %s is lost", at)
-		return w.empty(at)
+		if err := w.empty(at); err != nil {
+			return err
+		}
+		w.operator("begin it anew", func(c server.Config) error { return w.beginAnew(c, at) })
+		return nil
 	case 1:
 		return w.keyringLost()
 	}
 	return nil
+}
+
+// beginAnew has a copy that is lost begin again in its folder: the hub does not begin one
+// where it finds nothing.
+func (w *world) beginAnew(c server.Config, at string) error {
+	name := "copy" + strconv.Itoa(slices.Index([]string{NearCopy, FarCopy}, at))
+	if _, err := server.RemoveCopy(context.Background(), c, name); err != nil && holdfast.KindOf(err) != holdfast.NotFound {
+		return err
+	}
+	return server.AddCopy(context.Background(), c, name, "file:"+at)
 }
 
 // operator does a command, in which the power may go.
@@ -141,6 +157,12 @@ func (w *world) fenced() (bool, error) {
 		}
 	}
 	return false, errors.New("keys.json does not name the second holder")
+}
+
+// unnamed reports that keys.json does not name a copy.
+func (w *world) unnamed(at string) bool {
+	b, err := w.disk.ReadFile(path.Join(DataFolder, "keys.json"))
+	return err == nil && !bytes.Contains(b, []byte("file:"+at+"\""))
 }
 
 // heads are the generations of the heads in a folder.
@@ -269,10 +291,26 @@ func (w *world) mend(ctx context.Context) error {
 	}
 	w.disk.volumes.mended()
 	fenced, err := w.fenced()
-	if err != nil || !fenced {
+	if err != nil {
 		return err
 	}
 	w.disk.Plan(nil, nil)
+	for _, at := range []string{NearCopy, FarCopy} {
+		if heads, err := w.heads(at); err != nil {
+			return err
+		} else if len(heads) > 0 && !w.unnamed(at) {
+			continue
+		}
+		if err := w.empty(at); err != nil { // of what a begin has left that was cut short
+			return err
+		}
+		if err := command(w.disk, func(c server.Config) error { return w.beginAnew(c, at) }); err != nil {
+			return fmt.Errorf("the copy in %s can't be begun anew: %w", at, err)
+		}
+	}
+	if !fenced {
+		return nil
+	}
 	if err := command(w.disk, func(c server.Config) error { _, err := server.ReturnHolder(ctx, c, second); return err }); err != nil {
 		return fmt.Errorf("the second holder can't be returned: %w", err)
 	}

@@ -19,6 +19,9 @@ import (
 type Copy struct {
 	Name  string
 	Place Place
+	// New says that the place may be empty: the copy begins there. Without it, a place
+	// that has nothing of this keyring is that of a disk which is not mounted.
+	New bool
 }
 
 // CopyState says how a copy fares.
@@ -122,6 +125,9 @@ func (c *copies) companion() Companion {
 // dirty has every copy be held against the place again.
 func (c *copies) dirty() {
 	for _, one := range c.all {
+		if !one.inStep() {
+			continue // it is for a reason of its own
+		}
 		one.mark(false, errors.New("the keyring's files were put in order"))
 	}
 }
@@ -361,6 +367,9 @@ func (v *Vault) copyStaged(ctx context.Context, next *staged, p *plan) error {
 		return fmt.Errorf("read keyring head: %w", err)
 	}
 	return v.changeCopies(ctx, func(c *copyOf) error {
+		if err := v.begun(c); err != nil {
+			return err
+		}
 		lacks, err := v.look(ctx, c)
 		if err != nil {
 			return err

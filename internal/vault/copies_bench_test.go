@@ -24,7 +24,7 @@ func BenchmarkAddOwnersCopied(b *testing.B) {
 						b.Fatal(err)
 					}
 					if name != "keyring" {
-						o.Copies = append(o.Copies, Copy{name, Dir(filepath.Join(dir, name))})
+						o.Copies = append(o.Copies, Copy{Name: name, Place: Dir(filepath.Join(dir, name))})
 					}
 				}
 				db, err := catalog.Open(b.Context(), dir, catalog.Options{})

@@ -161,12 +161,30 @@ func (v *Vault) give(ctx context.Context, c *copyOf, lacks []string) error {
 // accompany gives a copy the companion's files that it lacks. The caller has the
 // copy.
 func (v *Vault) accompany(ctx context.Context, c *copyOf) error {
+	if err := v.begun(c); err != nil {
+		return err
+	}
 	lacks, err := v.look(ctx, c)
 	if err != nil {
 		return err
 	}
 	return v.give(ctx, c, lacks)
 }
+
+// begun fails if a copy has not the head in force: it was taken away, and another folder
+// is in its place. The caller has the copy, and so no head in it goes meanwhile.
+func (v *Vault) begun(c *copyOf) error {
+	var magic [len(headMagic)]byte
+	err := c.Place.ReadAt(headName(v.Generation()), magic[:], 0)
+	if errors.Is(err, fs.ErrNotExist) {
+		return errNotThere
+	}
+	return err
+}
+
+// errNotThere is what is wrong with a folder that has nothing of the keyring where a
+// copy was. A copy that was begun anew there, on whatever disk, would seem in step.
+var errNotThere = holdfast.Errorf(holdfast.Unavailable, "there is no such file of the keyring in its folder: is its disk mounted? Nothing is written there. It is caught up when it is back; if it is lost, stop the hub, `holdfast keyring remove-copy`, and `holdfast keyring add-copy`")
 
 // lookEvery is how often a companion's files in a copy are looked at when none is new.
 const lookEvery = time.Minute

@@ -60,7 +60,7 @@ func TestACopyIsLookedAtBeforeItIsWritten(t *testing.T) {
 	for at := range 7 {
 		for _, known := range []bool{false, true} {
 			dir := t.TempDir()
-			with := Copy{Name: "new", Place: Dir(dir)}
+			with := Copy{Name: "new", Place: Dir(dir), New: true}
 			one := newCopies(Options{Copies: []Copy{with}}).all[0]
 			c.Accompany(besideFiles{"beside0": "abc0"})
 			if err := c.catchUp(t.Context(), one); err != nil {

@@ -67,6 +67,7 @@ func (v *Vault) TendCopies(ctx context.Context) error {
 
 // AddCopy gives the keyring another copy, which has all of it when this returns.
 func (v *Vault) AddCopy(ctx context.Context, with Copy) error {
+	with.New = true
 	c := newCopies(Options{Copies: []Copy{with}}).all[0]
 	if beside := v.copies.companion(); beside != nil {
 		if err := beside.Prepare(ctx, v.Generation()); err != nil {
@@ -172,7 +173,7 @@ func (v *Vault) mirror(ctx context.Context, c *copyOf) error {
 	if err := v.accompany(ctx, c); err != nil {
 		return err
 	}
-	c.known = true
+	c.known, c.New = true, false
 	return nil
 }
 
@@ -223,16 +224,18 @@ func entriesIn(page []byte) (n int) {
 	return n
 }
 
-// belongs refuses a copy that has another hub's keyring.
+// belongs refuses a copy that has another hub's keyring, or none where one was.
 func (v *Vault) belongs(c *copyOf) error {
 	names, err := c.Place.List()
 	if err != nil {
 		return err
 	}
+	heads := 0
 	for _, name := range names {
 		if !strings.HasPrefix(name, "head-") {
 			continue
 		}
+		heads++
 		b, err := c.Place.Read(name)
 		if err != nil {
 			return err
@@ -240,6 +243,9 @@ func (v *Vault) belongs(c *copyOf) error {
 		if h, err := parseHead(b); err == nil && h.ring != v.ring.id {
 			return holdfast.Errorf(holdfast.Conflict, "it has the keyring of another hub: name an empty folder")
 		}
+	}
+	if heads == 0 && !c.New {
+		return errNotThere
 	}
 	return nil
 }

@@ -102,7 +102,7 @@ func newCopied(t *testing.T, timeout time.Duration) *copied {
 		t.Fatal(err)
 	}
 	c.one, c.two = &faulty{Place: Dir(filepath.Join(c.dir, "one"))}, &faulty{Place: Dir(filepath.Join(c.dir, "two"))}
-	c.options = Options{CopyTimeout: timeout, Copies: []Copy{{"one", c.one}, {"two", c.two}}}
+	c.options = Options{CopyTimeout: timeout, Copies: []Copy{{Name: "one", Place: c.one}, {Name: "two", Place: c.two}}}
 	if c.Vault, err = Create(t.Context(), c.db, c.place(), []Holder{c.holder}, c.options); err != nil {
 		t.Fatal(err)
 	}
@@ -253,7 +253,7 @@ func TestACopyThatHangsIsLeftBehind(t *testing.T) {
 
 func TestACopyOfAnotherHubIsRefused(t *testing.T) {
 	c, other := newCopied(t, 0), newCopied(t, 0)
-	c.options.Copies = []Copy{{"theirs", other.one}}
+	c.options.Copies = []Copy{{Name: "theirs", Place: other.one}}
 	v, err := Open(t.Context(), c.db, c.place(), []Holder{c.holder}, c.options)
 	if err != nil {
 		t.Fatal(err)

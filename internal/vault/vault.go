@@ -87,6 +87,10 @@ func Create(ctx context.Context, db *catalog.DB, place Place, holders []Holder, 
 	if len(holders) == 0 {
 		return nil, holdfast.Errorf(holdfast.Invalid, "a keyring needs a holder of its root key")
 	}
+	opts.Copies = slices.Clone(opts.Copies)
+	for i := range opts.Copies {
+		opts.Copies[i].New = true
+	}
 	holders = bound(holders, opts)
 	ring := &keyring{generation: 1, at: map[Owner]slot{}}
 	rand.Read(ring.id[:])

@@ -194,7 +194,7 @@ func (p *trail) options(w *walk) Options {
 	if w != nil {
 		place = walkedPlace{place, w}
 	}
-	return Options{Copies: []Copy{{"copy", place}}, CopyTimeout: time.Hour}
+	return Options{Copies: []Copy{{Name: "copy", Place: place}}, CopyTimeout: time.Hour}
 }
 
 func (p *trail) start(w *walk) {

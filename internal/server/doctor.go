@@ -5,6 +5,7 @@ import (
 	"context"
 	"crypto/tls"
 	"fmt"
+	"maps"
 	"runtime"
 	"slices"
 	"time"
@@ -32,17 +33,7 @@ func (s *Server) Doctor(ctx context.Context) ([]api.Finding, error) {
 	x.suspended(s.stores.restored)
 	x.holders(s.stores.keys)
 	x.copies(s.stores.keys, s.stores.vault.Copies())
-	for _, h := range s.stores.holders {
-		if f, ok := h.file(); ok {
-			x.rootKey(h.Name, f.Path(), f.Protected(), len(s.stores.holders) < 2)
-		}
-		if t, ok := h.holder.(*tpmholder.Holder); ok {
-			in, cancel := context.WithTimeout(ctx, doctorAsk)
-			status, err := t.Status(in)
-			cancel()
-			x.tpm(h.Name, status, err)
-		}
-	}
+	s.examineHolders(ctx, x)
 	if d := s.clock.Behind(); d > slackOfClock {
 		x.add("clock-set-back", fmt.Sprintf("the system's clock was set back by %s: arrival times run on without it", d.Round(time.Second)),
 			"set the clock right and keep it so (timedatectl set-ntp true)")
@@ -66,6 +57,39 @@ func (s *Server) Doctor(ctx context.Context) ([]api.Finding, error) {
 	x.add("versions", fmt.Sprintf("holdfast %s, %s; TLS is crypto/tls of that Go, devices from TLS %s on", cmp.Or(s.config.Version, "(devel)"), runtime.Version(), tlsName(s.config.DeviceTLSMin)),
 		"nothing to do; compare with what is released")
 	return x.findings(), nil
+}
+
+// examineHolders asks the files and TPMs that hold the root key. A program is not asked:
+// it may take its time, and be at work for a rotation.
+func (s *Server) examineHolders(ctx context.Context, x *examination) {
+	said := map[string]error{}
+	for _, h := range s.stores.holders {
+		if f, ok := h.file(); ok {
+			said[h.Name] = f.Answers()
+		}
+		if t, ok := h.holder.(*tpmholder.Holder); ok {
+			in, cancel := context.WithTimeout(ctx, doctorAsk)
+			status, err := t.Status(in)
+			cancel()
+			x.tpm(h.Name, status, err)
+			said[h.Name] = err
+		}
+	}
+	for _, h := range s.stores.holders {
+		if f, ok := h.file(); ok {
+			x.rootKey(keyFile{h.Name, f.Path(), f.Protected(), len(s.stores.holders) < 2, answering(said, h.Name), said[h.Name]})
+		}
+	}
+}
+
+// answering is one of the holders that answered, other than the one of this name.
+func answering(said map[string]error, but string) string {
+	for _, name := range slices.Sorted(maps.Keys(said)) {
+		if name != but && said[name] == nil {
+			return name
+		}
+	}
+	return ""
 }
 
 func tlsName(v uint16) string {

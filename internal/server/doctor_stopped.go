@@ -11,6 +11,8 @@ import (
 	"path/filepath"
 	"runtime"
 	"slices"
+	"strconv"
+	"strings"
 	"syscall"
 	"time"
 
@@ -140,28 +142,69 @@ func (x *examination) holdersOfStopped(c Config, f folder, readable bool) {
 	}
 	x.holders(k)
 	x.copies(k, nil)
-	live := len(slices.DeleteFunc(slices.Clone(k.Holders), func(h keyHolder) bool { return !h.FencedAt.IsZero() }))
+	var files []keyFile
+	live, said := 0, map[string]error{}
 	for _, h := range k.Holders {
+		if !h.FencedAt.IsZero() {
+			continue
+		}
+		live++
 		u, err := parseHolder(h.URL)
 		if h.Name == rootKeyHolder && c.RootKey != "" {
 			u, err = holderURL{scheme: schemeFile, path: c.RootKey}, nil
 		}
-		if err == nil && u.scheme == schemeFile && h.FencedAt.IsZero() {
-			x.rootKeyOfStopped(h.Name, u.path, live < 2)
+		if err == nil && u.scheme == schemeFile {
+			f := x.lookAtKey(h.Name, u.path)
+			files, said[h.Name] = append(files, f), f.silent
 		}
+	}
+	for _, f := range files {
+		f.alone, f.other = live < 2, answering(said, f.name)
+		x.rootKey(f)
 	}
 }
 
-func (x *examination) rootKeyOfStopped(name, path string, alone bool) {
+// lookAtKey sees what it can of a root key file without opening it: whether it is of
+// the keyring's time.
+func (x *examination) lookAtKey(name, path string) keyFile {
 	if inside(x.data, path) {
 		x.add("root-key-inside", "the root key lies in the data folder: serve refuses that, for whoever copies the folder has both", x.move(name, path))
 	}
-	protected, err := vault.LookAtFile(path)
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		if holdfast.KindOf(err) == holdfast.Invalid {
-			x.add("folder-damaged", err.Error(), "put back your copy of the root key")
-		}
-		protected = true // as far as is known
+	f := keyFile{name: name, path: path, protected: true} // as far as is known
+	look, err := vault.LookAtFile(path)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		f.silent = err
+		return f
+	case holdfast.KindOf(err) == holdfast.Invalid:
+		x.add("folder-damaged", err.Error(), "put back your newest copy of the root key")
+	case err == nil:
+		f.protected = look.Protected
 	}
-	x.rootKey(name, path, protected, alone)
+	if err != nil {
+		return f
+	}
+	wants := x.headGenerations()
+	if !slices.ContainsFunc(wants, func(n uint64) bool { return slices.Contains(look.Generations, n) }) && len(wants) > 0 {
+		f.silent = holdfast.Errorf(holdfast.Conflict, "%s holds generation %s, the keyring is of generation %s: one of them is of another time", path, generationList(look.Generations), generationList(wants))
+	}
+	return f
+}
+
+// headGenerations are those of the keyring's heads in the data folder, by their names.
+func (x *examination) headGenerations() (out []uint64) {
+	heads, _ := filepath.Glob(filepath.Join(x.data, keyringDir, "head-*"))
+	for _, h := range heads {
+		if n, err := strconv.ParseUint(strings.TrimPrefix(filepath.Base(h), "head-"), 10, 64); err == nil {
+			out = append(out, n)
+		}
+	}
+	return out
+}
+
+func generationList(all []uint64) string {
+	if len(all) == 0 {
+		return "none"
+	}
+	return strings.Trim(strings.ReplaceAll(fmt.Sprint(all), " ", ", "), "[]")
 }

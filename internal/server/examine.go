@@ -112,17 +112,21 @@ func (x *examination) rights() {
 	}
 }
 
-// rootKey looks at a file that holds the root key: the holder of this name, the only one
-// or not.
-func (x *examination) rootKey(name, path string, protected, alone bool) {
+// keyFile is a file that holds the root key.
+type keyFile struct {
+	name, path string // of the holder
+	protected  bool
+	alone      bool   // no other holds it
+	other      string // a holder that was seen to answer, if there is one
+	silent     error  // why this one does not answer, as far as is known
+}
+
+// rootKey looks at a file that holds the root key.
+func (x *examination) rootKey(k keyFile) {
+	name, path, protected := k.name, k.path, k.protected
 	o, err := x.host.Stat(path)
-	if errors.Is(err, fs.ErrNotExist) && !alone {
-		x.add("root-key-missing", "there is no root key of holder "+name+" at "+path+": no erasure is carried out, and the hub does not start again without it, but another holder opens everything",
-			"put it back from your copy, or mount its disk; if it is lost, stop the hub and holdfast holder fence "+name+" --data "+x.data)
-		return
-	} else if errors.Is(err, fs.ErrNotExist) {
-		x.add("root-key-missing", "there is no root key at "+path+": without it the hub does not start again and nothing can be read",
-			"put it back from your copy before anything else; a hub that still runs must not be stopped before that")
+	if gone := errors.Is(err, fs.ErrNotExist); gone || k.silent != nil {
+		x.silent(k, gone)
 		return
 	} else if err != nil {
 		return
@@ -148,6 +152,26 @@ func (x *examination) rootKey(name, path string, protected, alone bool) {
 	}
 	if !protected {
 		x.add("root-key-no-passphrase", "the root key file has no passphrase", "keep the file on an encrypted volume; a passphrase is given when a hub is made: holdfast init --passphrase-file")
+	}
+}
+
+// silent says what it means that a root key file is not the one that was there.
+func (x *examination) silent(k keyFile, gone bool) {
+	what := "there is no root key of holder " + k.name + " at " + k.path
+	if !gone {
+		what = "the root key of holder " + k.name + " does not answer: " + k.silent.Error()
+	}
+	const put = "mount its disk, or put the same file back, and never an older copy over a newer file"
+	switch {
+	case k.other != "":
+		x.add("root-key-missing", what+". No erasure is carried out, and the hub does not start again without it, but holder "+k.other+" opens everything",
+			put+"; if it is lost, stop the hub and holdfast holder fence "+k.name+" --data "+x.data)
+	case k.alone:
+		x.add("root-key-missing", what+". Without it the hub does not start again and nothing can be read",
+			put+", before anything else; a hub that still runs must not be stopped before that")
+	default:
+		x.add("root-key-missing", what+". No other holder is seen to answer either (programs are not asked here): without one of them the hub does not start again and nothing can be read",
+			put+", before anything else; a hub that still runs must not be stopped, and no holder fenced, before one answers: holdfast holder list --data "+x.data+" asks those of a stopped hub")
 	}
 }
 

@@ -437,7 +437,7 @@ func (x *restoring) examine(ctx context.Context, all bool) (err error) {
 	case v.Generation() < st.Generation:
 		return holdfast.Errorf(holdfast.Conflict, "this keyring is of generation %d, the backup was made under %d: it is an older copy. Give the newest", v.Generation(), st.Generation)
 	case v.Generation() == st.Generation && v.Owners() < st.KeyringOwners:
-		return holdfast.Errorf(holdfast.Conflict, "this keyring lacks %d owner keys that there were when the backup was made: it is a copy that lags. Give the newest", st.KeyringOwners-v.Owners())
+		return holdfast.Errorf(holdfast.Conflict, "this keyring lacks %s there when the backup was made: it is a copy that lags. Give the newest, or an older backup: --snapshot", plural(st.KeyringOwners-v.Owners(), "1 owner key that was", "%d owner keys that were"))
 	}
 	if s.ledger.Origin() != st.Ledger {
 		return holdfast.Errorf(holdfast.Invalid, "the backup says that it is of ledger %s, its catalog is of %s: it was put together from two", st.Ledger, s.ledger.Origin())

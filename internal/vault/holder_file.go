@@ -6,13 +6,13 @@ import (
 	"crypto/rand"
 	"crypto/sha256"
 	"encoding/base64"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
+	"sync"
 
 	"golang.org/x/crypto/scrypt"
 
@@ -24,6 +24,7 @@ import (
 // passphrase (scrypt). Its grade is Clear: a copy of the file that somebody made
 // earlier, together with a copy of the keyring, is not reached.
 type FileHolder struct {
+	mu    sync.Mutex // guards all that follows but path and pass, for Answers
 	files Files
 	path  string
 	pass  seal.Key // derived from the passphrase; unused without one
@@ -211,22 +212,26 @@ func OpenFileHolderOn(files Files, path string, passphrase []byte) (*FileHolder,
 	return h, nil
 }
 
-// LookAtFile reports whether a passphrase protects the root key at path, without
-// opening it. It is Invalid for what is no root key.
-func LookAtFile(path string) (protected bool, err error) {
+// FileLook is what can be seen of a root key file without opening it.
+type FileLook struct {
+	Protected   bool     // by a passphrase
+	Generations []uint64 // that it has keys of, ascending
+}
+
+// LookAtFile looks at the root key at path. It is Invalid for what is no root key.
+func LookAtFile(path string) (FileLook, error) {
 	b, err := os.ReadFile(path)
 	if err != nil {
-		return false, fmt.Errorf("look at root key: %w", err)
+		return FileLook{}, fmt.Errorf("look at root key: %w", err)
 	}
 	defer clear(b)
-	var doc struct {
-		Format string `json:"holdfast-root-key"`
-		Salt   string `json:"scrypt-salt"`
+	var doc rootFile
+	err = doc.decode(b)
+	defer wipeAll(doc.Keys)
+	if err != nil || doc.Format == "" {
+		return FileLook{}, holdfast.Errorf(holdfast.Invalid, "%s is not a root key of Holdfast", path)
 	}
-	if err := json.Unmarshal(b, &doc); err != nil || doc.Format == "" {
-		return false, holdfast.Errorf(holdfast.Invalid, "%s is not a root key of Holdfast", path)
-	}
-	return doc.Salt != "", nil
+	return FileLook{doc.Salt != "", doc.generations()}, nil
 }
 
 func (h *FileHolder) derive(passphrase []byte) error {
@@ -294,6 +299,8 @@ func (h *FileHolder) Kind() string { return "file" }
 func (h *FileHolder) Grade() Grade { return Clear }
 
 func (h *FileHolder) Generations(context.Context) ([]uint64, error) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
 	if err := h.there(); err != nil {
 		return nil, err
 	}
@@ -302,6 +309,8 @@ func (h *FileHolder) Generations(context.Context) ([]uint64, error) {
 
 // Prepare draws a wrapping key for generation n, if there is none yet.
 func (h *FileHolder) Prepare(_ context.Context, n uint64) error {
+	h.mu.Lock()
+	defer h.mu.Unlock()
 	if err := h.there(); err != nil {
 		return err
 	}
@@ -337,6 +346,8 @@ func (h *FileHolder) draw(n uint64) ([]byte, error) {
 }
 
 func (h *FileHolder) Seal(_ context.Context, n uint64, root seal.Key) ([]byte, error) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
 	if err := h.there(); err != nil {
 		return nil, err
 	}
@@ -349,6 +360,8 @@ func (h *FileHolder) Seal(_ context.Context, n uint64, root seal.Key) ([]byte, e
 }
 
 func (h *FileHolder) Open(_ context.Context, n uint64, box []byte) (seal.Key, error) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
 	if err := h.there(); err != nil {
 		return seal.Key{}, err
 	}
@@ -370,6 +383,8 @@ func (h *FileHolder) Open(_ context.Context, n uint64, box []byte) (seal.Key, er
 // back. Then they are no longer among Generations, and Destroy is to be called
 // again.
 func (h *FileHolder) Destroy(_ context.Context, below uint64) ([]byte, error) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
 	if err := h.there(); err != nil {
 		return nil, err
 	}
@@ -399,6 +414,14 @@ func (h *FileHolder) Destroy(_ context.Context, below uint64) ([]byte, error) {
 	}
 	wipeAll(gone)
 	return nil, fmt.Errorf("destroy root key: %w", err)
+}
+
+// Answers fails unless the file is there, as it was left. It may be asked beside other
+// calls.
+func (h *FileHolder) Answers() error {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.there()
 }
 
 // there fails unless the file is on the disk now, as it was read or written last. What

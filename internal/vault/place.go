@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 
 	"golang.org/x/sync/errgroup"
 
@@ -344,5 +345,9 @@ func diskError(what string, err error) error {
 	if err == nil {
 		return nil
 	}
-	return holdfast.Errorf(holdfast.Unavailable, "%s: %w", what, fmt.Errorf("%w (free space, or check the rights of the folder)", err))
+	hint := "free space, or check the rights of the folder"
+	if errors.Is(err, syscall.EROFS) {
+		hint = "mount it to be written; under systemd, name its folder in ReadWritePaths= of the service: systemctl edit holdfast"
+	}
+	return holdfast.Errorf(holdfast.Unavailable, "%s: %w", what, fmt.Errorf("%w (%s)", err, hint))
 }

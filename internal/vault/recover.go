@@ -64,7 +64,7 @@ func recoverRing(ctx context.Context, db *catalog.DB, place Place, holders []Hol
 	}
 	if live == nil {
 		return nil, holdfast.Errorf(holdfast.Unavailable,
-			"no holder opens the keyring (its generations: %s; %s): is the root key the one of this data folder, and of the same time? (an erasure replaces it)%s", generations(heads), found.whoHolds(holders), wayOut(holders, nil))
+			"no holder opens the keyring (its generations: %s; %s): is the root key the one of this data folder, and of the same time? (an erasure replaces it) Put back the file that has the keyring's generation, and never an older one over a newer%s", generations(heads), found.whoHolds(holders), wayOut(holders, nil))
 	}
 	if err := checkParts(live, holders, fenced); err != nil {
 		return nil, fmt.Errorf("open keyring: %w (unless %s is damaged)", err, where(place, headName(live.generation)))

@@ -132,6 +132,7 @@ type Gate struct {
 	covering map[holdfast.AssignmentID][]*opened // open by what it covers
 
 	deciding sync.Mutex    // held while an erasure is asked for, undone, approved
+	claims   []*Claim      // what changes of periods have alone; under deciding
 	ripe     chan struct{} // one waits that did not before
 }
 
@@ -245,6 +246,8 @@ type Wish struct {
 	// word it needs: adults of a household. If one administrator may be behind them
 	// all, it is his in bulk.
 	Words []holdfast.CredentialID
+
+	claim *Claim // of a change that has it alone: holds were asked when it got it
 }
 
 // Policy is what the hub asks of erasures beyond the right to them.
@@ -291,6 +294,9 @@ func (g *Gate) Request(ctx context.Context, by access.Principal, s holdfast.Scop
 	}
 	g.deciding.Lock()
 	defer g.deciding.Unlock()
+	if err := g.unclaimed(s, w.claim); err != nil {
+		return Erasure{}, err
+	}
 	approvals, err := g.guard(ctx, by, &e, s, w)
 	switch {
 	case err != nil:
@@ -321,7 +327,11 @@ func (g *Gate) planned(ctx context.Context, by access.Principal, s holdfast.Scop
 	if err := g.check(ctx, s, w); err != nil {
 		return Erasure{}, s, err
 	}
-	s, kept, err := g.withoutHeld(ctx, s, by.Role == access.Owner)
+	var kept []Kept
+	var err error
+	if w.claim == nil {
+		s, kept, err = g.withoutHeld(ctx, s, by.Role == access.Owner)
+	}
 	switch {
 	case err != nil:
 		return Erasure{}, s, err

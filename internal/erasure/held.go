@@ -95,15 +95,20 @@ func keptBy(h grant.Hold, a holdfast.AssignmentID) Kept {
 
 // refuseHeld is the answer to who asks for all of what holds keep a part of.
 func refuseHeld(kept []Kept, rest holdfast.Scope) error {
-	k := kept[0]
+	why := whyHeld(kept[0])
+	if len(rest.Assignments) == 0 {
+		return holdfast.Errorf(holdfast.Denied, "%s: nothing was erased", why)
+	}
+	return holdfast.Errorf(holdfast.Denied, "%s, or some of them: nothing was erased; ask for the rest to have all others erased", why)
+}
+
+// whyHeld names the hold, where it may be named.
+func whyHeld(k Kept) string {
 	why := map[grant.HoldKind]string{
 		grant.Claim: "a claim at law needs these data", grant.Law: "the law keeps these data", grant.Restriction: "the owner wants these data kept: he has restricted them",
 	}[k.Why]
 	if !k.Hold.IsZero() {
 		why += fmt.Sprintf(" (hold %s)", k.Hold)
 	}
-	if len(rest.Assignments) == 0 {
-		return holdfast.Errorf(holdfast.Denied, "%s: nothing was erased", why)
-	}
-	return holdfast.Errorf(holdfast.Denied, "%s, or some of them: nothing was erased; ask for the rest to have all others erased", why)
+	return why
 }

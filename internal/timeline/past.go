@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
 	"time"
 
 	"github.com/holdfast-iot/holdfast"
@@ -133,71 +132,6 @@ func (l *Timeline) rows(ctx context.Context, a holdfast.AssignmentID, s holdfast
 	return n, nil
 }
 
-// settle does what is pending of a period.
-func (l *Timeline) settle(ctx context.Context, by access.Principal, a custody.Assignment) (Result, error) {
-	r := Result{Assignment: a}
-	if a.Pending == nil {
-		return r, nil
-	}
-	l.working.Lock()
-	defer l.working.Unlock()
-	d, err := l.Custody.Device(ctx, a.Device)
-	if err != nil {
-		return r, err
-	}
-	own, err := l.Custody.Assignment(ctx, d.Assignment)
-	if err != nil {
-		return r, err
-	}
-	for _, side := range []struct {
-		from, into custody.Assignment
-		spans      []holdfast.Span
-	}{{own, a, a.Pending.Gained}, {a, own, a.Pending.Lost}} {
-		for _, span := range side.spans {
-			if err := l.shift(ctx, by, side.from, side.into, span, &r); err != nil {
-				return r, fmt.Errorf("the period is in force; what was there already is not settled yet, which is tried again: %w", err)
-			}
-		}
-	}
-	r.Pending = nil
-	return r, l.Custody.Settle(ctx, a.ID)
-}
-
-// shift moves or erases what an assignment has of a span. It may run again.
-func (l *Timeline) shift(ctx context.Context, by access.Principal, from, into custody.Assignment, span holdfast.Span, r *Result) error {
-	streams, err := l.Custody.StreamsOfAssignment(ctx, from)
-	if err != nil {
-		return err
-	}
-	var concerned []holdfast.StreamID
-	for _, s := range streams {
-		n, err := l.rows(ctx, from.ID, s.ID, span)
-		if err != nil {
-			return err
-		}
-		if n == 0 {
-			continue
-		}
-		concerned = append(concerned, s.ID)
-		if !r.Assignment.Pending.Move {
-			continue
-		}
-		moved, err := l.move(ctx, by, s, into, span)
-		r.Moved += moved
-		if err != nil {
-			return err
-		}
-	}
-	if len(concerned) == 0 {
-		return nil
-	}
-	e, err := l.Erasure.Ask(ctx, by, holdfast.Scope{Party: from.Whose(), Assignments: []holdfast.AssignmentID{from.ID}, Streams: concerned, Span: span})
-	if err == nil {
-		r.Erasures = append(r.Erasures, e.ID)
-	}
-	return err
-}
-
 // move takes a span of a stream over into another assignment. What it reads, it reads
 // for the one whose data they are, with the record of it.
 func (l *Timeline) move(ctx context.Context, by access.Principal, s *custody.Stream, into custody.Assignment, span holdfast.Span) (uint64, error) {
@@ -272,58 +206,4 @@ func (l *Timeline) there(ctx context.Context, into custody.Assignment, name stri
 		}
 	}
 	return all, nil
-}
-
-// Between two looks for what is due.
-const lookEvery = time.Minute
-
-// Run erases periods whose time has come and goes on with what a crash or an error
-// left pending, until ctx ends.
-func (l *Timeline) Run(ctx context.Context) error {
-	tick := time.NewTicker(lookEvery)
-	defer tick.Stop()
-	for {
-		if err := l.Once(ctx); err != nil && ctx.Err() == nil {
-			l.Logger.Error("timeline: not all of it is done, will be tried again", "err", err)
-		}
-		select {
-		case <-ctx.Done():
-			return ctx.Err()
-		case <-tick.C:
-		}
-	}
-}
-
-// Once does what is due now. What fails for one period does not keep the others.
-func (l *Timeline) Once(ctx context.Context) error {
-	over, pending, err := l.Custody.Due(ctx, l.Now())
-	if err != nil {
-		return fmt.Errorf("look for periods that are over: %w", err)
-	}
-	operating, err := l.Custody.Operating(ctx)
-	if err != nil {
-		return err
-	}
-	var errs []error
-	for _, a := range slices.Concat(pending, over) {
-		if a.Pending != nil {
-			p := a.Pending
-			by := access.Principal{Credential: p.By, Party: p.Party, Role: access.Owner, Scopes: access.ScopeRead | access.ScopeWrite, Settled: true}
-			if p.Staff {
-				by.Role = access.Administrator
-			}
-			if _, err := l.settle(ctx, by, a); err != nil {
-				errs = append(errs, fmt.Errorf("settle assignment %s: %w", a.ID, err))
-			}
-			continue
-		}
-		if l.Held(a) {
-			continue
-		}
-		hub := access.Principal{Party: operating, Role: access.Administrator, Scopes: access.ScopeWrite, Settled: true}
-		if _, err := l.Erasure.Ask(ctx, hub, l.Custody.ScopeOfAssignment(a)); err != nil {
-			errs = append(errs, fmt.Errorf("erase assignment %s, which is over: %w", a.ID, err))
-		}
-	}
-	return errors.Join(errs...)
 }

@@ -3,7 +3,8 @@
 // the change, and erases periods whose time to erase themselves has come.
 //
 // It promises that a change which reaches into the past happens only when it was said
-// what becomes of the readings that are there; that these are moved or erased at the
+// what becomes of the readings that are there, and only as a whole: what a hold or an
+// erasure that waits would keep from moving is looked for before anything is changed; that these are moved or erased at the
 // word of the one whose data they are (or of an administrator, for an erasure) and of
 // nobody else; that what was begun is gone on with after a crash; and that whoever may
 // not read an assignment learns nothing of its readings from a refusal.
@@ -51,6 +52,9 @@ func ParseAlready(s string) (Already, error) {
 // Eraser is the way out for good.
 type Eraser interface {
 	Ask(ctx context.Context, by access.Principal, s holdfast.Scope) (erasure.Erasure, error)
+	// Claim keeps from of other erasures' reach until it is released, and refuses what
+	// can't be moved or erased now.
+	Claim(ctx context.Context, by access.Principal, from []holdfast.Scope, into []holdfast.AssignmentID) (*erasure.Claim, error)
 }
 
 // Mover is the way in, for readings that move from one assignment to another.
@@ -119,10 +123,15 @@ func (l *Timeline) Add(ctx context.Context, by access.Principal, spec custody.Pe
 	if spec.Pending, err = l.past(ctx, &c); err != nil {
 		return Result{}, err
 	}
+	release, claim, err := l.claim(ctx, by, a, spec.Pending)
+	if err != nil {
+		return Result{}, err
+	}
+	defer release()
 	if a, err = l.Custody.AddPeriod(ctx, by.Credential, spec); err != nil {
 		return Result{}, err
 	}
-	return l.settle(ctx, by, a)
+	return l.settle(ctx, by, claim, a), nil
 }
 
 // Change puts other terms in the place of a period's. Whoever may add one may.
@@ -170,11 +179,16 @@ func (l *Timeline) amend(ctx context.Context, c change, ends bool) (Result, erro
 	if err != nil {
 		return Result{}, err
 	}
+	release, claim, err := l.claim(ctx, c.by, c.a, pending)
+	if err != nil {
+		return Result{}, err
+	}
+	defer release()
 	a, err := l.Custody.Amend(ctx, c.by.Credential, c.a.ID, c.a.Terms(), ends, pending)
 	if err != nil {
 		return Result{}, err
 	}
-	return l.settle(ctx, c.by, a)
+	return l.settle(ctx, c.by, claim, a), nil
 }
 
 // mayErase refuses a change after which a period erases itself sooner than was agreed,

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -88,21 +89,26 @@ func (c *backupTakeCmd) Run(a *app) error {
 	if err != nil {
 		return err
 	}
+	// What no keyring opens is no backup yet: who prunes only after a good one keeps those
+	// of before.
+	whole := r.Statement.Keyring != backup.CopiesLate || len(r.Statement.KeyringCopies) > 0
+	if !whole {
+		err = holdfast.Errorf(holdfast.Unavailable, "backup %s is whole, and no copy of the keyring has all owner keys that it needs: mend one (holdfast keyring show --data DATA), and back up again before you prune", r.Snapshot)
+	}
 	if c.json() {
-		return printJSON(a.stdout, r)
+		return errors.Join(printJSON(a.stdout, struct {
+			backup.Report
+			Complete bool `json:"complete"`
+		}{r, whole}), err)
 	}
 	st := r.Statement
 	fmt.Fprintf(a.stdout, "Backup %s: %d readings of %s, %s in %s; new: %s in %s (%s).\n", r.Snapshot, st.Readings, many(st.Streams, "stream"),
 		sizeText(r.Bytes), many(r.Pieces, "piece"), sizeText(r.Written), many(r.New, "piece"), r.Took.Round(10*time.Millisecond))
 	fmt.Fprintf(a.stdout, "It opens with the age identity, and is of use only with the root key of the hub and a keyring of now or later.\n")
-	switch {
-	case len(st.KeyringCopies) > 0:
-	case st.Keyring == backup.CopiesLate:
-		fmt.Fprintf(a.stdout, "No copy of the keyring has all owner keys that it needs: mend one, and back up again.\n")
-	default:
+	if whole && len(st.KeyringCopies) == 0 {
 		fmt.Fprintf(a.stdout, "The only keyring is in the data folder: if that is lost, so is what this backup holds.\n")
 	}
-	return nil
+	return err
 }
 
 func (c *backupTakeCmd) Left() string {
@@ -206,7 +212,7 @@ func (c *backupListCmd) Run(a *app) error {
 		rows[i] = []string{s.ID, when(s.At), sizeText(st.Bytes), strconv.FormatInt(st.Readings, 10), strconv.Itoa(st.Owners.Owners), "whole"}
 	}
 	if len(c.Identity) > 0 || c.json() {
-		return c.print(a, all, []string{"BACKUP", "AT", "SIZE", "READINGS", "OWNERS", "STATE"}, rows)
+		return c.print(a, all, []string{"BACKUP", "AT", "SIZE", "READINGS", "OWNER KEYS", "STATE"}, rows)
 	}
 	if err := printTable(a.stdout, []string{"BACKUP", "AT"}, rows); err != nil {
 		return err

@@ -231,9 +231,24 @@ func (c *partyRedeemCmd) Run(a *app) error {
 	if local {
 		where = "--data " + quoted(shown(c.Data))
 	}
+	tellWho(a, client.Options{Hub: address, Pin: pin, AnyName: local, Token: n.Token})
 	fmt.Fprintf(a.stdout, "\nWhat is yours, and its record:\n\n  holdfast device list --token %s %s\n  holdfast ledger show --token %s %s\n",
 		quoted(shown(c.Out)), where, quoted(shown(c.Out)), where)
 	return nil
+}
+
+// tellWho says by which name the hub knows whose the new token is: export and erase ask
+// for it. The token is made, whatever comes of this.
+func tellWho(a *app, o client.Options) {
+	hub, err := client.New(o)
+	if err != nil {
+		return
+	}
+	defer hub.Close()
+	var me api.Me
+	if err := hub.Do(a.ctx, http.MethodGet, "/v1/me", nil, &me); err == nil && me.Party != nil {
+		fmt.Fprintf(a.stdout, "\nHere you are called %s.\n", quoted(partyName(me.Party)))
+	}
 }
 
 // read takes an invitation apart: where the hub is, the code, and whom to trust.

@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -19,6 +20,7 @@ import (
 	"github.com/holdfast-iot/holdfast/client"
 	"github.com/holdfast-iot/holdfast/internal/api"
 	"github.com/holdfast-iot/holdfast/internal/escrow"
+	"github.com/holdfast-iot/holdfast/internal/recovery"
 	"github.com/holdfast-iot/holdfast/internal/server"
 )
 
@@ -45,9 +47,9 @@ Example:
 
 // shareFlags name shares and what opens them.
 type shareFlags struct {
-	Share          []string `help:"A share: its age file, or its text. Given as often as there are shares." placeholder:"FILE" type:"path" env:"-"`
-	AgeIdentity    []string `name:"age-identity" help:"A file of age identities that open shares." placeholder:"FILE" type:"path" env:"-"`
-	PassphraseFile []string `name:"share-passphrase-file" help:"A file whose first line is the passphrase of a share." placeholder:"FILE" type:"path" env:"-"`
+	Share          []string `help:"A share: its age file, or its text. Repeated, once for each." placeholder:"FILE" type:"path" env:"-"`
+	AgeIdentity    []string `name:"age-identity" help:"A file of age identities that open shares; repeated." placeholder:"FILE" type:"path" env:"-"`
+	PassphraseFile []string `name:"share-passphrase-file" help:"A file whose first line is the passphrase of a share; repeated, each is tried on each share." placeholder:"FILE" type:"path" env:"-"`
 }
 
 func (f shareFlags) identities(ctx context.Context) (out []age.Identity, err error) {
@@ -82,33 +84,48 @@ func (s *anyScrypt) Unwrap(stanzas []*age.Stanza) ([]byte, error) {
 	return key, nil
 }
 
-func (f shareFlags) read(ctx context.Context) ([]escrow.Share, error) {
+// read returns the shares that open, and why the others don't.
+func (f shareFlags) read(ctx context.Context) (out []escrow.Share, without []error, err error) {
 	if len(f.Share) == 0 {
-		return nil, usagef("give the shares: --share FILE, once for each")
+		return nil, nil, usagef("give the shares: --share FILE, once for each")
 	}
 	with, err := f.identities(ctx)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	var out []escrow.Share
 	for _, path := range f.Share {
 		s, err := readShare(ctx, path, with)
-		if err != nil {
-			return nil, err
+		switch {
+		case ctx.Err() != nil:
+			return nil, nil, err
+		case err != nil:
+			without = append(without, err)
+		default:
+			out = append(out, s)
 		}
-		out = append(out, s)
 	}
-	return out, nil
+	return out, without, nil
 }
 
-// combine reads the shares and puts them together.
-func (f shareFlags) combine(ctx context.Context) (*escrow.Private, error) {
-	shares, err := f.read(ctx)
+// combine reads the shares and puts them together. Who has enough without one that
+// does not open goes on, and is told which that is.
+func (f shareFlags) combine(a *app) (*escrow.Private, error) {
+	shares, without, err := f.read(a.ctx)
 	if err != nil {
 		return nil, err
 	}
 	defer clear(shares)
-	return escrow.Combine(shares)
+	if len(shares) == 0 {
+		return nil, errors.Join(without...)
+	}
+	private, err := escrow.Combine(shares)
+	if err != nil {
+		return nil, errors.Join(append(without, err)...)
+	}
+	for _, why := range without {
+		fmt.Fprintf(a.stderr, "holdfast: a share was left out, the others are enough: %v\n", why)
+	}
+	return private, nil
 }
 
 func readShare(ctx context.Context, path string, with []age.Identity) (escrow.Share, error) {
@@ -144,7 +161,7 @@ Example:
 }
 
 func (c *recoveryDealCmd) Run(a *app) (err error) {
-	names, to, err := c.shareholders(a.ctx)
+	holders, err := c.shareholders(a.ctx)
 	if err != nil {
 		return err
 	}
@@ -156,6 +173,14 @@ func (c *recoveryDealCmd) Run(a *app) (err error) {
 	var head api.Checkpoint
 	if err := hub.Do(a.ctx, http.MethodGet, "/v1/ledger", nil, &head); err != nil {
 		return err
+	}
+	before, err := all[api.Deal](a, hub, "/v1/recovery")
+	if err != nil {
+		return err
+	}
+	names := make([]string, len(holders))
+	for i, h := range holders {
+		names[i] = h.name
 	}
 	deal, shares, err := escrow.Deal(head.Origin, c.Threshold, names, time.Now())
 	if err != nil {
@@ -175,7 +200,7 @@ func (c *recoveryDealCmd) Run(a *app) (err error) {
 	rows := make([][]string, len(shares))
 	for i, s := range shares {
 		path := filepath.Join(c.Out, fmt.Sprintf("share-%d-of-%d.age", s.Number, s.Of))
-		if err := writeShare(path, s, to[i]); err != nil {
+		if err := writeShare(path, s, holders[i].to); err != nil {
 			return err
 		}
 		rows[i] = []string{s.Name, path}
@@ -191,39 +216,66 @@ func (c *recoveryDealCmd) Run(a *app) (err error) {
 		return err
 	}
 	fmt.Fprintf(a.stdout, "\nDeal %s is in force: %d of %d open. Hand the files out, delete the folder, then:\n\n  holdfast recovery rehearse --share FILE --share FILE ... --age-identity FILE ...\n", made.ID, c.Threshold, len(shares))
+	tellReplaced(a, before)
 	return nil
+}
+
+// tellReplaced says what is to be done about the shares of the deals before: what
+// stands on one is lost with it.
+func tellReplaced(a *app, before []api.Deal) {
+	for _, d := range before {
+		if d.Missing > 0 {
+			fmt.Fprintf(a.stdout, "\nThe shares of deal %s still open old copies of the keyring. Have each shareholder read the code first, then destroy the share and give you the code; %s:\n\n  holdfast recovery check SHARE --age-identity FILE\n  holdfast recovery destroyed CODE\n",
+				d.ID, many(d.Missing, "code")+map[bool]string{true: " is enough", false: " are enough"}[d.Missing == 1])
+		}
+	}
 }
 
 func (c *recoveryDealCmd) Left() string {
 	return "holdfast recovery show" + c.again() + " names the deal in force. If that is still the one of before, remove what " + quoted(c.Out) + " has, and deal again"
 }
 
-func (c *recoveryDealCmd) shareholders(ctx context.Context) (names []string, to []age.Recipient, err error) {
+// shareholder is who is dealt a share, and what it is encrypted to.
+type shareholder struct {
+	name string
+	to   age.Recipient
+	same string // alike for two who open with the same
+}
+
+func (c *recoveryDealCmd) shareholders(ctx context.Context) (out []shareholder, err error) {
 	for _, text := range c.Share {
 		name, recipient, ok := strings.Cut(text, "=")
 		if !ok {
-			return nil, nil, usagef("--share NAME=age1... or NAME=passphrase:FILE")
+			return nil, usagef("--share NAME=age1... or NAME=passphrase:FILE")
 		}
-		var r age.Recipient
+		h := shareholder{name: name, same: recipient}
 		if path, pass := strings.CutPrefix(recipient, "passphrase:"); pass {
 			phrase, err := readPassphrase(ctx, path)
 			if err != nil {
-				return nil, nil, err
+				return nil, err
 			}
 			if len(phrase) < 16 {
-				return nil, nil, usagef("the passphrase in %s is short: 16 characters at least, or five words", path)
+				return nil, usagef("the passphrase in %s is short: 16 characters at least, or five words", path)
 			}
-			if r, err = age.NewScryptRecipient(string(phrase)); err != nil {
-				return nil, nil, usagef("the passphrase in %s can't be used", path)
+			if h.to, err = age.NewScryptRecipient(string(phrase)); err != nil {
+				return nil, usagef("the passphrase in %s can't be used", path)
 			}
+			h.same = "passphrase:" + string(phrase)
 		} else if all, err := age.ParseRecipients(strings.NewReader(recipient)); err != nil || len(all) != 1 {
-			return nil, nil, usagef("what stands for %q is no age recipient: age1..., from age-keygen", name)
+			return nil, usagef("what stands for %q is no age recipient: age1..., from age-keygen", name)
 		} else {
-			r = all[0]
+			h.to = all[0]
+			if named, ok := h.to.(fmt.Stringer); ok {
+				h.same = named.String()
+			}
 		}
-		names, to = append(names, name), append(to, r)
+		if i := slices.IndexFunc(out, func(o shareholder) bool { return o.same == h.same }); i >= 0 {
+			return nil, usagef("%q and %q have the same %s: whoever has it would have two shares, and fewer people than you ask for could open. Give each shareholder one of his own",
+				out[i].name, name, map[bool]string{true: "passphrase", false: "age recipient"}[strings.HasPrefix(h.same, "passphrase:")])
+		}
+		out = append(out, h)
 	}
-	return names, to, nil
+	return out, nil
 }
 
 func writeShare(path string, s escrow.Share, to age.Recipient) error {
@@ -244,6 +296,7 @@ type recoveryShowCmd struct {
 
 func (*recoveryShowCmd) Help() string {
 	return `Shows the deals, the newest first: who has shares, when they were tried last, and who has said that an old one was destroyed.
+OPENS counts the shares that are not destroyed. TO DESTROY is of a deal that is not in force any more: so many must go before the rest open nothing.
 
 Example:
   holdfast recovery show --data DATA`
@@ -265,9 +318,22 @@ func (c *recoveryShowCmd) Run(a *app) error {
 		for i, s := range d.Shareholders {
 			if who[i] = cell(s.Name); s.Destroyed != nil {
 				who[i] += " (destroyed)"
+				if s.Vouched != "" {
+					who[i] = cell(s.Name) + " (destroyed, says " + cell(s.Vouched) + ")"
+				}
 			}
 		}
-		rows = append(rows, []string{d.ID, d.State, fmt.Sprintf("%d of %d", d.Threshold, len(d.Shareholders)), strings.Join(who, ", "), whenever(d.Since), whenever(d.Rehearsed), fmt.Sprint(d.Missing)})
+		left := len(d.Shareholders)
+		for _, s := range d.Shareholders {
+			if s.Destroyed != nil {
+				left--
+			}
+		}
+		destroy := fmt.Sprint(d.Missing)
+		if d.State == string(recovery.InForce) {
+			destroy = "-" // its shares are the way back
+		}
+		rows = append(rows, []string{d.ID, d.State, fmt.Sprintf("%d of %d", d.Threshold, left), strings.Join(who, ", "), whenever(d.Since), whenever(d.Rehearsed), destroy})
 	}
 	return c.print(a, deals, []string{"DEAL", "STATE", "OPENS", "SHAREHOLDERS", "SINCE", "REHEARSED", "TO DESTROY"}, rows)
 }
@@ -332,7 +398,7 @@ Example:
 }
 
 func (c *recoveryRehearseCmd) Run(a *app) error {
-	private, err := c.combine(a.ctx)
+	private, err := c.combine(a)
 	if err != nil {
 		return err
 	}
@@ -378,7 +444,10 @@ func rehearse(a *app, hub *client.Client, private *escrow.Private) (d api.Deal, 
 }
 
 type recoveryDestroyedCmd struct {
-	Code string `arg:"" help:"The line after \"code\" on the share that was destroyed."`
+	Code        string `arg:"" optional:"" help:"The line after \"code\" on the share that was destroyed."`
+	Deal        string `help:"Where there is no code any more: the deal, which is not in force." placeholder:"ID" env:"-"`
+	Shareholder string `help:"Where there is no code any more: whose share it was." placeholder:"NAME" env:"-"`
+	Vouch       string `help:"Where there is no code any more: who answers for its destruction. Certificates name this person." placeholder:"WHO" env:"-"`
 	hubFlags
 	outputFlags
 }
@@ -387,18 +456,24 @@ func (*recoveryDestroyedCmd) Help() string {
 	return `Records a shareholder's word that a share was destroyed: the code on it says that he had it. When so many are gone that the rest are too few, the
 erasures from before the next deal are complete. Deal anew first: a share of the deal in force is needed.
 
+Where the code is lost, or the shareholder gives none, somebody may answer for it: a statement of another, which certificates name.
+
 Example:
-  holdfast recovery destroyed 5kb52cvasbyszu3ettmrj3cziu --data DATA`
+  holdfast recovery destroyed 5kb52cvasbyszu3ettmrj3cziu --data DATA
+  holdfast recovery destroyed --deal 6ytz3mlw5vmxsnhn7dthqbmwgm --shareholder notary --vouch "Ada Lovelace" --data DATA`
 }
 
 func (c *recoveryDestroyedCmd) Run(a *app) error {
+	if named := c.Deal != "" && c.Shareholder != "" && c.Vouch != ""; named == (c.Code != "") || !named && c.Deal+c.Shareholder+c.Vouch != "" {
+		return usagef("give the code; or, where there is none any more, --deal, --shareholder and --vouch")
+	}
 	hub, err := c.connect(a)
 	if err != nil {
 		return err
 	}
 	defer hub.Close()
 	var d api.Deal
-	if err := hub.Do(a.ctx, http.MethodPost, "/v1/recovery/destroyed", map[string]string{"code": c.Code}, &d); err != nil {
+	if err := hub.Do(a.ctx, http.MethodPost, "/v1/recovery/destroyed", map[string]string{"code": c.Code, "deal": c.Deal, "name": c.Shareholder, "vouch": c.Vouch}, &d); err != nil {
 		return err
 	}
 	if c.json() {
@@ -461,7 +536,7 @@ func (c *recoveryOpenCmd) Run(a *app) error {
 	if err != nil {
 		return err
 	}
-	private, err := c.combine(a.ctx)
+	private, err := c.combine(a)
 	if err != nil {
 		return err
 	}
@@ -481,8 +556,13 @@ func (c *recoveryOpenCmd) Run(a *app) error {
 	if len(r.Lost) > 0 {
 		fmt.Fprintf(a.stdout, "No part of the keyring any more: %s. If one turns up, have it destroy what it holds: holdfast holder return NAME --data %s\n", strings.Join(r.Lost, ", "), quoted(c.Data))
 	}
-	fmt.Fprintf(a.stdout, "The shares were together on one machine: deal anew, and have the old ones destroyed: holdfast recovery deal --help\n")
+	tellTogether(a, r.Deal)
 	return nil
+}
+
+// tellTogether says what is to become of shares that have opened.
+func tellTogether(a *app, deal string) {
+	fmt.Fprintf(a.stdout, "The shares of deal %s were together on one machine: when the hub runs, deal anew (holdfast recovery deal --help), and have the old ones destroyed. Until then doctor says recovery-opened.\n", deal)
 }
 
 func (c *recoveryOpenCmd) Left() string {

@@ -85,7 +85,7 @@ func (c *restoreDirCmd) Run(a *app) error {
 		if c.Holder != "" {
 			return usagef("shares make a root key file: say where with --root-key, without --holder")
 		}
-		if o.Shares, err = c.combine(a.ctx); err != nil {
+		if o.Shares, err = c.combine(a); err != nil {
 			return err
 		}
 		defer o.Shares.Wipe()
@@ -105,6 +105,10 @@ func (c *restoreDirCmd) Run(a *app) error {
 		fmt.Fprintf(a.stdout, "\nThe copy of the keyring has all that was taken back until %s.\n", when(r.Until))
 	}
 	tellKeys(a, r, c.Dir)
+	if r.Deal != "" {
+		fmt.Fprintln(a.stdout)
+		tellTogether(a, r.Deal)
+	}
 	tellWaiting(a, r.Waiting)
 	if r.Suspended != "" {
 		fmt.Fprintf(a.stdout, "\nThe hub starts suspended: %s. Revoke and withdraw again what you know of, then stop it and\n\n  holdfast restore confirm --data %s\n", r.Suspended, quoted(c.Dir))
@@ -119,7 +123,7 @@ func (c *restoreDirCmd) Left() string {
 // tellKeys says what became of the other holders and of the copies of the keyring.
 func tellKeys(a *app, r server.Restored, dir string) {
 	for _, name := range r.Fenced {
-		fmt.Fprintf(a.stdout, "\nHolder %s is fenced. Stop the hub and bring it back, or have somebody answer for what it held:\n\n  holdfast holder return %[1]s --data %[2]s\n  holdfast holder remove %[1]s --vouch WHO --data %[2]s\n", name, quoted(dir))
+		fmt.Fprintf(a.stdout, "\nHolder %s is fenced. While the hub is stopped, as it is now, bring it back, or have somebody answer for what it held:\n\n  holdfast holder return %[1]s --data %[2]s\n  holdfast holder remove %[1]s --vouch WHO --data %[2]s\n", name, quoted(dir))
 	}
 	for _, c := range r.Copies {
 		switch {
@@ -168,7 +172,7 @@ func (*restoreDrillCmd) Help() string {
 the take-backs beside the keyring out again, computes the ledger anew, reports, and removes the folder. The hub may run: its root key is asked to open and for nothing else. With --data the hub, if it runs, is told that it ended well.
 
 Example:
-  holdfast restore drill --from /mnt/backup --identity backup.key --keyring DATA/keyring --root-key root.key --data DATA`
+  holdfast restore drill --from /mnt/backup --identity backup.key --keyring /mnt/safe/keyring --root-key root.key --data DATA`
 }
 
 func (c *restoreDrillCmd) Run(a *app) error {

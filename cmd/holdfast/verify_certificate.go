@@ -149,7 +149,10 @@ func stated(t erasure.Certificate) [][]string {
 	} else {
 		rows = append(rows, []string{"  backups", "the last that may hold ciphertext ends " + when(t.BackupsExpire)})
 	}
-	rows = append(rows, []string{"  recovery shares", t.Escrow.State})
+	rows = append(rows, []string{"  recovery shares", escrowWords(t.Escrow)})
+	for _, who := range t.Escrow.Vouched {
+		rows = append(rows, []string{"  vouched for", "the share of " + cell(who)})
+	}
 	if t.Told != nil {
 		rows = append(rows, []string{"  recipients", fmt.Sprintf("%d, of whom %d were told", t.Told.Recipients, t.Told.Told)})
 	}
@@ -160,6 +163,16 @@ func stated(t erasure.Certificate) [][]string {
 		rows = append(rows, []string{"  issue", fmt.Sprintf("%d, in place of the one of which SHA-256 is %s", t.Issue, cell(t.Supersedes))})
 	}
 	return rows
+}
+
+func escrowWords(e erasure.Escrow) string {
+	switch e.State {
+	case erasure.EscrowPending:
+		return "pending escrow: old shares may still open the root key that was destroyed, with an old copy of the keyring"
+	case erasure.EscrowDestroyed:
+		return "so many of those from before are destroyed, as their holders say, that the rest open nothing"
+	}
+	return e.State
 }
 
 func orWord(n int, none string) string {

@@ -29,6 +29,7 @@ type Shareholder struct {
 	Name      string     `json:"name"`
 	Share     string     `json:"share" doc:"The commitment to the share, SHA-256 in hexadecimal: by it a shareholder checks it alone."`
 	Destroyed *time.Time `json:"destroyed,omitempty" doc:"When he said that it was destroyed."`
+	Vouched   string     `json:"vouched,omitempty" doc:"Who said so in his place."`
 }
 
 // Challenge is for shareholders to open, in a rehearsal.
@@ -44,7 +45,7 @@ func dealDoc(d recovery.Deal) Deal {
 		one := Shareholder{Name: s.Name, Share: string(text)}
 		for _, g := range d.Gone {
 			if g.Name == s.Name {
-				one.Destroyed = moment(g.At)
+				one.Destroyed, one.Vouched = moment(g.At), g.Vouched
 			}
 		}
 		out.Shareholders = append(out.Shareholders, one)
@@ -97,12 +98,23 @@ func (a *API) recovery() {
 			d, err := a.Recovery.Answer(ctx, by, answer)
 			return &reply[Deal]{dealDoc(d)}, err
 		})
-	handle(a, route{method: "POST", path: "/v1/recovery/destroyed", summary: "Record that a share was destroyed, by the code that stood on it.", rule: settling(admin)},
+	handle(a, route{method: "POST", path: "/v1/recovery/destroyed", summary: "Record that a share was destroyed, by the code that stood on it; or, of a deal that is not in force, that somebody answers for it by name.", rule: settling(admin)},
 		func(ctx context.Context, by access.Principal, in *struct {
 			Body struct {
-				Code string `json:"code" maxLength:"64"`
+				Code  string `json:"code,omitempty" maxLength:"64"`
+				Deal  string `json:"deal,omitempty" maxLength:"64" doc:"Without a code: the deal."`
+				Name  string `json:"name,omitempty" maxLength:"64" doc:"Without a code: the shareholder."`
+				Vouch string `json:"vouch,omitempty" maxLength:"100" doc:"Without a code: who answers for it. Certificates name this person."`
 			}
 		}) (*reply[Deal], error) {
+			if in.Body.Code == "" && in.Body.Vouch != "" {
+				var id escrow.ID
+				if err := id.UnmarshalText([]byte(in.Body.Deal)); err != nil {
+					return nil, err
+				}
+				d, err := a.Recovery.Vouched(ctx, by, id, in.Body.Name, in.Body.Vouch)
+				return &reply[Deal]{dealDoc(d)}, err
+			}
 			code, err := escrow.ParseCode(in.Body.Code)
 			if err != nil {
 				return nil, err

@@ -64,8 +64,9 @@ func (f *Folder) Prune(ctx context.Context, keep time.Duration, now time.Time, o
 	if len(all) == 0 {
 		return p, nil
 	}
+	p.Snapshots = []string{}
 	if o.Dry {
-		p.Snapshots = old
+		p.Snapshots = append(p.Snapshots, old...)
 		return p, f.dropPieces(ctx, needed, &p, o)
 	}
 	// A manifest goes before its list: what has no manifest is no backup.

@@ -95,6 +95,8 @@ type Escrow struct {
 	Names []string `json:"names,omitempty"` // who has not confirmed yet
 	N     int      `json:"n,omitempty"`
 	K     int      `json:"k,omitempty"`
+	// Vouched are those of whom others say that their shares are destroyed, and who.
+	Vouched []string `json:"vouched,omitempty"`
 }
 
 // States of recovery shares.
@@ -132,6 +134,27 @@ func commit(salt, line []byte) []byte {
 	return sum[:]
 }
 
+// pending says whose word is missing, deal by deal.
+func (e Escrow) pending() (out []string) {
+	var deals []string
+	names := map[string][]string{}
+	for _, name := range e.Names {
+		who, deal, _ := strings.Cut(strings.TrimSuffix(name, ")"), " (deal ")
+		if !slices.Contains(deals, deal) {
+			deals = append(deals, deal)
+		}
+		names[deal] = append(names[deal], who)
+	}
+	for _, deal := range deals {
+		of := "recovery shares"
+		if deal != "" {
+			of = "the shares of deal " + deal
+		}
+		out = append(out, fmt.Sprintf("pending escrow: %s, which may open the root key that was destroyed, are not confirmed as destroyed by %s", of, strings.Join(names[deal], ", ")))
+	}
+	return out
+}
+
 // Pending says in words what a later issue of the certificate may still know.
 func (c *Certificate) Pending() (out []string) {
 	for _, h := range c.Destroyed.Holders {
@@ -143,7 +166,7 @@ func (c *Certificate) Pending() (out []string) {
 		out = append(out, fmt.Sprintf("the copy %s of the keyring has not been brought up to date; what it has opens nothing", name))
 	}
 	if c.Escrow.State == EscrowPending {
-		out = append(out, fmt.Sprintf("recovery shares (%d of %d open the root key) are not confirmed as destroyed by: %s", c.Escrow.K, c.Escrow.N, strings.Join(c.Escrow.Names, ", ")))
+		out = append(out, c.Escrow.pending()...)
 	}
 	if n := cosignatures(c.Ledger.Checkpoint); n < c.Witnesses {
 		out = append(out, fmt.Sprintf("%d of the %d witnesses that this hub asks have cosigned the ledger with this entry", n, c.Witnesses))

@@ -91,7 +91,7 @@ func (r *Register) checkSpec(ctx context.Context, grantor holdfast.PartyID, s *S
 	case s.Purpose == holdfast.OwnAccess:
 		return holdfast.Errorf(holdfast.Invalid, "own-access needs no grant and can't be given away")
 	case !r.Live(ctx, s.Purpose):
-		return holdfast.Errorf(holdfast.Invalid, "the grant's purpose does not exist or has ended")
+		return holdfast.Errorf(holdfast.Invalid, "the grant's purpose does not exist or has ended: `holdfast purpose list` shows those that live; an administrator adds one with `holdfast purpose add`")
 	case s.AllDevices == (len(s.Devices) > 0):
 		return holdfast.Errorf(holdfast.Invalid, "a grant names devices or says all of them")
 	case s.AllStreams == (len(s.Streams) > 0):

@@ -118,7 +118,7 @@ func (r *Register) checkHold(ctx context.Context, by HoldBy, s HoldSpec) error {
 		return holdfast.Errorf(holdfast.TooLarge, "a hold names at most %d assignments and %d streams", maxSelected, maxSelected)
 	}
 	if s.Purpose != "" && !r.Live(ctx, s.Purpose) {
-		return holdfast.Errorf(holdfast.Invalid, "the purpose does not exist or has ended")
+		return holdfast.Errorf(holdfast.Invalid, "the purpose does not exist or has ended: `holdfast me purposes` shows yours")
 	}
 	for _, name := range s.Streams {
 		if err := holdfast.CheckName("stream", name); err != nil {

@@ -22,6 +22,7 @@ import (
 	"strings"
 	"sync"
 	"time"
+	"unicode"
 
 	"github.com/holdfast-iot/holdfast"
 	"github.com/holdfast-iot/holdfast/internal/access"
@@ -50,10 +51,11 @@ type Deal struct {
 	Gone      []Gone
 }
 
-// Gone is a shareholder's word that the share was destroyed.
+// Gone is a shareholder's word that the share was destroyed, or somebody else's.
 type Gone struct {
-	Name string    `json:"name"`
-	At   time.Time `json:"at"`
+	Name    string    `json:"name"`
+	At      time.Time `json:"at"`
+	Vouched string    `json:"vouched,omitempty"` // who answers for it, where the shareholder gave no code
 }
 
 // Known reports whether the hub knows the shareholders: not of a deal that stood in
@@ -324,11 +326,46 @@ func (s *Store) Destroyed(ctx context.Context, by access.Principal, code escrow.
 		if d.State == InForce && len(d.Shareholders)-len(d.Gone) <= d.Threshold {
 			return Deal{}, "", holdfast.Errorf(holdfast.Conflict, "this deal is in force, and without this share too few are left to open it: deal anew first, then destroy the old shares")
 		}
-		d.Gone = append(d.Gone, Gone{who.Name, s.now().UTC()})
+		d.Gone = append(d.Gone, Gone{Name: who.Name, At: s.now().UTC()})
 		return d, who.Name, s.save(ctx, d, "recovery share destroyed", event{Deal: d.ID, By: by.Credential, Shares: len(d.Gone)})
 	}
 	return Deal{}, "", holdfast.Errorf(holdfast.NotFound, "no share has this code")
 }
+
+// Vouched records somebody's word that the share of a shareholder who can give no code
+// any more is destroyed. Nobody can give it of the deal in force, whose shares are
+// the way back: there the code at least shows who had the share.
+func (s *Store) Vouched(ctx context.Context, by access.Principal, deal escrow.ID, name, who string) (Deal, error) {
+	if err := may(by); err != nil {
+		return Deal{}, err
+	}
+	if strings.TrimSpace(who) != who || who == "" || len(who) > maxVouch || strings.ContainsFunc(who, func(r rune) bool { return !unicode.IsPrint(r) }) {
+		return Deal{}, holdfast.Errorf(holdfast.Invalid, "who vouches is named in certificates: printable text of %d bytes at most, without spaces around it", maxVouch)
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	all, err := s.Deals(ctx)
+	if err != nil {
+		return Deal{}, err
+	}
+	i := slices.IndexFunc(all, func(d Deal) bool { return d.ID == deal })
+	if i < 0 {
+		return Deal{}, holdfast.Errorf(holdfast.NotFound, "there is no deal %s: `holdfast recovery show`", deal)
+	}
+	d := all[i]
+	switch {
+	case d.State == InForce:
+		return Deal{}, holdfast.Errorf(holdfast.Conflict, "deal %s is in force: deal anew first, then somebody can answer for its shares", deal)
+	case !slices.ContainsFunc(d.Shareholders, func(h escrow.Shareholder) bool { return h.Name == name }):
+		return Deal{}, holdfast.Errorf(holdfast.NotFound, "deal %s has no shareholder of this name: `holdfast recovery show`", deal)
+	case d.Confirmed(name):
+		return d, nil
+	}
+	d.Gone = append(d.Gone, Gone{name, s.now().UTC(), who})
+	return d, s.save(ctx, d, "recovery share destroyed", event{Deal: d.ID, By: by.Credential, Shares: len(d.Gone), Vouched: true})
+}
+
+const maxVouch = 100
 
 // event is what the ledger says of a deal, on the hub's record.
 type event struct {
@@ -337,6 +374,8 @@ type event struct {
 	Of     int                   `json:"shares,omitempty"`
 	Needed int                   `json:"threshold,omitempty"`
 	Shares int                   `json:"destroyed,omitempty"`
+	// Vouched says that it was not the shareholder's own word.
+	Vouched bool `json:"vouched,omitempty"`
 }
 
 const dealEnded = "recovery ended"

@@ -43,6 +43,7 @@ var ailments = [...]ailment{
 	{"holder-fenced", api.Weak},
 	{"recovery-not-rehearsed", api.Weak},
 	{"recovery-too-few", api.Weak},
+	{"recovery-opened", api.Weak},
 	{"root-key-one-holder", api.Weak},
 	{"backup-none", api.Weak},
 	{"backup-old", api.Weak},

@@ -108,9 +108,9 @@ func (s ownSource) Finish(ctx context.Context, plan string, d backup.Done) ([]by
 }
 
 // BackupStopped backs up a hub that does not run: it takes the folder, opens it as a
-// start does, and serves nobody.
+// start does, and serves nobody. One of an older version is refused.
 func BackupStopped(ctx context.Context, c Config, f *backup.Folder, to backup.Recipients, o backup.TakeOptions) (r backup.Report, err error) {
-	s, err := Open(ctx, c)
+	s, err := openToServe(ctx, c)
 	if err != nil {
 		return r, err
 	}

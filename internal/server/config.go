@@ -87,6 +87,9 @@ type Config struct {
 	// drill says that the holders are those of a hub that may run: they are asked to
 	// open, and for nothing else.
 	drill bool
+	// migrates says that the folder of an older version is carried to this one; else it
+	// is refused as it is.
+	migrates bool
 }
 
 func (c Config) withDefaults() Config {

@@ -435,6 +435,9 @@ func judged() map[string]func(x *examination) {
 		"recovery-not-rehearsed": func(x *examination) {
 			x.recovery([]recovery.Deal{{Public: dealt, State: recovery.InForce, Since: now, Rehearsed: now.Add(-400 * 24 * time.Hour)}})
 		},
+		"recovery-opened": func(x *examination) {
+			x.sharesOpened([]recovery.Deal{{Public: dealt, State: recovery.InForce}}, &openedDeal{dealt.ID, now})
+		},
 		"recovery-too-few": func(x *examination) {
 			x.recovery([]recovery.Deal{{State: recovery.InForce, Since: now, Rehearsed: now}})
 		},

@@ -355,7 +355,7 @@ func (s *stores) record(ctx context.Context, kind string, e keyHolder) error {
 func FenceHolder(ctx context.Context, c Config, name string) (_ HolderState, opens error, _ error) {
 	c = c.withDefaults()
 	data := c.Ground.Folder(c.Data)
-	e, err := fence(c, data, name)
+	e, err := fence(ctx, c, data, name)
 	if err != nil {
 		return HolderState{}, nil, err
 	}
@@ -366,12 +366,12 @@ func FenceHolder(ctx context.Context, c Config, name string) (_ HolderState, ope
 	return stateOf(e), opens, nil
 }
 
-func fence(c Config, data Folder, name string) (e keyHolder, err error) {
+func fence(ctx context.Context, c Config, data Folder, name string) (e keyHolder, err error) {
 	f, err := readFolder(data, c.Data)
 	if err != nil {
 		return e, err
 	}
-	lock, err := takeFolder(data, c.Data)
+	lock, err := takeThisVersions(ctx, c, data)
 	if err != nil {
 		return e, err
 	}

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/holdfast-iot/holdfast"
+	"github.com/holdfast-iot/holdfast/internal/escrow"
 	"github.com/holdfast-iot/holdfast/internal/vault"
 )
 
@@ -33,9 +34,19 @@ type keys struct {
 	Holders []keyHolder   `json:"holders"`
 	Past    []pastHolder  `json:"past,omitempty"`
 	Copies  []keyringCopy `json:"copies,omitempty"` // of the keyring
-	// Escrow is the recovery shares' part.
-	Escrow json.RawMessage `json:"escrow,omitempty"`
-	Sum    string          `json:"sum"`
+	// Escrow is the deal whose shares were put together to open the keyring.
+	Escrow *openedDeal `json:"escrow,omitempty"`
+	Sum    string      `json:"sum"`
+}
+
+// openedDeal says that the shares of a deal were together on one machine.
+type openedDeal struct {
+	Deal escrow.ID `json:"opened"`
+	At   time.Time `json:"at"`
+}
+
+func opened(shares *escrow.Private) *openedDeal {
+	return &openedDeal{shares.ID(), time.Now().UTC().Truncate(time.Second)}
 }
 
 // keyHolder is a registered holder of the root key.

@@ -50,7 +50,7 @@ func openKeyring(ctx context.Context, c Config) (_ *stores, err error) {
 	if s.folder, err = readFolder(data, c.Data); err != nil {
 		return nil, err
 	}
-	if s.lock, err = takeFolder(data, c.Data); err != nil {
+	if s.lock, err = takeThisVersions(ctx, c, data); err != nil {
 		return nil, err
 	}
 	defer func() {

@@ -32,6 +32,11 @@ func escrowOf(all []recovery.Deal, destroyed time.Time) erasure.Escrow {
 		if out.State == erasure.EscrowNone {
 			out.State, out.N, out.K = erasure.EscrowDestroyed, len(d.Shareholders), d.Threshold
 		}
+		for _, g := range d.Gone {
+			if g.Vouched != "" {
+				out.Vouched = append(out.Vouched, g.Name+" (deal "+d.ID.String()+"): "+g.Vouched)
+			}
+		}
 		if d.Missing() == 0 {
 			continue
 		}

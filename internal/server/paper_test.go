@@ -21,6 +21,8 @@ func TestEscrowOfACertificate(t *testing.T) {
 	before := recovery.Deal{Public: three, Since: at.Add(-time.Hour)}
 	half, done := before, before
 	half.Gone, done.Gone = gone[:1], gone
+	vouched := before
+	vouched.Gone = []recovery.Gone{{Name: "safe"}, {Name: "board", Vouched: "Ada"}}
 	unknown := recovery.Deal{Public: escrow.Public{ID: escrow.ID{2}}, Since: at.Add(-time.Minute)}
 	one := " (deal " + three.ID.String() + ")"
 	for what, c := range map[string]struct {
@@ -30,6 +32,7 @@ func TestEscrowOfACertificate(t *testing.T) {
 		"never dealt":    {nil, erasure.Escrow{State: erasure.EscrowNone}},
 		"dealt after":    {[]recovery.Deal{after}, erasure.Escrow{State: erasure.EscrowNone}},
 		"half destroyed": {[]recovery.Deal{after, half}, erasure.Escrow{State: erasure.EscrowPending, N: 3, K: 2, Names: []string{"notary" + one, "board" + one}}},
+		"vouched":        {[]recovery.Deal{vouched}, erasure.Escrow{State: erasure.EscrowDestroyed, N: 3, K: 2, Vouched: []string{"board" + one + ": Ada"}}},
 		"enough":         {[]recovery.Deal{after, done}, erasure.Escrow{State: erasure.EscrowDestroyed, N: 3, K: 2}},
 		"unknown":        {[]recovery.Deal{unknown, done}, erasure.Escrow{State: erasure.EscrowPending, Names: []string{"whoever has shares of deal " + unknown.ID.String()}}},
 	} {

@@ -21,6 +21,7 @@ import (
 type RootKeyRecovered struct {
 	Generation uint64   `json:"generation"`
 	RootKey    string   `json:"root_key"`
+	Deal       string   `json:"deal"`           // whose shares were together
 	Lost       []string `json:"lost,omitempty"` // holders that are no part of the keyring any more, and fenced
 }
 
@@ -33,7 +34,7 @@ func RecoverRootKey(ctx context.Context, c Config, shares *escrow.Private) (out 
 	if err != nil {
 		return out, err
 	}
-	lock, err := takeFolder(data, c.Data)
+	lock, err := takeThisVersions(ctx, c, data)
 	if err != nil {
 		return out, err
 	}
@@ -60,6 +61,8 @@ func RecoverRootKey(ctx context.Context, c Config, shares *escrow.Private) (out 
 		return out, err
 	}
 	c.RootKey = out.RootKey
+	k.Escrow = opened(shares)
+	out.Deal = k.Escrow.Deal.String()
 	r, err := c.recoverTo(ctx, shares, func(r vault.Recovered) error {
 		for _, h := range k.Holders { // an attempt that was cut short may have taken them out of the keyring
 			if h.Name != rootKeyHolder && h.FencedAt.IsZero() && !slices.Contains(r.Lost, h.Name) {
@@ -81,9 +84,7 @@ func registerAlone(data Folder, f folder, k keys, path string) error {
 			return diskFull("write "+folderFile, err)
 		}
 	}
-	if !k.alone(path, time.Now()) {
-		return nil
-	}
+	k.alone(path, time.Now())
 	return k.write(data)
 }
 
@@ -126,6 +127,7 @@ func (s *Server) examineRecovery(ctx context.Context, x *examination) error {
 	all, err := s.recovery.Deals(ctx)
 	if err == nil {
 		x.recovery(all)
+		x.sharesOpened(all, s.stores.keys.Escrow)
 	}
 	return err
 }
@@ -137,6 +139,8 @@ func (x *examination) recovery(all []recovery.Deal) {
 		case d.State != recovery.InForce:
 			old += d.Missing()
 			continue
+		case d.Known() && len(d.Shareholders)-len(d.Gone) == d.Threshold:
+			x.since("recovery-too-few", d.Since, fmt.Sprintf("%d recovery shares are left, and all of them are needed: when one more is lost they open nothing", d.Threshold), "holdfast recovery deal --data "+x.data+", to more shareholders than must come together")
 		case !d.Known(), len(d.Shareholders)-len(d.Gone) < d.Threshold:
 			x.since("recovery-too-few", d.Since, "the recovery shares in force may be too few, or the hub does not know who has them", "holdfast recovery deal --data "+x.data)
 		}
@@ -149,5 +153,18 @@ func (x *examination) recovery(all []recovery.Deal) {
 	if old > 0 {
 		x.add("recovery-old-shares", fmt.Sprintf("%d shares of replaced deals are not said to be destroyed: certificates of erasures from before are pending", old),
 			"have them destroyed, and say so: holdfast recovery destroyed CODE --data "+x.data)
+	}
+}
+
+// sharesOpened says that the shares in force were on one machine: whoever saw them
+// there opens every copy of the keyring of their time.
+func (x *examination) sharesOpened(all []recovery.Deal, together *openedDeal) {
+	if together == nil {
+		return
+	}
+	for _, d := range all {
+		if d.State == recovery.InForce && d.ID == together.Deal {
+			x.since("recovery-opened", together.At, "the shares of the deal in force have opened the keyring: they were together on one machine", "holdfast recovery deal --data "+x.data+", then have the old shares destroyed, and say so: holdfast recovery destroyed CODE")
+		}
 	}
 }

@@ -50,13 +50,14 @@ type Restored struct {
 	Readings  int64          `json:"readings"`
 	Streams   int            `json:"streams"`
 	Chunks    int            `json:"chunks"`
-	Lost      []Lost         `json:"lost,omitempty"`      // what was erased, or sealed again, since
-	Different []string       `json:"different,omitempty"` // streams that have not what the backup says
-	Ledger    string         `json:"ledger,omitempty"`    // its name from now on
+	Lost      []Lost         `json:"lost"`             // what was erased, or sealed again, since
+	Different []string       `json:"different"`        // streams that have not what the backup says
+	Ledger    string         `json:"ledger,omitempty"` // its name from now on
 	Verifier  string         `json:"verifier,omitempty"`
 	Admin     string         `json:"admin,omitempty"`         // folder of the administrator's identity
 	Holder    string         `json:"holder,omitempty"`        // who opened the keyring
 	Fenced    []string       `json:"fenced,omitempty"`        // who else held the root key
+	Deal      string         `json:"deal,omitempty"`          // whose recovery shares opened it, and were together
 	Copies    []RestoredCopy `json:"copies,omitempty"`        // of the keyring
 	Backups   int            `json:"backups,omitempty"`       // that certificates of erasure reckon with
 	Unread    int            `json:"unread,omitempty"`        // of them, what the identities don't open
@@ -141,7 +142,7 @@ func (x *restoring) look(ctx context.Context, fresh bool) (err error) {
 		return err
 	}
 	st := &x.reader.Statement
-	x.r = Restored{Snapshot: x.reader.Snapshot, Hub: st.Hub, Taken: st.Began}
+	x.r = Restored{Snapshot: x.reader.Snapshot, Hub: st.Hub, Taken: st.Began, Lost: []Lost{}, Different: []string{}}
 	if st.Catalog > catalog.Known() {
 		return holdfast.Errorf(holdfast.Conflict, "the backup was made by holdfast %s (catalog %d), this program knows catalogs up to %d: use that one, or a newer. Nothing was changed", st.Program, st.Catalog, catalog.Known())
 	}

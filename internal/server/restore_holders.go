@@ -165,7 +165,7 @@ func (x *restoring) register(ctx context.Context) error {
 			x.r.Fenced = append(x.r.Fenced, h.Name)
 		}
 	}
-	if len(k.Holders) == 1 && x.by.Name == rootKeyHolder && x.by.URL == schemeFile+":"+rootKey && len(k.Past)+len(k.Copies) == 0 {
+	if len(k.Holders) == 1 && x.by.Name == rootKeyHolder && x.by.URL == schemeFile+":"+rootKey && len(k.Past)+len(k.Copies) == 0 && k.Escrow == nil {
 		if err := data.Remove(keysFile); err != nil && !errors.Is(err, fs.ErrNotExist) { // of an attempt with another holder
 			return holdfast.Errorf(holdfast.Unavailable, "remove %s: %w", keysFile, err)
 		}
@@ -178,7 +178,11 @@ func (x *restoring) register(ctx context.Context) error {
 func (x *restoring) keys() (k keys, rootKey string) {
 	by, former := x.by, x.former
 	now := time.Now().UTC().Truncate(time.Second)
-	k.Past, rootKey = former.Past, x.c.RootKey
+	k.Past, k.Escrow, rootKey = former.Past, former.Escrow, x.c.RootKey
+	if x.o.Shares != nil {
+		k.Escrow = opened(x.o.Shares)
+		x.r.Deal = k.Escrow.Deal.String()
+	}
 	for _, h := range former.Holders {
 		if h.Name == rootKeyHolder && rootKey == "" {
 			rootKey = strings.TrimPrefix(h.URL, schemeFile+":")

@@ -95,6 +95,12 @@ type Server struct {
 // rotation of keys, replays the journal, and carries out the erasures that were
 // asked for. Nothing listens yet.
 func Open(ctx context.Context, c Config) (_ *Server, err error) {
+	c.migrates = true
+	return openToServe(ctx, c)
+}
+
+// openToServe is Open for a folder of this version.
+func openToServe(ctx context.Context, c Config) (_ *Server, err error) {
 	s, err := openKept(ctx, c)
 	if err != nil {
 		return nil, err

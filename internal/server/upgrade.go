@@ -141,6 +141,25 @@ func takeFolder(data Folder, dir string) (io.Closer, error) {
 	return data.Lock()
 }
 
+// takeThisVersions is takeFolder for what is no start of a hub: it carries no folder to
+// this version, which the operator may not want yet. One of an older version is
+// refused as it is.
+func takeThisVersions(ctx context.Context, c Config, data Folder) (io.Closer, error) {
+	lock, err := takeFolder(data, c.Data)
+	if err != nil || c.migrates || c.restored || c.drill || c.Ground.Catalog.VFS != "" {
+		return lock, err
+	}
+	have, err := catalog.Version(ctx, filepath.Join(c.Data, catalogDir))
+	if err == nil && have >= catalog.Oldest && have < catalog.Known() {
+		err = holdfast.Errorf(holdfast.Conflict, "the data folder %s is of an older version (catalog %d, this program's is %d), and only serve and upgrade carry it over. Nothing was changed. First: holdfast upgrade --data %[1]s",
+			c.Data, have, catalog.Known())
+	}
+	if err != nil {
+		return nil, errors.Join(err, lock.Close())
+	}
+	return lock, nil
+}
+
 // openCatalog opens the catalog of a folder that is this process's. What it was
 // before is on record before the first migration begins.
 func openCatalog(ctx context.Context, c Config, data Folder) (*catalog.DB, error) {

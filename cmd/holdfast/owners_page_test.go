@@ -39,7 +39,9 @@ func TestTheOwnersPageRuns(t *testing.T) {
 			lines = append(lines, line)
 		}
 	}
-	last := func(line string) bool { return strings.Contains(line, "'YOUR NAME' --certificate") || strings.Contains(line, "holdfast verify") }
+	last := func(line string) bool {
+		return strings.Contains(line, "'YOUR NAME' --certificate") || strings.Contains(line, "holdfast verify")
+	}
 	lines = slices.Concat(slices.DeleteFunc(slices.Clone(lines), last), slices.DeleteFunc(slices.Clone(lines), func(l string) bool { return !last(l) }))
 	if len(lines) < 18 {
 		t.Fatalf("only %d commands were found: %q", len(lines), lines)

@@ -246,8 +246,8 @@ func tellWho(a *app, o client.Options) {
 	}
 	defer hub.Close()
 	var me api.Me
-	if err := hub.Do(a.ctx, http.MethodGet, "/v1/me", nil, &me); err == nil && me.Party != nil {
-		fmt.Fprintf(a.stdout, "\nHere you are called %s.\n", quoted(partyName(me.Party)))
+	if err := hub.Do(a.ctx, http.MethodGet, "/v1/me", nil, &me); err == nil && me.Party.Name != "" {
+		fmt.Fprintf(a.stdout, "\nHere you are called %s.\n", quoted(me.Party.Name))
 	}
 }
 

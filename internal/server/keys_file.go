@@ -171,20 +171,18 @@ func (k *keys) options() (o vault.Options) {
 
 // alone puts on record that only a root key file holds the root key: whoever else
 // held it is fenced, for it may turn up, and certificates are to name it until
-// somebody answers for it. It reports whether that was not on record already.
-func (k *keys) alone(path string, now time.Time) (changed bool) {
+// somebody answers for it.
+func (k *keys) alone(path string, now time.Time) {
 	now = now.UTC().Truncate(time.Second)
 	i := k.holder(rootKeyHolder)
 	if i < 0 {
 		k.Holders, i = append(k.Holders, keyHolder{Name: rootKeyHolder, Grade: vault.Clear, AddedAt: now}), len(k.Holders)
 	}
-	if h, url := &k.Holders[i], schemeFile+":"+path; h.URL != url || !h.FencedAt.IsZero() || h.Fresh {
-		h.URL, h.FencedAt, h.Fresh, changed = url, time.Time{}, false, true
-	}
+	h := &k.Holders[i]
+	h.URL, h.FencedAt, h.Fresh = schemeFile+":"+path, time.Time{}, false
 	for j := range k.Holders {
 		if h := &k.Holders[j]; j != i && h.FencedAt.IsZero() {
-			h.FencedAt, changed = now, true
+			h.FencedAt = now
 		}
 	}
-	return changed
 }

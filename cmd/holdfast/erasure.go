@@ -166,6 +166,7 @@ func writeCertificate(a *app, file *os.File, name string, e api.Erasure) error {
 type erasureUndoCmd struct {
 	ID string `arg:"" help:"The erasure's id."`
 	hubFlags
+	outputFlags
 }
 
 func (*erasureUndoCmd) Help() string {
@@ -176,12 +177,13 @@ Example:
 }
 
 func (c *erasureUndoCmd) Run(a *app) error {
-	return decideErasure(a, &c.hubFlags, http.MethodDelete, named("/v1/erasures", c.ID), "was undone: all is as before")
+	return decideErasure(a, &c.hubFlags, c.outputFlags, http.MethodDelete, named("/v1/erasures", c.ID), "was undone: all is as before")
 }
 
 type erasureApproveCmd struct {
 	ID string `arg:"" help:"The erasure's id."`
 	hubFlags
+	outputFlags
 }
 
 func (*erasureApproveCmd) Help() string {
@@ -192,12 +194,13 @@ Example:
 }
 
 func (c *erasureApproveCmd) Run(a *app) error {
-	return decideErasure(a, &c.hubFlags, http.MethodPost, named("/v1/erasures", c.ID)+"/approve", "is approved: it is refused on every path from now on")
+	return decideErasure(a, &c.hubFlags, c.outputFlags, http.MethodPost, named("/v1/erasures", c.ID)+"/approve", "is approved: it is refused on every path from now on")
 }
 
 type erasureRefuseCmd struct {
 	ID string `arg:"" help:"The erasure's id."`
 	hubFlags
+	outputFlags
 }
 
 func (*erasureRefuseCmd) Help() string {
@@ -208,10 +211,10 @@ Example:
 }
 
 func (c *erasureRefuseCmd) Run(a *app) error {
-	return decideErasure(a, &c.hubFlags, http.MethodPost, named("/v1/erasures", c.ID)+"/refuse", "is refused: nothing has happened")
+	return decideErasure(a, &c.hubFlags, c.outputFlags, http.MethodPost, named("/v1/erasures", c.ID)+"/refuse", "is refused: nothing has happened")
 }
 
-func decideErasure(a *app, h *hubFlags, method, path, done string) error {
+func decideErasure(a *app, h *hubFlags, o outputFlags, method, path, done string) error {
 	hub, err := h.connect(a)
 	if err != nil {
 		return err
@@ -221,6 +224,5 @@ func decideErasure(a *app, h *hubFlags, method, path, done string) error {
 	if err := hub.Do(a.ctx, method, path, nil, &e); err != nil {
 		return err
 	}
-	fmt.Fprintf(a.stdout, "Erasure %s %s.\n", e.ID, done)
-	return nil
+	return o.tell(a, e, fmt.Sprintf("Erasure %s %s.", e.ID, done))
 }

@@ -84,9 +84,7 @@ func (c *holderListCmd) Run(a *app) error {
 		rows[i] = []string{h.Name, h.Kind, string(h.Grade), h.Vouch, state, h.URL}
 	}
 	if c.json() {
-		err = printJSON(a.stdout, struct {
-			Items []server.HolderState `json:"items"`
-		}{all})
+		err = printJSON(a.stdout, all)
 	} else {
 		err = printTable(a.stdout, []string{"NAME", "KIND", "GRADE", "VOUCHED", "STATE", "URL"}, rows)
 	}

@@ -343,7 +343,8 @@ type recoveryCheckCmd struct {
 	AgeIdentity    []string `help:"A file of age identities that open it." placeholder:"FILE" type:"path" env:"-"`
 	PassphraseFile []string `name:"share-passphrase-file" help:"A file whose first line is its passphrase." placeholder:"FILE" type:"path" env:"-"`
 	Print          bool     `help:"Print the share, as one writes it on paper. Whoever reads it has it." env:"-"`
-	Commitment     string   `help:"The commitment that recovery show -o json has for this share: the share is compared with it." placeholder:"HEX" env:"-"`
+	outputFlags
+	Commitment string `help:"The commitment that recovery show -o json has for this share: the share is compared with it." placeholder:"HEX" env:"-"`
 }
 
 func (*recoveryCheckCmd) Help() string {
@@ -374,6 +375,18 @@ func (c *recoveryCheckCmd) Run(a *app) error {
 	if c.Print {
 		_, err = fmt.Fprint(a.stdout, s.Text())
 		return err
+	}
+	if c.json() {
+		return printJSON(a.stdout, struct {
+			Number    int       `json:"number"`
+			Of        int       `json:"of"`
+			Threshold int       `json:"threshold"`
+			Name      string    `json:"name"`
+			Deal      string    `json:"deal"`
+			Made      time.Time `json:"made"`
+			Hub       string    `json:"hub"`
+			Code      string    `json:"code"`
+		}{s.Number, s.Of, s.Threshold, s.Name, s.Deal.String(), s.Made, s.Hub, s.Code.String()})
 	}
 	_, err = fmt.Fprintf(a.stdout, "Share %d of %d for %s, deal %s of %s, hub %s. It is whole; %d are needed to open. When it is destroyed, say so with its code %s\n", s.Number, s.Of, cell(s.Name), s.Deal, s.Made.Format(time.DateOnly), s.Hub, s.Threshold, s.Code)
 	return err

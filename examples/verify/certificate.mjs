@@ -5,13 +5,17 @@
 //   node certificate.mjs FILE KEY [WITNESS KEY ...]
 //
 // KEY is the hub's verifier key, as you got it elsewhere. Every witness that is named
-// must have cosigned. Exits 1 if anything was altered. What a holder gave as evidence,
+// must have cosigned. Exits 1 if anything was altered, 2 if it was called
+// wrongly. What a holder gave as evidence,
 // a TPM for one, it does not judge, and says so: holdfast verify does.
 import { createHash, createPublicKey, verify } from "node:crypto";
 import { readFileSync } from "node:fs";
 
 const [file, hubKey, ...witnessKeys] = process.argv.slice(2);
-if (!hubKey) fail("node certificate.mjs FILE KEY [WITNESS KEY ...]");
+if (!hubKey) {
+  console.error("Say what to verify: node certificate.mjs FILE KEY [WITNESS KEY ...]");
+  process.exit(2);
+}
 
 function fail(why) {
   console.error("NOT VERIFIED: " + why);

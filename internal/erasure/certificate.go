@@ -366,6 +366,14 @@ func strictly(text string, into any) error {
 	return nil
 }
 
+// firstName is a hub's name without the number that a renewal put behind it.
+func firstName(origin string) string {
+	if parts := strings.Split(origin, "/"); len(parts) > 2 {
+		return strings.Join(parts[:2], "/")
+	}
+	return origin
+}
+
 // checkSigned checks that a note is text under one signature, of the hub's key, and
 // that it is written as signing writes it: the last digit of a signature has bits
 // that say nothing, and an altered one is not to pass.
@@ -376,6 +384,10 @@ func checkSigned(signed []byte, text, hub, key string) error {
 	}
 	bad := holdfast.Errorf(holdfast.Invalid, "the certificate's signature does not verify: it was altered, or is another hub's")
 	n, err := note.Open(signed, note.VerifierList(v))
+	if err != nil && v.Name() != hub && firstName(v.Name()) == firstName(hub) {
+		return holdfast.Errorf(holdfast.Invalid, "it does not verify under the key of %s: it says that it is by %s, another name of the same hub, which gets a new name and key when it is restored or its ledger renewed. "+
+			"Nothing but the name says so here: get the public key of that name from the hub (`holdfast ledger show`) or from whoever told you of the restore, and verify with it", v.Name(), hub)
+	}
 	if err != nil || n.Text != text || len(n.Sigs) != 1 {
 		return bad
 	}

@@ -144,6 +144,8 @@ func (g *Gate) Undo(ctx context.Context, by access.Principal, id holdfast.Erasur
 		return Erasure{}, holdfast.Errorf(holdfast.Denied, "who asked for an erasure, or the owner, takes it back")
 	}
 	switch {
+	case e.State == Undone:
+		return e, holdfast.Errorf(holdfast.Conflict, "erasure %s was undone already: all is as before", id)
 	case e.State != Waiting && e.State != Approval:
 		return e, holdfast.Errorf(holdfast.Conflict, "erasure %s is %s: it can't be undone", id, e.State)
 	case e.State == Waiting && g.Arrival() >= e.Until.UnixNano():

@@ -42,7 +42,7 @@ func findOpener(ctx context.Context, c Config, o RestoreOptions, hub string) (ou
 	}
 	given, err := openGiven(ctx, c, o, hub)
 	if err != nil {
-		return out, holdfast.Errorf(kindOr(err, holdfast.Unavailable), "%w. Nothing was changed. %s", err, otherWays(named, escrow))
+		return out, holdfast.Errorf(kindOr(err, holdfast.Unavailable), "%w%s Nothing was changed. %s", err, stop(err), otherWays(named, escrow))
 	}
 	defer func() { err = errors.Join(err, closeHolder(given)) }()
 	out.URL = o.Holder
@@ -80,6 +80,14 @@ func openGiven(ctx context.Context, c Config, o RestoreOptions, hub string) (vau
 		return vault.OpenFileHolderOn(c.Ground.RootKeys, c.RootKey, c.Passphrase)
 	}
 	return c.openHolder(ctx, folder{Hub: hub}, keyHolder{URL: o.Holder})
+}
+
+// stop ends a sentence that may have ended.
+func stop(err error) string {
+	if said := err.Error(); strings.HasSuffix(said, "?") || strings.HasSuffix(said, ".") {
+		return ""
+	}
+	return "."
 }
 
 // otherWays says who else opens a keyring, for whom the machine is lost that one holder

@@ -23,7 +23,7 @@ var floors = map[string]int{
 	"internal/senml": 1, "internal/lineproto": 1, "internal/chunk": 1, "internal/seal": 1, "internal/policy": 1, "internal/dpv": 1, "internal/bundle": 1, "internal/budget": 1, "internal/checkpoint": 1,
 	"internal/bench/corpus": 1, "internal/receipt": 1, "internal/escrow": 1, "internal/sparkplug": 1,
 
-	"internal/journal": 2, "internal/blob": 2, "internal/catalog": 2, "internal/lobby": 2, "internal/issuer": 2, "internal/witness": 2, "internal/seal/residue": 2,
+	"internal/journal": 2, "internal/blob": 2, "internal/catalog": 2, "internal/lobby": 2, "internal/issuer": 2, "internal/witness": 2, "internal/seal/residue": 2, "internal/scratch": 2,
 
 	// 3: drivers, imported by server alone.
 
@@ -87,6 +87,7 @@ var keepsNothing = map[string]string{
 	"internal/server":              "wires the stores, holds no data of its own",
 	"internal/intake":              "runs beside a hub; its folder holds times and keyed checks of messages, and what metrics are called",
 	"internal/backup":              "its copy of the catalog goes when the backup ends; backups themselves lie where an operator put them, and expire",
+	"internal/scratch":             "its folders hold made-up owners, or a restore that is tried, and go with whoever made them or by the next of their kind",
 	"internal/recovery":            "who has shares of the root key, as an administrator calls them: nothing of an owner",
 	"internal/archive":             "writes only where a person named a folder for an export",
 	"internal/issuer/issuertest":   "for tests",

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"time"
 
 	"github.com/holdfast-iot/holdfast"
 	"github.com/holdfast-iot/holdfast/internal/drill"
@@ -55,6 +56,13 @@ func (c *drillCmd) Run(a *app) error {
 	}
 	return nil
 }
+
+func (c *drillCmd) Left() string {
+	return "It proves nothing. Run it again: it begins anew, and removes what this one may have left"
+}
+
+// Grace lets it end its hub, and unmount and remove what it made.
+func (c *drillCmd) Grace() time.Duration { return 40 * time.Second }
 
 // write prints the report, and leaves it in the folder that was named.
 func (c *drillCmd) write(a *app, r drill.Report) error {

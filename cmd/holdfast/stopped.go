@@ -17,7 +17,8 @@ type endable interface {
 	Left() string
 }
 
-// endGrace is how long an endable verb may clear up behind itself after a signal.
+// endGrace is how long an endable verb may clear up behind itself after a signal, if it
+// has no Grace that says otherwise.
 const endGrace = 1500 * time.Millisecond
 
 func verbOf(k *kong.Context) (v endable, ok bool) {
@@ -30,12 +31,17 @@ func verbOf(k *kong.Context) (v endable, ok bool) {
 // endsSoon has a signal end the verb even where it waits for a disk, a pipe or another
 // program. The function that it returns is to be called when the verb has ended.
 func (a *app) endsSoon(k *kong.Context) (settled func()) {
-	if _, ok := verbOf(k); !ok || a.leave == nil {
+	v, ok := verbOf(k)
+	if !ok || a.leave == nil {
 		return func() {}
+	}
+	grace := endGrace
+	if slow, ok := v.(interface{ Grace() time.Duration }); ok {
+		grace = slow.Grace()
 	}
 	over := make(chan struct{})
 	stop := context.AfterFunc(a.ctx, func() {
-		late := time.NewTimer(endGrace)
+		late := time.NewTimer(grace)
 		defer late.Stop()
 		select {
 		case <-over:

@@ -18,9 +18,10 @@ import (
 	"path/filepath"
 	"runtime"
 	"slices"
+	"strings"
 	"time"
 
-	"github.com/holdfast-iot/holdfast"
+	"github.com/holdfast-iot/holdfast/internal/scratch"
 	"github.com/holdfast-iot/holdfast/internal/vault"
 )
 
@@ -53,6 +54,7 @@ const (
 type drill struct {
 	opts   Options
 	report Report
+	own    *scratch.Folder
 	dir    string // hub/ (on the image), devices/, aside/, scratch/
 	start  time.Time
 	image  *image // nil: none
@@ -104,18 +106,17 @@ func Run(ctx context.Context, o Options) (Report, error) {
 
 // folder makes the places to work in.
 func (d *drill) folder() (err error) {
+	kind := scratch.Kind{Name: "holdfast-drill", Before: unmountLeft}
 	if d.opts.Dir == "" {
-		if d.dir, err = os.MkdirTemp("", "holdfast-drill-"); err != nil {
-			return fmt.Errorf("make temporary folder: %w", err)
-		}
-	} else {
-		if d.dir, err = filepath.Abs(d.opts.Dir); err != nil {
-			return err
-		}
-		if err := os.Mkdir(d.dir, 0o700); err != nil {
-			return holdfast.Errorf(holdfast.Conflict, "the folder of a drill is a new one: %w", err)
-		}
+		d.clearLeft(kind)
+		d.own, err = kind.New("")
+	} else if d.dir, err = filepath.Abs(d.opts.Dir); err == nil {
+		d.own, err = kind.At(d.dir)
 	}
+	if err != nil {
+		return err
+	}
+	d.dir = d.own.Path
 	for _, sub := range []string{"hub", "devices", "aside", "scratch"} {
 		if err := os.Mkdir(filepath.Join(d.dir, sub), 0o700); err != nil {
 			return err
@@ -140,18 +141,36 @@ func (d *drill) folder() (err error) {
 	return nil
 }
 
+// clearLeft removes what drills that were killed have left.
+func (d *drill) clearLeft(kind scratch.Kind) {
+	cleared, err := kind.Clear("")
+	s := Step{ID: "leftover", What: "what a drill that was killed has left", Result: Pass, Detail: "removed: " + strings.Join(cleared, ", ")}
+	if err != nil {
+		s.Result, s.Detail = NotTried, err.Error()
+	}
+	if err != nil || len(cleared) > 0 {
+		d.add(s)
+	}
+}
+
 func (d *drill) clean() error {
-	err := d.image.unmount()
-	if d.opts.Keep || d.dir == "" || err != nil {
-		return err
+	if d.own == nil {
+		return nil
+	}
+	if err := d.image.unmount(); err != nil {
+		return errors.Join(err, d.own.Release())
+	}
+	if d.opts.Keep {
+		return d.own.Keep()
 	}
 	if d.opts.Dir == "" {
-		return os.RemoveAll(d.dir)
+		return d.own.Remove()
 	}
+	var err error
 	for _, of := range []string{"hub", "devices", "aside", "scratch", "disk.img"} {
 		err = errors.Join(err, os.RemoveAll(filepath.Join(d.dir, of)))
 	}
-	return err
+	return errors.Join(err, d.own.Keep())
 }
 
 // tell goes through all of it.

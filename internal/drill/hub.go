@@ -40,6 +40,7 @@ func (d *drill) command(ctx context.Context, args ...string) *exec.Cmd {
 			cmd.Env = append(cmd.Env, v)
 		}
 	}
+	dieWithUs(cmd)
 	return cmd
 }
 

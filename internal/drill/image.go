@@ -1,11 +1,14 @@
 package drill
 
 import (
+	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"syscall"
 )
 
 // image is a file system in a file, which the hub lies on: what it has given back is
@@ -50,6 +53,27 @@ func (i *image) unmount() error {
 		return fmt.Errorf("unmount the drill's disk %s: %w %s", i.at, err, strings.TrimSpace(string(out)))
 	}
 	i.mounted = false
+	return nil
+}
+
+// unmountLeft unmounts the disk of a drill that was killed.
+func unmountLeft(dir string) error {
+	at := filepath.Join(dir, "hub")
+	outer, err := os.Lstat(dir)
+	if err != nil {
+		return err
+	}
+	inner, err := os.Lstat(at)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	} else if err != nil {
+		return err
+	}
+	x, ok := outer.Sys().(*syscall.Stat_t)
+	y, also := inner.Sys().(*syscall.Stat_t)
+	if ok && also && x.Dev != y.Dev {
+		return (&image{at: at, mounted: true}).unmount()
+	}
 	return nil
 }
 

@@ -20,6 +20,7 @@ import (
 	"github.com/holdfast-iot/holdfast/internal/blob"
 	"github.com/holdfast-iot/holdfast/internal/catalog"
 	"github.com/holdfast-iot/holdfast/internal/escrow"
+	"github.com/holdfast-iot/holdfast/internal/scratch"
 	"github.com/holdfast-iot/holdfast/internal/series"
 	"github.com/holdfast-iot/holdfast/internal/vault"
 )
@@ -591,12 +592,16 @@ func (s *Server) onRecord(ctx context.Context, kind string, what any) error {
 // else: the hub may run.
 func Drill(ctx context.Context, c Config, o RestoreOptions) (r Restored, err error) {
 	began := time.Now()
-	scratch, err := os.MkdirTemp(c.Data, "holdfast-drill-")
-	if err != nil {
-		return r, holdfast.Errorf(holdfast.Unavailable, "make a folder for the drill: %w", err)
+	kind := scratch.Kind{Name: "holdfast-restore-drill"}
+	if _, err := kind.Clear(c.Data); err != nil { // what one that was killed has left
+		return r, holdfast.Errorf(holdfast.Unavailable, "make room for the drill: %w", err)
 	}
-	defer func() { err = errors.Join(err, os.RemoveAll(scratch)) }()
-	c.Data = filepath.Join(scratch, "data")
+	own, err := kind.New(c.Data)
+	if err != nil {
+		return r, diskFull("make room for the drill", err)
+	}
+	defer func() { err = errors.Join(err, own.Remove()) }()
+	c.Data = filepath.Join(own.Path, "data")
 	x := &restoring{c: c, o: o}
 	if err := x.look(ctx, false); err != nil {
 		return x.r, err

@@ -178,16 +178,18 @@ func (c *holderFenceCmd) Left() string {
 
 type holderReturnCmd struct {
 	Name string `arg:"" name:"name" help:"The holder."`
+	URL  string `name:"url" help:"Where it is, of one that was added after the backup that the hub was restored from." placeholder:"URL" env:"-"`
 	keyFlags
 	outputFlags
 }
 
 func (*holderReturnCmd) Help() string {
 	return `A fenced holder that works again destroys every root key of before, which completes the certificates that name it as pending, and gets the one in
-force.
+force. Of one that was added after the backup that the hub was restored from, say with --url where it is: it must open the keyring.
 
 Example:
-  holdfast holder return tpm --data DATA`
+  holdfast holder return tpm --data DATA
+  holdfast holder return usb --url file:/mnt/usb/root.key --data NEW`
 }
 
 func (c *holderReturnCmd) Run(a *app) error {
@@ -195,7 +197,7 @@ func (c *holderReturnCmd) Run(a *app) error {
 	if err != nil {
 		return err
 	}
-	h, err := server.ReturnHolder(a.ctx, config, c.Name)
+	h, err := server.ReturnHolder(a.ctx, config, c.Name, c.URL)
 	if err != nil {
 		return err
 	}

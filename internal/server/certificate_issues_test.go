@@ -155,7 +155,7 @@ func TestCertificateIsIssuedAnew(t *testing.T) {
 	}
 	next(holder)
 	h.halt()
-	if _, err := ReturnHolder(t.Context(), c, "usb"); err != nil {
+	if _, err := ReturnHolder(t.Context(), c, "usb", ""); err != nil {
 		t.Fatal(err)
 	}
 	h.start()

@@ -160,6 +160,9 @@ func (s HolderSpec) check(c Config, k keys) (holderURL, error) {
 		}
 	}
 	for _, e := range k.Holders {
+		if e.URL == "" { // nobody knows where it is
+			continue
+		}
 		other, err := parseHolder(e.URL)
 		if err != nil {
 			return u, err
@@ -396,7 +399,10 @@ func fence(ctx context.Context, c Config, data Folder, name string) (e keyHolder
 
 // ReturnHolder asks a fenced holder again: it destroys all that it held, which
 // completes what certificates name as pending, and gets the root key in force.
-func ReturnHolder(ctx context.Context, c Config, name string) (_ HolderState, err error) {
+//
+// Of one that was added after the backup from which the hub was restored nobody knows
+// where it is: url says so, and it must open what the keyring's head has for that name.
+func ReturnHolder(ctx context.Context, c Config, name, url string) (_ HolderState, err error) {
 	c = c.withDefaults()
 	s, err := openKeyring(ctx, c)
 	if err != nil {
@@ -407,13 +413,43 @@ func ReturnHolder(ctx context.Context, c Config, name string) (_ HolderState, er
 	if err != nil {
 		return HolderState{}, err
 	}
-	if e.FencedAt.IsZero() {
+	switch {
+	case e.FencedAt.IsZero():
 		return HolderState{}, holdfast.Errorf(holdfast.Conflict, "holder %s is not fenced", name)
-	}
-	if e.URL == "" {
-		return HolderState{}, holdfast.Errorf(holdfast.Conflict, "nobody knows where holder %s is: it was added after the backup that this hub was restored from. If what it held is destroyed: holdfast holder remove %[1]s --vouch WHO; then add it under another name", name)
+	case e.URL != "" && url != "" && url != e.URL:
+		return HolderState{}, holdfast.Errorf(holdfast.Conflict, "holder %s is registered as %s: put it back there, and leave --url out", name, e.URL)
+	case e.URL == "" && url == "":
+		return HolderState{}, holdfast.Errorf(holdfast.Conflict, "nobody knows where holder %s is: it was added after the backup that this hub was restored from. Say so: holdfast holder return %[1]s --url URL, as it was added. If it is gone for good, and somebody answers for what it held: holdfast holder remove %[1]s --vouch WHO; then add another under another name", name)
+	case e.URL == "":
+		if err := s.place(ctx, c, e, url); err != nil {
+			return HolderState{}, err
+		}
 	}
 	return s.rejoin(ctx, c, e, "root key holder returned")
+}
+
+// place says where a holder is that is known by name only, if what is there is that one.
+func (s *stores) place(ctx context.Context, c Config, e *keyHolder, url string) error {
+	other := HolderSpec{Name: "another", URL: url}
+	if _, err := other.check(c, s.keys); err != nil {
+		return err
+	}
+	found := *e
+	found.URL = url
+	h, err := c.openHolder(ctx, s.folder, found)
+	if err != nil {
+		return err
+	}
+	defer closeHolder(h)
+	if err := s.vault.Knows(ctx, vault.Registered(h, e.Name, "")); err != nil {
+		return err
+	}
+	if i, ok := h.(identified); ok && e.Name != rootKeyHolder {
+		found.ID = i.ID()
+	}
+	found.Grade = h.Grade()
+	*e = found
+	return nil
 }
 
 // rejoin gives a registered holder that is fenced a part in the keyring.

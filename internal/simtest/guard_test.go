@@ -72,7 +72,7 @@ func (w *world) tend(ctx context.Context) error {
 	case !fenced && away && w.r.IntN(3) > 0, !fenced && w.r.IntN(10) == 0:
 		w.operator("fence", func(c server.Config) error { _, _, err := server.FenceHolder(ctx, c, second); return err })
 	case fenced && !away && w.r.IntN(2) == 0:
-		w.operator("return", func(c server.Config) error { _, err := server.ReturnHolder(ctx, c, second); return err })
+		w.operator("return", func(c server.Config) error { _, err := server.ReturnHolder(ctx, c, second, ""); return err })
 	}
 	switch w.r.IntN(10) {
 	case 0:
@@ -311,7 +311,7 @@ func (w *world) mend(ctx context.Context) error {
 	if !fenced {
 		return nil
 	}
-	if err := command(w.disk, func(c server.Config) error { _, err := server.ReturnHolder(ctx, c, second); return err }); err != nil {
+	if err := command(w.disk, func(c server.Config) error { _, err := server.ReturnHolder(ctx, c, second, ""); return err }); err != nil {
 		return fmt.Errorf("the second holder can't be returned: %w", err)
 	}
 	return nil

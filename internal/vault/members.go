@@ -95,6 +95,30 @@ func (v *Vault) Join(ctx context.Context, h Holder, fresh bool) (Statement, erro
 	return s, nil
 }
 
+// Knows is nil if a holder opens what the head in force has for its name: then it is the
+// one of that name.
+func (v *Vault) Knows(ctx context.Context, h Holder) error {
+	v.rotating.Lock()
+	defer v.rotating.Unlock()
+	i := slices.IndexFunc(v.ring.boxes, func(b holderBox) bool { return b.name == h.Name() })
+	if i < 0 {
+		return holdfast.Errorf(holdfast.Conflict, "whether this is holder %s can't be seen any more: the root key was replaced since. Nothing was changed. Have somebody answer for what it held: holdfast holder remove %[1]s --vouch WHO; then add it under another name", h.Name())
+	}
+	var err error
+	same := false
+	seal.Quiet(func() {
+		var root seal.Key
+		if root, err = h.Open(ctx, v.ring.generation, v.ring.boxes[i].box); err == nil {
+			same = root == v.ring.root
+		}
+		root.Wipe()
+	})
+	if err != nil || !same {
+		return holdfast.Errorf(holdfast.Denied, "what is there is not holder %s: it does not open what the keyring has for that name. Nothing was changed", h.Name())
+	}
+	return nil
+}
+
 // maxHolders is what a head has room for, beside a box for shareholders.
 const maxHolders = 1<<8 - 2
 

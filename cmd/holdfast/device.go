@@ -10,6 +10,7 @@ import (
 	"os"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/holdfast-iot/holdfast"
 	"github.com/holdfast-iot/holdfast/client"
@@ -94,6 +95,9 @@ func (c *deviceAddCmd) Run(a *app) error {
 		fmt.Fprintf(a.stdout, ", owned by %s", cell(partyName(d.Device.Owner)))
 	}
 	fmt.Fprintln(a.stdout, ".")
+	if d.TakesFrom != nil {
+		fmt.Fprintf(a.stdout, "It takes readings from %s on: a device of this label, serial or gateway's child was erased.\n", d.TakesFrom.Format(time.RFC3339))
+	}
 	if d.ClaimCode != "" {
 		fmt.Fprintf(a.stdout, "\nIts claim code, for whoever shall own it:\n\n  %s\n", d.ClaimCode)
 	}
@@ -172,6 +176,8 @@ func (c *deviceAddCmd) printUnits(a *app, units []api.UnitLine) error {
 		note := ""
 		if u.Existing {
 			note = "known already"
+		} else if u.TakesFrom != nil {
+			note = "takes readings from " + u.TakesFrom.Format(time.RFC3339)
 		}
 		rows[i] = []string{u.Serial, u.Device, u.Label, u.ClaimCode, u.EnrolmentCode, note}
 	}

@@ -178,7 +178,7 @@ func (c *intakeMQTTCmd) Run(a *app) error {
 			return err
 		}
 		defer hub.Close()
-		o.Declare = c.declare(hub, i.Device)
+		o.Declare = c.declare(a, hub, i.Device)
 	}
 	fmt.Fprintf(a.stderr, "holdfast: takes in what %s sends.\n", broker.URL.Redacted())
 	r, err := intake.Run(ctx, o)
@@ -264,10 +264,15 @@ func (c *intakeMQTTCmd) connect(a *app) (*client.Client, error) {
 	return (&hubFlags{Hub: c.API, Token: c.Token, Data: c.Data}).connect(a)
 }
 
-func (c *intakeMQTTCmd) declare(hub *client.Client, gateway holdfast.DeviceID) func(context.Context, string) error {
+func (c *intakeMQTTCmd) declare(a *app, hub *client.Client, gateway holdfast.DeviceID) func(context.Context, string) error {
 	return func(ctx context.Context, name string) error {
 		body := map[string]any{"label": name, "owner": c.Owner, "gateway": gateway.String()}
-		return hub.Do(ctx, http.MethodPost, "/v1/devices", body, nil)
+		var d api.AddedDevice
+		err := hub.Do(ctx, http.MethodPost, "/v1/devices", body, &d)
+		if err == nil && d.TakesFrom != nil {
+			fmt.Fprintf(a.stderr, "holdfast: child %s was erased before: it takes readings from %s on.\n", cell(name), d.TakesFrom.Format(time.RFC3339))
+		}
+		return err
 	}
 }
 

@@ -64,6 +64,7 @@ type AddedDevice struct {
 	EnrolmentCode  string     `json:"enrolment_code,omitempty" doc:"Gets the device its certificate: holdfast enrol CODE --out DIR."`
 	EnrolmentUntil *time.Time `json:"enrolment_until,omitempty"`
 	ClaimCode      string     `json:"claim_code,omitempty" doc:"Makes a party the owner of an unclaimed device."`
+	TakesFrom      *time.Time `json:"takes_from,omitempty" doc:"Readings from before are refused: a device of this serial, label or gateway's child was erased in the last 400 days."`
 }
 
 // Codes is what a device was given anew.
@@ -135,7 +136,7 @@ func (a *API) addDevice(ctx context.Context, by access.Principal, in *addDevice)
 	if err != nil {
 		return nil, err
 	}
-	out := AddedDevice{Device: deviceDoc(added.Device, n), ClaimCode: added.ClaimCode}
+	out := AddedDevice{Device: deviceDoc(added.Device, n), ClaimCode: added.ClaimCode, TakesFrom: moment(added.TakesFrom)}
 	out.Device.Serial = b.Serial
 	if spec.Gateway.IsZero() {
 		out.EnrolmentCode, out.EnrolmentUntil, err = a.enrolmentCode(ctx, added.Device, b.Days)

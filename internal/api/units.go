@@ -23,6 +23,7 @@ type UnitLine struct {
 	EnrolmentCode  string     `json:"enrolment_code,omitempty"`
 	EnrolmentUntil *time.Time `json:"enrolment_until,omitempty"`
 	ClaimCode      string     `json:"claim_code,omitempty"`
+	TakesFrom      *time.Time `json:"takes_from,omitempty" doc:"As of a device that is added alone."`
 }
 
 type unitsInput struct {
@@ -71,7 +72,7 @@ func (a *API) addUnits(w http.ResponseWriter, r *http.Request, by access.Princip
 		}
 	}
 	for _, u := range report.Added {
-		line := UnitLine{Serial: u.Serial, Device: u.Device.ID.String(), Label: u.Device.Label, ClaimCode: u.ClaimCode}
+		line := UnitLine{Serial: u.Serial, Device: u.Device.ID.String(), Label: u.Device.Label, ClaimCode: u.ClaimCode, TakesFrom: moment(u.TakesFrom)}
 		if line.EnrolmentCode, line.EnrolmentUntil, err = a.enrolmentCode(r.Context(), u.Device, in.Days); err != nil {
 			return err
 		}

@@ -55,15 +55,20 @@ type Recorder interface {
 type Options struct {
 	Routes int              // devices whose route is kept in memory, default 100,000
 	Now    func() time.Time // default time.Now
+	// KeepOut has a new device take nothing that says it was taken before the device was
+	// declared, until a time, in the transaction that adds it. Required where devices are
+	// added after something was erased.
+	KeepOut func(ctx context.Context, tx *sql.Tx, d Device, until time.Time) error
 }
 
 // Custody is the keeper of the words above. It is safe for concurrent use.
 type Custody struct {
-	db     *catalog.DB
-	keys   Keys
-	ledger Recorder
-	now    func() time.Time
-	max    int
+	db      *catalog.DB
+	keys    Keys
+	ledger  Recorder
+	now     func() time.Time
+	max     int
+	keepOut func(ctx context.Context, tx *sql.Tx, d Device, until time.Time) error
 
 	mu         sync.RWMutex
 	generation uint64 // of the caches below: grows with each Forget
@@ -100,7 +105,7 @@ func New(db *catalog.DB, keys Keys, ledger Recorder, o Options) *Custody {
 		o.Now = time.Now
 	}
 	return &Custody{
-		db: db, keys: keys, ledger: ledger, now: o.Now, max: o.Routes,
+		db: db, keys: keys, ledger: ledger, now: o.Now, max: o.Routes, keepOut: o.KeepOut,
 		routes:   make(map[holdfast.DeviceID]*Route),
 		deviceOf: make(map[holdfast.AssignmentID]holdfast.DeviceID),
 		children: make(map[childKey]holdfast.DeviceID),

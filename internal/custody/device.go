@@ -54,6 +54,9 @@ type DeviceSpec struct {
 type Added struct {
 	Device    Device
 	ClaimCode string
+	// TakesFrom: readings from before it are not taken, since something was erased that
+	// came from where these do. Zero: any are.
+	TakesFrom time.Time
 }
 
 // AddDevice adds a device. It has an assignment from the start, so that it may
@@ -73,8 +76,10 @@ func (c *Custody) AddDevice(ctx context.Context, by holdfast.CredentialID, spec 
 		if err := p.insert(ctx, tx); err != nil {
 			return err
 		}
-		_, err := c.ledger.Append(ctx, tx, p.record(), "device added", p.event(by))
-		return err
+		if _, err := c.ledger.Append(ctx, tx, p.record(), "device added", p.event(by)); err != nil {
+			return err
+		}
+		return c.barPast(ctx, tx, p)
 	})
 	if err != nil {
 		return Added{}, err
@@ -105,6 +110,7 @@ type plan struct {
 	Added
 	serial     string
 	serialHash []byte
+	sources    []Source // of what may have been erased
 	newUnit    bool
 	labelHash  []byte
 	childHash  []byte
@@ -195,6 +201,9 @@ func (c *Custody) planLinks(ctx context.Context, p *plan) error {
 		if err := c.planUnit(ctx, p); err != nil {
 			return err
 		}
+	}
+	if p.sources, err = c.sourcesOf(ctx, *d, p.serial); err != nil {
+		return err
 	}
 	if d.State == Unclaimed {
 		p.ClaimCode, p.codeHash, err = c.newCode(ctx)

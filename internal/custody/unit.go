@@ -151,13 +151,13 @@ func (c *Custody) AddUnits(ctx context.Context, by holdfast.CredentialID, file i
 		plans = append(plans, p)
 		report.Added = append(report.Added, AddedUnit{Serial: row.serial, Added: p.Added})
 	}
-	if err := c.writeUnits(ctx, by, plans); err != nil {
+	if err := c.writeUnits(ctx, by, plans, report.Added); err != nil {
 		return UnitReport{}, err
 	}
 	return report, nil
 }
 
-func (c *Custody) writeUnits(ctx context.Context, by holdfast.CredentialID, plans []*plan) error {
+func (c *Custody) writeUnits(ctx context.Context, by holdfast.CredentialID, plans []*plan, report []AddedUnit) error {
 	if len(plans) == 0 {
 		return nil
 	}
@@ -170,12 +170,12 @@ func (c *Custody) writeUnits(ctx context.Context, by holdfast.CredentialID, plan
 		return err
 	}
 	return c.write(ctx, func(tx *sql.Tx) error {
-		return c.insertAll(ctx, tx, by, plans)
+		return c.insertAll(ctx, tx, by, plans, report)
 	})
 }
 
 // insertAll adds several devices, with one addition to the ledger.
-func (c *Custody) insertAll(ctx context.Context, tx *sql.Tx, by holdfast.CredentialID, plans []*plan) error {
+func (c *Custody) insertAll(ctx context.Context, tx *sql.Tx, by holdfast.CredentialID, plans []*plan, report []AddedUnit) error {
 	events := make([]ledger.Happening, len(plans))
 	for i, p := range plans {
 		if err := p.insert(ctx, tx); err != nil {
@@ -183,8 +183,16 @@ func (c *Custody) insertAll(ctx context.Context, tx *sql.Tx, by holdfast.Credent
 		}
 		events[i] = ledger.Happening{About: p.record(), Kind: "device added", Data: p.event(by)}
 	}
-	_, err := c.ledger.AppendAll(ctx, tx, events)
-	return err
+	if _, err := c.ledger.AppendAll(ctx, tx, events); err != nil {
+		return err
+	}
+	for i, p := range plans {
+		if err := c.barPast(ctx, tx, p); err != nil {
+			return err
+		}
+		report[i].Added = p.Added
+	}
+	return nil
 }
 
 func (c *Custody) planRow(ctx context.Context, row unitLine, d UnitDefaults, parties map[string]holdfast.PartyID) (*plan, error) {

@@ -77,7 +77,7 @@ func ofNobody() map[string]string {
 		"ledger_padding": hub, "ledger_hash": hub, "ledger_checkpoint": hub, "ledger_cosignature": hub, "ledger_origin": hub, "ledger_key": hub, "take_back": erased, "take_back_batch": erased,
 		"hub_authority": hub, "unit": "a thing's, whoever has it", "profile": hub, "claim_code": "of devices that are nobody's yet",
 		"joint_erasure": "a household's", "joint_word": ids + ", of a household's adults",
-		"purpose": hub, "retention_rule": hub, "bar": erased, "group_answer": "how many answered a recipient, by the name of a stream",
+		"purpose": hub, "retention_rule": hub, "bar": erased, "erased_source": erased, "group_answer": "how many answered a recipient, by the name of a stream",
 		"segment": hub, "dead_range": erased, "dead_owner": erased, "rolled": hub, "arrival": hub, "arrival_roll": hub, "ingest_clock": hub,
 		"erasure": erased, "erasure_alone": erased, "expiry": hub, "retraction": "the recipient's", "recovery_deal": hub, "backup": hub, "backup_drill": hub, "backup_resealed": hub,
 		"goose_db_version": hub, "sqlite_sequence": hub,

@@ -57,6 +57,10 @@ type Custody interface {
 	// ReplayErased is Leave for a catalog that was put back to before the erasure.
 	ReplayErased(ctx context.Context, tx *sql.Tx, s holdfast.Scope) error
 	Stay(ctx context.Context, tx *sql.Tx, party holdfast.PartyID) error
+	// Sources are where the devices of assignments sent from. Once they are remembered,
+	// what is declared there again takes nothing from before.
+	Sources(ctx context.Context, assignments []holdfast.AssignmentID) ([]custody.Source, error)
+	Remember(ctx context.Context, tx *sql.Tx, sources []custody.Source, until time.Time) error
 	Operating(ctx context.Context) (holdfast.PartyID, error)
 	Assignment(ctx context.Context, id holdfast.AssignmentID) (custody.Assignment, error)
 	StreamsOfAssignment(ctx context.Context, a custody.Assignment) ([]*custody.Stream, error)
@@ -406,12 +410,21 @@ func (g *Gate) writeDown(ctx context.Context, e Erasure, s holdfast.Scope, was s
 	if err != nil {
 		return err
 	}
+	var sources []custody.Source
+	if !inPart(s) {
+		if sources, err = g.Custody.Sources(ctx, s.Assignments); err != nil {
+			return err
+		}
+	}
 	box, err := g.sealPlan(ctx, e)
 	if err != nil {
 		return err
 	}
 	err = g.Catalog.Write(ctx, func(tx *sql.Tx) error {
 		if err := put(ctx, tx, e, was, box); err != nil {
+			return err
+		}
+		if err := g.Custody.Remember(ctx, tx, sources, rememberUntil(e.Began())); err != nil {
 			return err
 		}
 		if err := e.alone.add(ctx, tx, e.ID, s.Before); err != nil {
@@ -425,7 +438,7 @@ func (g *Gate) writeDown(ctx context.Context, e Erasure, s holdfast.Scope, was s
 				return err
 			}
 		}
-		if err := takeBack(ctx, tx, e); err != nil {
+		if err := takeBack(ctx, tx, e, sources); err != nil {
 			return err
 		}
 		if err := insertRetractions(ctx, tx, s, told); err != nil {
@@ -444,6 +457,9 @@ func (g *Gate) writeDown(ctx context.Context, e Erasure, s holdfast.Scope, was s
 	}
 	return nil
 }
+
+// rememberUntil is when the bars of an erasure end.
+func rememberUntil(began time.Time) time.Time { return began.AddDate(0, 0, grant.BarDays) }
 
 // leave closes a party. One that another erasure has ended, while this one waited, is
 // closed already: this one comes to its end, and finds nothing.

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/holdfast-iot/holdfast"
+	"github.com/holdfast-iot/holdfast/internal/custody"
 	"github.com/holdfast-iot/holdfast/internal/ledger"
 	"github.com/holdfast-iot/holdfast/internal/seal"
 	"github.com/holdfast-iot/holdfast/internal/vault"
@@ -27,6 +28,8 @@ type Accepted struct {
 
 	Of [][]holdfast.StreamID `json:"of,omitempty"` // as in Plan
 
+	Sources []custody.Source `json:"sources,omitempty"` // where its devices sent from
+
 	Waits *Window `json:"waits,omitempty"` // it can be undone yet; another take-back follows when it begins
 }
 
@@ -41,9 +44,9 @@ type Window struct {
 }
 
 // takeBack writes an accepted erasure down for a restore, with its bars.
-func takeBack(ctx context.Context, tx *sql.Tx, e Erasure) error {
+func takeBack(ctx context.Context, tx *sql.Tx, e Erasure, sources []custody.Source) error {
 	a := Accepted{Party: e.Party, Scope: e.Scope, By: e.By, Asked: e.AskedAt, Refused: e.RefusedAt,
-		OwnerKeys: e.OwnerKeys, RecordKeys: e.RecordKeys, Kept: e.Kept, Of: e.Of}
+		OwnerKeys: e.OwnerKeys, RecordKeys: e.RecordKeys, Kept: e.Kept, Of: e.Of, Sources: sources}
 	if e.State == Waiting {
 		a.Waits = &Window{e.Until, e.Undo, e.Asker, e.OwnWord, e.Rest, e.Clipped}
 	}
@@ -95,6 +98,9 @@ func (g *Gate) Replay(ctx context.Context, t ledger.TakeBack) error {
 			return err // it was replayed before, as far as here
 		}
 		if err := g.Custody.ReplayErased(ctx, tx, s); err != nil {
+			return err
+		}
+		if err := g.Custody.Remember(ctx, tx, a.Sources, rememberUntil(a.Asked)); err != nil {
 			return err
 		}
 		barred := s

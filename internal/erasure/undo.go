@@ -50,7 +50,7 @@ func (g *Gate) wait(ctx context.Context, e Erasure, s holdfast.Scope) (Erasure, 
 		if err := g.Custody.Leave(ctx, tx, s); err != nil {
 			return err
 		}
-		if err := takeBack(ctx, tx, e); err != nil {
+		if err := takeBack(ctx, tx, e, nil); err != nil {
 			return err
 		}
 		return g.record(ctx, tx, "erasure waits", e)

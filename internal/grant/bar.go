@@ -3,6 +3,7 @@ package grant
 import (
 	"context"
 	"database/sql"
+	"math"
 	"slices"
 	"time"
 
@@ -67,6 +68,13 @@ func (r *Register) SetBar(ctx context.Context, tx *sql.Tx, b Bar) error {
 	return nil
 }
 
+// BarPast keeps out of a device in new hands what was taken before it was: the unit,
+// its gateway or a broker may hold readings of others yet.
+func (r *Register) BarPast(ctx context.Context, tx *sql.Tx, owner holdfast.PartyID, a holdfast.AssignmentID, began, expires time.Time) error {
+	return r.SetBar(ctx, tx, Bar{Party: owner, Assignment: a, Span: holdfast.Span{From: math.MinInt64, To: began.UnixNano() - 1},
+		ArrivedBefore: math.MaxInt64, Expires: expires})
+}
+
 func insertBar(ctx context.Context, tx *sql.Tx, b Bar) error {
 	_, err := tx.ExecContext(ctx, `INSERT INTO bar (assignment, stream, span_from, span_to, arrived_before, expires) VALUES ($1, $2, $3, $4, $5, $6)
 		ON CONFLICT (assignment, stream, span_from, span_to) DO UPDATE SET arrived_before = excluded.arrived_before, expires = excluded.expires`,
@@ -86,6 +94,14 @@ func (all Bars) Bar(s holdfast.StreamID, at, arrived int64) bool {
 		}
 	}
 	return false
+}
+
+// BarPast is Bar for a reading of a device whose own bars these are, which goes to one
+// of its periods: what was before the device is nobody's.
+func (all Bars) BarPast(at, arrived int64) bool {
+	return slices.ContainsFunc(all, func(b Bar) bool {
+		return b.ArrivedBefore == math.MaxInt64 && b.Span.From == math.MinInt64 && b.bars(holdfast.StreamID{}, at, arrived) && arrived < b.Expires.UnixNano()
+	})
 }
 
 // Bars returns the bars of an assignment as they are now. It reads memory only.

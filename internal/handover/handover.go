@@ -18,7 +18,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"math"
 	"time"
 
 	"github.com/holdfast-iot/holdfast"
@@ -167,9 +166,7 @@ func (s *step) within(ctx context.Context, tx *sql.Tx, moved []custody.Moved) er
 		case holdfast.KindOf(err) != holdfast.NotFound: // a declared child, or never enrolled
 			return err
 		}
-		err = s.d.Grants.SetBar(ctx, tx, grant.Bar{Party: m.New.Owner, Assignment: m.New.Assignment,
-			Span: holdfast.Span{From: math.MinInt64, To: m.New.Added.UnixNano() - 1}, ArrivedBefore: math.MaxInt64, Expires: m.New.Added.Add(never)})
-		if err != nil {
+		if err := s.d.Grants.BarPast(ctx, tx, m.New.Owner, m.New.Assignment, m.New.Added, m.New.Added.Add(never)); err != nil {
 			return err
 		}
 	}
@@ -230,7 +227,7 @@ func standIn(party holdfast.PartyID) access.Principal {
 
 // Once carries out all that is due.
 func (d *Desk) Once(ctx context.Context) error {
-	errs := []error{d.Custody.EndMajorities(ctx)}
+	errs := []error{d.Custody.EndMajorities(ctx), d.Custody.ForgetSources(ctx)}
 	sold, err := d.Custody.DueTransfers(ctx)
 	errs = append(errs, err)
 	for _, t := range sold {

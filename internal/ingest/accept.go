@@ -135,6 +135,7 @@ func (b *Batch) add(route *custody.Route, samples []holdfast.Sample, d Delivery)
 	b.touched = b.touched[:0]
 	have := len(b.parts)
 	m := message{route: route, to: route, bars: b.gate.purposes.Bars(route.Assignment)}
+	m.own = m.bars
 	for i := range samples {
 		if err := b.reading(&m, &samples[i]); err != nil {
 			b.undo(have)
@@ -177,6 +178,7 @@ var errStopped = holdfast.Errorf(holdfast.Denied, "collection was stopped by the
 type message struct {
 	route *custody.Route  // of the device
 	to    *custody.Route  // of the assignment that the last reading belongs to
+	own   grant.Bars      // of route
 	bars  grant.Bars      // of to
 	live  *custody.Stream // the last stream of to found to have a live purpose
 	part  int             // of the last reading, if live is set
@@ -221,7 +223,7 @@ func (b *Batch) reading(m *message, x *holdfast.Sample) error {
 	if b.peer.TLS12 {
 		r.Mark |= holdfast.TLS12
 	}
-	if m.bars.Bar(stream.ID, r.Time, b.arrival) {
+	if m.bars.Bar(stream.ID, r.Time, b.arrival) || to != m.route && m.own.BarPast(r.Time, b.arrival) {
 		return holdfast.Errorf(holdfast.Denied, "these readings were erased: they are not taken back in")
 	}
 	if stream != m.live {

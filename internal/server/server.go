@@ -10,6 +10,7 @@ package server
 import (
 	"context"
 	"crypto/x509"
+	"database/sql"
 	"fmt"
 	"log/slog"
 	"path/filepath"
@@ -168,7 +169,10 @@ func (s *Server) openKeepers(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	s.custody = custody.New(db, v, s.ledger, custody.Options{Now: s.config.Ground.Hands})
+	s.custody = custody.New(db, v, s.ledger, custody.Options{Now: s.config.Ground.Hands,
+		KeepOut: func(ctx context.Context, tx *sql.Tx, d custody.Device, until time.Time) error { // when all is open
+			return s.grants.BarPast(ctx, tx, d.Owner, d.Assignment, d.Added, until)
+		}})
 	people := access.Deps{Catalog: db, Vault: v, Ledger: s.ledger, Authority: s.identity, Issuers: issuers,
 		AddParty: s.addPerson, Operating: s.custody.Operating, Grant: s.grantOf}
 	if s.access, err = access.Open(ctx, people, access.Options{Log: s.log}); err != nil {

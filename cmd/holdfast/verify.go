@@ -6,6 +6,7 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"strings"
 
 	"github.com/holdfast-iot/holdfast"
 	"github.com/holdfast-iot/holdfast/internal/archive"
@@ -41,6 +42,11 @@ const maxCertificate = 64 << 20
 func (c *verifyCmd) Run(a *app) error {
 	if c.Key != nil && *c.Key == "" {
 		return usagef("--key is empty: holdfast ledger show prints the hub's key")
+	}
+	for _, key := range append([]string{c.key()}, c.Witness...) { // base64 reads over line ends, others don't
+		if strings.ContainsAny(key, " \t\r\n") {
+			return usagef("a key has a space or a line end in it or behind it: give it as holdfast ledger show prints it")
+		}
 	}
 	if c.Witnesses < 0 || c.Witnesses > len(c.Witness) {
 		return usagef("--witnesses is at most as many as there are --witness")

@@ -291,6 +291,8 @@ func (c *Custody) endPeriods(ctx context.Context, by holdfast.CredentialID, d De
 	}, nil
 }
 
+var errVacant = holdfast.Errorf(holdfast.Denied, "readings of this time were erased: they are not taken back in")
+
 // loadPeriods puts a device's periods into its route: whose they are, and of those
 // into which readings may still fall when they are and their streams.
 func (c *Custody) loadPeriods(ctx context.Context, r *Route) error {
@@ -315,6 +317,12 @@ func (c *Custody) loadPeriods(ctx context.Context, r *Route) error {
 	over := c.now().Add(-Spool - 24*time.Hour).UnixNano()
 	var spans []span
 	for _, m := range marks {
+		if m.assignment.IsZero() {
+			if r.nobody == nil {
+				r.nobody = &Route{Device: r.Device, Gateway: r.Gateway, device: r.device, denied: errVacant}
+			}
+			r.vacant = append(r.vacant, m.window)
+		}
 		if m.to <= over {
 			continue
 		}
@@ -324,7 +332,7 @@ func (c *Custody) loadPeriods(ctx context.Context, r *Route) error {
 		p.streams.Store(&streams)
 		switch {
 		case at < 0:
-			p.denied = holdfast.Errorf(holdfast.Denied, "readings of this time were erased: they are not taken back in")
+			p.denied = errVacant
 		case r.holders[at].State != Active:
 			p.Owner, p.denied = r.holders[at].Owner, holdfast.Errorf(holdfast.Denied, "the assignment that readings of this time belong to is closed")
 		default:

@@ -30,6 +30,8 @@ type Route struct {
 	streams atomic.Pointer[map[string]*Stream]
 	holders []Assignment // the device's periods without what is sealed, those long over too
 	periods *timeline    // nil: there are none that readings may fall into
+	vacant  []window     // of periods that are erased, those long over too
+	nobody  *Route       // of what was taken in them
 	stale   atomic.Bool
 }
 

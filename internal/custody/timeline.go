@@ -112,10 +112,14 @@ func (t *timeline) at(when int64) *Route {
 // At returns the route of the assignment to which a reading of time t belongs that
 // arrived at a time; r itself if the device has no periods. byArrival says that t is
 // out of bounds, so that the arrival decides: such a reading is marked Clock. A
-// reading without a time of its own has that of its arrival. The route may be that
+// reading without a time of its own has that of its arrival. What was taken in a period
+// that is erased is nobody's, however late it comes. The route may be that
 // of a period whose readings have no owner any more: Denied says why.
 func (r *Route) At(t, arrived int64) (_ *Route, byArrival bool) {
 	byArrival = t > arrived+int64(Ahead) || t < arrived-int64(Spool)
+	if byArrival && t < arrived && slices.ContainsFunc(r.vacant, func(w window) bool { return w.contains(t) }) {
+		return r.nobody, true
+	}
 	if r.periods == nil {
 		return r, byArrival
 	}

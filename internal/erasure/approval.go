@@ -207,7 +207,7 @@ func (g *Gate) proposed(ctx context.Context, by access.Principal, id holdfast.Er
 	case e.State == Waiting && e.Safe:
 		return e, nil
 	case e.State != Approval:
-		return e, holdfast.Errorf(holdfast.Conflict, "erasure %s is %s: it does not wait for approval", id, e.State)
+		return e, holdfast.Errorf(holdfast.Conflict, "erasure %s is %s: it does not wait for approval", id, saying(e.State))
 	case g.Arrival() >= e.Until.UnixNano():
 		return e, holdfast.Errorf(holdfast.Conflict, "erasure %s waited its %d days for approval: ask for it again", id, ApproveWithin/(24*time.Hour))
 	}

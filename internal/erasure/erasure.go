@@ -267,7 +267,6 @@ const (
 	MaxItems      = 10_000             // assignments and streams of one scope
 	ApproveWithin = 7 * 24 * time.Hour // of an erasure in bulk
 	SafeUndo      = 72 * time.Hour     // least window of one in bulk that needs nobody's approval
-	ahead         = 5 * time.Minute    // by which devices' clocks may be ahead
 )
 
 // Ask begins an erasure: it is on the owner's record, barred, and refused on
@@ -411,7 +410,7 @@ func (g *Gate) writeDown(ctx context.Context, e Erasure, s holdfast.Scope, was s
 		return err
 	}
 	var sources []custody.Source
-	if !inPart(s) {
+	if !s.InPart() {
 		if sources, err = g.Custody.Sources(ctx, s.Assignments); err != nil {
 			return err
 		}
@@ -483,7 +482,7 @@ func put(ctx context.Context, tx *sql.Tx, e Erasure, was string, box []byte) err
 		return err
 	}
 	if n, err := res.RowsAffected(); err != nil || n == 0 {
-		return cmp.Or(err, holdfast.Errorf(holdfast.Conflict, "erasure %s is not %s any more", e.ID, was))
+		return cmp.Or(err, holdfast.Errorf(holdfast.Conflict, "erasure %s is not %s any more", e.ID, saying(was)))
 	}
 	return nil
 }

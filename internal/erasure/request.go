@@ -20,8 +20,6 @@ func (g *Gate) check(ctx context.Context, s holdfast.Scope, w Wish) error {
 		return holdfast.Errorf(holdfast.NotFound, "nothing is in this scope")
 	case s.Span.From > s.Span.To:
 		return holdfast.Errorf(holdfast.Invalid, "the range ends before it begins")
-	case w.Guarded && s.Partial() && s.Span.From > g.Arrival()+int64(ahead):
-		return holdfast.Errorf(holdfast.Invalid, "the range begins in the future: there is nothing to erase yet")
 	case len(s.Streams) > MaxItems || len(s.Assignments) > MaxItems && s.InPart():
 		return holdfast.Errorf(holdfast.TooLarge, "an erasure in part covers at most %d assignments and streams: ask for it device by device", MaxItems)
 	case w.Undo < 0 || w.Undo > MaxUndo:

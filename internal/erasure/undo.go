@@ -25,11 +25,9 @@ func (g *Gate) wait(ctx context.Context, e Erasure, s holdfast.Scope) (Erasure, 
 		return Erasure{}, err
 	}
 	now := g.Arrival()
-	if s.Before = now; s.InPart() && s.Month == 0 && s.Span.To >= now {
+	// A range that begins later is of clocks that were wrong: it stays as it was asked for.
+	if s.Before = now; s.InPart() && s.Month == 0 && s.Span.From < now && s.Span.To >= now {
 		s.Span.To, e.Clipped = now-1, true
-	}
-	if s.Span.From > s.Span.To {
-		return Erasure{}, holdfast.Errorf(holdfast.Invalid, "the range begins in the future: there is nothing to erase yet")
 	}
 	e.State, e.Scope, e.Until, e.RefusedAt = Waiting, scopeText(s), time.Unix(0, now).Add(e.Undo).UTC(), time.Now().UTC()
 	box, err := g.sealPlan(ctx, e)
@@ -98,10 +96,18 @@ func (g *Gate) repeated(ctx context.Context, e Erasure, s holdfast.Scope) error 
 	}
 	for _, x := range all {
 		if x.ID != e.ID && x.Party == e.Party && x.coversAll(s) {
-			return holdfast.Errorf(holdfast.Conflict, "erasure %s covers this already and is %s: undo that first, or wait", x.ID, x.State)
+			return holdfast.Errorf(holdfast.Conflict, "erasure %s covers this already and is %s: take that back first, or wait for its end", x.ID, saying(x.State))
 		}
 	}
 	return nil
+}
+
+// saying is a state behind the word is.
+func saying(state string) string {
+	if state == Approval {
+		return "waiting for approval"
+	}
+	return state
 }
 
 // coversAll reports whether an erasure covers all of a scope.
@@ -147,7 +153,7 @@ func (g *Gate) Undo(ctx context.Context, by access.Principal, id holdfast.Erasur
 	case e.State == Undone:
 		return e, holdfast.Errorf(holdfast.Conflict, "erasure %s was undone already: all is as before", id)
 	case e.State != Waiting && e.State != Approval:
-		return e, holdfast.Errorf(holdfast.Conflict, "erasure %s is %s: it can't be undone", id, e.State)
+		return e, holdfast.Errorf(holdfast.Conflict, "erasure %s is %s: it can't be undone", id, saying(e.State))
 	case e.State == Waiting && g.Arrival() >= e.Until.UnixNano():
 		return e, holdfast.Errorf(holdfast.Conflict, "erasure %s could be undone until %s", id, e.Until.Format(time.RFC3339))
 	}

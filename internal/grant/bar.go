@@ -31,9 +31,11 @@ const BarDays = 400
 
 // bars reports whether b keeps a reading out. A reading counts as one from before
 // the erasure if it arrived before it or carries a time before it: what is sent
-// again arrives later, but says when it was taken.
+// again arrives later, but says when it was taken. One that says a time at which the
+// bar will have ended is not of now either: a wrong clock gave it that time when it
+// was erased.
 func (b *Bar) bars(s holdfast.StreamID, at, arrived int64) bool {
-	return (b.Stream.IsZero() || b.Stream == s) && b.Span.Contains(at) && (arrived < b.ArrivedBefore || at < b.ArrivedBefore)
+	return (b.Stream.IsZero() || b.Stream == s) && b.Span.Contains(at) && (arrived < b.ArrivedBefore || at < b.ArrivedBefore || at >= b.Expires.UnixNano())
 }
 
 // SetBar sets a bar in the transaction of the erasure that leaves it. It counts
@@ -71,8 +73,14 @@ func (r *Register) SetBar(ctx context.Context, tx *sql.Tx, b Bar) error {
 // BarPast keeps out of a device in new hands what was taken before it was: the unit,
 // its gateway or a broker may hold readings of others yet.
 func (r *Register) BarPast(ctx context.Context, tx *sql.Tx, owner holdfast.PartyID, a holdfast.AssignmentID, began, expires time.Time) error {
-	return r.SetBar(ctx, tx, Bar{Party: owner, Assignment: a, Span: holdfast.Span{From: math.MinInt64, To: began.UnixNano() - 1},
-		ArrivedBefore: math.MaxInt64, Expires: expires})
+	past := holdfast.Span{From: math.MinInt64, To: began.UnixNano() - 1}
+	wrong := holdfast.Span{From: expires.UnixNano(), To: math.MaxInt64} // by a clock that ran ahead
+	for _, span := range []holdfast.Span{past, wrong} {
+		if err := r.SetBar(ctx, tx, Bar{Party: owner, Assignment: a, Span: span, ArrivedBefore: math.MaxInt64, Expires: expires}); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func insertBar(ctx context.Context, tx *sql.Tx, b Bar) error {
@@ -100,7 +108,7 @@ func (all Bars) Bar(s holdfast.StreamID, at, arrived int64) bool {
 // of its periods: what was before the device is nobody's.
 func (all Bars) BarPast(at, arrived int64) bool {
 	return slices.ContainsFunc(all, func(b Bar) bool {
-		return b.ArrivedBefore == math.MaxInt64 && b.Span.From == math.MinInt64 && b.bars(holdfast.StreamID{}, at, arrived) && arrived < b.Expires.UnixNano()
+		return b.ArrivedBefore == math.MaxInt64 && b.bars(holdfast.StreamID{}, at, arrived) && arrived < b.Expires.UnixNano()
 	})
 }
 

@@ -11,6 +11,7 @@ import (
 	"github.com/holdfast-iot/holdfast"
 	"github.com/holdfast-iot/holdfast/internal/access"
 	"github.com/holdfast-iot/holdfast/internal/custody"
+	"github.com/holdfast-iot/holdfast/internal/erasure"
 	"github.com/holdfast-iot/holdfast/internal/identity"
 )
 
@@ -52,7 +53,7 @@ func (r *returns) eraseParty(who access.Principal) {
 func (r *returns) refused(p identity.Peer, times ...time.Time) {
 	r.t.Helper()
 	for _, at := range times {
-		if err := r.send(p, number("a", at, 111)); holdfast.KindOf(err) != holdfast.Denied || !strings.Contains(err.Error(), "these readings were erased") {
+		if err := r.send(p, number("a", at, 111)); holdfast.KindOf(err) != holdfast.Denied || !strings.Contains(err.Error(), "were erased: they are not taken back in") {
 			r.t.Errorf("a reading of %s: %v", at.Format(time.RFC3339), err)
 		}
 	}
@@ -222,4 +223,74 @@ func TestARestoreKnowsWhatIsNotToReturn(t *testing.T) {
 	_, is := r.declare(spec)
 	r.refused(is, at)
 	r.mustSend(is, number("a", time.Now(), 2))
+}
+
+// What a wrong clock dated far ahead is erased by a range that begins there, now or
+// when it can be undone no more, and does not come in again.
+func TestReadingsOfTheFutureAreErased(t *testing.T) {
+	r := newReturns(t)
+	cid := r.person("Cid")
+	far, from := time.Date(2261, 1, 2, 0, 0, 0, 0, time.UTC), time.Date(2200, 1, 1, 0, 0, 0, 0, time.UTC)
+	_, p := r.declare(custody.DeviceSpec{Label: "clock", Owner: cid.Party})
+	r.mustSend(p, number("a", time.Now(), 1))
+	s, err := r.custody.ScopeOfStream(t.Context(), p.Device, "a")
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.Span.From = from.UnixNano()
+	if _, err := r.Server.erasure.Preview(t.Context(), cid, s, erasure.Wish{}); holdfast.KindOf(err) != holdfast.NotFound || !strings.Contains(err.Error(), "no reading of this was taken") {
+		t.Errorf("a preview of a future without readings: %v", err)
+	}
+	r.mustSend(p, number("a", far, 2))
+	if v, err := r.Server.erasure.Preview(t.Context(), cid, s, erasure.Wish{}); err != nil || v.Total.Rows != 1 {
+		t.Errorf("the preview has %d readings (%v)", v.Total.Rows, err)
+	}
+	e, err := r.Server.erasure.Request(t.Context(), cid, s, erasure.Wish{Guarded: true, Undo: time.Hour})
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.sees(cid, p, 1)
+	if _, err := r.Server.erasure.Request(t.Context(), cid, s, erasure.Wish{Guarded: true, Undo: time.Hour}); holdfast.KindOf(err) != holdfast.Conflict || !strings.Contains(err.Error(), "already and is waiting: take") {
+		t.Errorf("asked for twice: %v", err)
+	}
+	if _, err := r.Server.erasure.Undo(t.Context(), cid, e.ID); err != nil {
+		t.Fatal(err)
+	}
+	r.sees(cid, p, 2)
+	if _, err := r.Server.erasure.Request(t.Context(), cid, s, erasure.Wish{Guarded: true}); err != nil {
+		t.Fatal(err)
+	}
+	if err := r.Server.erasure.Once(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	r.sees(cid, p, 1)
+	r.refused(p, far)
+	r.mustSend(p, number("a", time.Now(), 3))
+	r.sees(cid, p, 2)
+	r.eraseDevice(cid, p)
+	_, p = r.declare(custody.DeviceSpec{Label: "clock", Owner: r.person("Ben").Party})
+	r.refused(p, far)
+}
+
+// What was taken in a period that is erased is nobody's, however late it comes: by its
+// arrival it would be the owner's.
+func TestReadingsOfAnErasedPeriodAreNobodysHoweverLate(t *testing.T) {
+	r := newReturns(t)
+	anna, ben := r.person("Anna"), r.person("Ben")
+	now := time.Now()
+	r.ahead.Store(-int64(100 * day))
+	_, van := r.declare(custody.DeviceSpec{Label: "van", Owner: anna.Party})
+	if _, err := r.custody.AddPeriod(t.Context(), anna.Credential, custody.PeriodSpec{Device: van.Device, Owner: ben.Party,
+		Terms: custody.Terms{Basis: "loan", From: now.Add(-90 * day), To: now.Add(-60 * day)}}); err != nil {
+		t.Fatal(err)
+	}
+	r.ahead.Store(0)
+	s, err := r.custody.ScopeOfSlice(t.Context(), van.Device, ben.Party)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.erase(ben, s)
+	r.refused(van, now.Add(-70*day))
+	r.mustSend(van, number("a", now.Add(-95*day), 1), number("a", now.Add(-50*day), 2), number("a", now, 3))
+	r.sees(anna, van, 3)
 }

@@ -140,7 +140,7 @@ func newHouse(t *testing.T) *house {
 	}
 	h.names = strings.NewReplacer(pairs...)
 	var err error
-	if h.hub, err = (&hubFlags{Token: h.file("Anna.token"), Data: h.data, CA: filepath.Join(h.data, "admin", "ca.pem")}).connect(nil); err != nil {
+	if h.hub, err = (&hubFlags{Token: h.file("Anna.token"), Data: h.data, CA: filepath.Join(h.data, "admin", "ca.pem")}).connect(&app{ctx: t.Context()}); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { h.hub.Close() })

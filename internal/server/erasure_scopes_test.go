@@ -195,7 +195,7 @@ func TestErasureBadScopes(t *testing.T) {
 	h.refused("no assignment", holdfast.NotFound, anna, holdfast.Scope{Party: anna.Party, Span: holdfast.Always}, erasure.Wish{})
 	h.refused("a span without readings", holdfast.NotFound, anna, span(at.Add(time.Minute), at.Add(time.Hour)), erasure.Wish{})
 	h.refused("a span that ends first", holdfast.Invalid, anna, span(at.Add(time.Minute), at), erasure.Wish{})
-	h.refused("the future", holdfast.Invalid, anna, span(time.Now().Add(time.Hour), time.Now().Add(2*time.Hour)), erasure.Wish{})
+	h.refused("the future, of which there is nothing", holdfast.NotFound, anna, span(time.Now().Add(time.Hour), time.Now().Add(2*time.Hour)), erasure.Wish{})
 	h.refused("a window of a year", holdfast.Invalid, anna, pulse, erasure.Wish{Undo: 365 * day})
 	h.refused("no right", holdfast.Denied, ben, pulse, erasure.Wish{})
 	reader := anna

@@ -77,6 +77,13 @@ func previewTexts(w io.Writer, p api.ErasurePreview) error {
 	if x := p.Also; x != nil {
 		fmt.Fprintf(w, "With it go %s, %s, %s and %s.\n", many(x.Credentials, "credential"), many(x.Grants, "grant"), many(x.Webhooks, "webhook"), many(x.Alarms, "alarm"))
 	}
+	if p.Ends > 0 {
+		are := "is not over and ends"
+		if p.Ends > 1 {
+			are = "are not over and end"
+		}
+		fmt.Fprintf(w, "%s %s with it: what is measured later belongs to the device's owner, who can read it.\n", many(p.Ends, "period"), are)
+	}
 	for _, k := range p.Kept {
 		fmt.Fprintf(w, "Kept: assignment %s, by %s %s\n", k.Assignment, k.Why, k.Hold)
 	}

@@ -27,6 +27,7 @@ type ErasurePreview struct {
 	Kept       []Kept           `json:"kept,omitempty"`
 	Refused    string           `json:"refused,omitempty" doc:"Why it would be refused: holds, unless rest is asked for."`
 	Also       *PreviewAlso     `json:"also,omitempty" doc:"Of a whole party: what goes with it."`
+	Ends       int              `json:"periods_end,omitempty" doc:"Periods that are not over and end with it: what is measured later in their time belongs to the device's owner."`
 	How        string           `json:"how" enum:"whole,part,month" doc:"whole, month: keys are dropped; part: what shares a key with it is sealed again."`
 	Reseal     uint64           `json:"readings_sealed_again,omitempty" doc:"About as many."`
 	Undo       string           `json:"undo,omitempty" doc:"How long it can be undone."`
@@ -99,7 +100,7 @@ func (a *API) previewErasure(ctx context.Context, by access.Principal, in *struc
 }
 
 func (a *API) previewDoc(ctx context.Context, by access.Principal, p erasure.Preview) (ErasurePreview, error) {
-	out := ErasurePreview{Whole: p.Scope.Whole, Devices: p.Devices, How: "whole", Approval: p.Approval}
+	out := ErasurePreview{Whole: p.Scope.Whole, Devices: p.Devices, Ends: p.Ends, How: "whole", Approval: p.Approval}
 	if p.Held != nil {
 		out.Refused = p.Held.Error()
 	}

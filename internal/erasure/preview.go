@@ -6,6 +6,7 @@ import (
 
 	"github.com/holdfast-iot/holdfast"
 	"github.com/holdfast-iot/holdfast/internal/access"
+	"github.com/holdfast-iot/holdfast/internal/custody"
 	"github.com/holdfast-iot/holdfast/internal/grant"
 	"github.com/holdfast-iot/holdfast/internal/series"
 )
@@ -21,6 +22,10 @@ type Preview struct {
 	Held error
 	// Received is what others than the owner have read of it.
 	Received []Received
+
+	// Ends are periods that are not over and end with it: what comes later in their
+	// time is the device's owner's.
+	Ends int
 
 	InPart   bool          // what survives is sealed again
 	Undo     time.Duration // window
@@ -106,12 +111,14 @@ func (g *Gate) Preview(ctx context.Context, by access.Principal, s holdfast.Scop
 func (g *Gate) weigh(ctx context.Context, p *Preview) error {
 	devices := map[holdfast.DeviceID]bool{}
 	n := 0
+	var all []custody.Assignment
 	for _, id := range p.Scope.Assignments {
 		a, err := g.Custody.Assignment(ctx, id)
 		if err != nil {
 			return err
 		}
 		devices[a.Device] = true
+		all = append(all, a)
 		of, err := g.streamsIn(ctx, id, p.Scope)
 		if err != nil {
 			return err
@@ -131,6 +138,23 @@ func (g *Gate) weigh(ctx context.Context, p *Preview) error {
 			p.Total.Add(w)
 		}
 	}
-	p.Devices = len(devices)
+	p.Devices, p.Ends = len(devices), ends(p.Scope, all, g.Arrival())
 	return nil
+}
+
+// ends counts the periods that are not over and end with a scope, on devices that go on.
+func ends(s holdfast.Scope, all []custody.Assignment, now int64) (n int) {
+	if s.InPart() {
+		return 0
+	}
+	goes := map[holdfast.DeviceID]bool{} // with all that it would measure
+	for _, a := range all {
+		goes[a.Device] = goes[a.Device] || !a.Period
+	}
+	for _, a := range all {
+		if a.Period && !goes[a.Device] && a.State == custody.Active && (a.To.IsZero() || a.To.UnixNano() > now) {
+			n++
+		}
+	}
+	return n
 }

@@ -95,7 +95,7 @@ func (b *books) erase(s *scope, known bool) {
 		case covered == no:
 		case covered == perhaps:
 			r.maybe = true
-		case known && r.state == acked:
+		case known && r.state == acked && (s.month == 0 || r.sent == 1): // sent again, it may have arrived in another month, too
 			r.gone = true
 		case known && s.month == 0 && (r.state == refused || r.timed):
 			// On its way, or dropped: whatever comes of it, it carries a time from before.

@@ -393,7 +393,9 @@ func (w *world) post(ctx context.Context, p *people, at int) {
 		m := w.message(at, 0)
 		if lines {
 			m.stream = "n_" + m.stream
-			w.books.all[m.n].stream, w.books.all[m.n].maybe = m.stream, false
+			r := w.books.all[m.n]
+			r.stream = m.stream
+			r.maybe = w.late(r) // by the other name
 		}
 		all = append(all, m)
 		switch {

@@ -16,17 +16,9 @@ import (
 // tiny mounts a disk of so many KiB; grow gives it room.
 func tiny(t *testing.T, size int) (dir string, grow func()) {
 	t.Helper()
-	if os.Geteuid() != 0 {
-		t.Skip("SKIPPED: not root: no file system can be mounted, so no disk was filled")
-	}
-	need(t, "mount", "umount")
+	mounts(t)
 	dir = t.TempDir()
-	if out, err := exec.Command("mount", "-t", "tmpfs", "-o", fmt.Sprintf("size=%dk", size), "tmpfs", dir).CombinedOutput(); err != nil {
-		if os.Getenv("HOLDFAST_NO_TOOLS") == "1" {
-			t.Skipf("SKIPPED: nothing can be mounted here and HOLDFAST_NO_TOOLS=1, so no disk was filled: %v", err)
-		}
-		t.Fatalf("root can mount nothing here, so no disk would be filled: allow it, or set HOLDFAST_NO_TOOLS=1 to leave this test out: %v: %s", err, out)
-	}
+	tmpfs(t, dir, fmt.Sprintf("size=%dk", size))
 	t.Cleanup(func() {
 		if out, err := exec.Command("umount", dir).CombinedOutput(); err != nil {
 			t.Errorf("umount: %v: %s", err, out)

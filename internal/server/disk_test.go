@@ -26,14 +26,33 @@ import (
 	"github.com/holdfast-iot/holdfast/internal/catalog"
 )
 
-// mounted is an ext4 file system of its own in a file of size MiB, or a tmpfs
-// where there are no loop devices.
-func mounted(t *testing.T, size int) (dir string) {
+// mounts leaves out, loudly, a test that mounts something where nobody may.
+func mounts(t *testing.T) {
 	t.Helper()
 	if os.Geteuid() != 0 {
 		t.Skip("SKIPPED: not root: no file system can be mounted, so no disk was filled")
 	}
-	need(t, "mkfs.ext4", "mount", "umount")
+	need(t, "mount", "umount")
+}
+
+func tmpfs(t *testing.T, dir, options string) {
+	t.Helper()
+	out, err := exec.Command("mount", "-t", "tmpfs", "-o", options, "tmpfs", dir).CombinedOutput()
+	if err == nil {
+		return
+	}
+	if os.Getenv("HOLDFAST_NO_TOOLS") == "1" {
+		t.Skipf("SKIPPED: nothing can be mounted here and HOLDFAST_NO_TOOLS=1, so no disk was filled: %v", err)
+	}
+	t.Fatalf("root can mount nothing here, so no disk would be filled: allow it, or set HOLDFAST_NO_TOOLS=1 to leave this test out: %v: %s", err, out)
+}
+
+// mounted is an ext4 file system of its own in a file of size MiB, or a tmpfs
+// where there are no loop devices.
+func mounted(t *testing.T, size int) (dir string) {
+	t.Helper()
+	mounts(t)
+	need(t, "mkfs.ext4")
 	dir = t.TempDir()
 	image := filepath.Join(t.TempDir(), "image")
 	run := func(name string, args ...string) error {
@@ -53,12 +72,7 @@ func mounted(t *testing.T, size int) (dir string) {
 	}
 	if err := run("mount", "-o", "loop", image, dir); err != nil {
 		t.Logf("no loop device, a tmpfs instead: %v", err)
-		if err := run("mount", "-t", "tmpfs", "-o", fmt.Sprintf("size=%dm", size), "tmpfs", dir); err != nil {
-			if os.Getenv("HOLDFAST_NO_TOOLS") == "1" {
-				t.Skipf("SKIPPED: nothing can be mounted here and HOLDFAST_NO_TOOLS=1, so no disk was filled: %v", err)
-			}
-			t.Fatalf("root can mount nothing here, so no disk would be filled: allow it, or set HOLDFAST_NO_TOOLS=1 to leave this test out: %v", err)
-		}
+		tmpfs(t, dir, fmt.Sprintf("size=%dm", size))
 	}
 	t.Cleanup(func() {
 		if err := run("umount", dir); err != nil {
